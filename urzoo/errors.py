@@ -1,0 +1,62 @@
+"""The errors urzoo raises for a user's mistake or a broken input, each with a message of one line.
+
+A message names the argument, the value got, what was expected and what to type instead. The command
+line prints it without a traceback and exits with `exit_code`; from Python they are ordinary exceptions.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UrzooError(Exception):
+    """Something went wrong that is not a bug of urzoo; exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(UrzooError, ValueError):
+    """An argument, name or option is not one that urzoo accepts; exit code 2."""
+
+    exit_code = 2
+
+
+class ShapeError(UsageError):
+    """Shapes, dtypes or devices of tensors do not agree."""
+
+
+class BackendError(UsageError):
+    """A back end is unknown, or cannot run on the given inputs."""
+
+
+class RecipeError(UsageError):
+    """A recipe has an unknown, missing or impossible key."""
+
+
+class CheckpointError(UrzooError):
+    """A checkpoint folder is missing, incomplete or damaged."""
+
+
+class DataError(UrzooError):
+    """A data set cannot be had, or is not the one its description promises."""
+
+
+class ResultError(UrzooError):
+    """A result file is malformed, lacks provenance, or is of a schema that is not understood."""
+
+
+class StaleError(UrzooError):
+    """A generated file differs from what its sources give."""
+
+
+def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
+    """The message for a name that is not one of `choices`, with near matches first.
+
+    Args:
+        kind: What the name stands for, as the user wrote it: "task", "gate", "recipe key".
+        value: What was given.
+        choices: The accepted names.
+    """
+    known = sorted(choices)
+    near = difflib.get_close_matches(str(value), known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    return f"unknown {kind} {str(value)!r}.{hint} Available: {', '.join(known) or 'none'}."
