@@ -33,7 +33,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
