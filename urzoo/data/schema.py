@@ -1,0 +1,96 @@
+"""What a data set file (`sets/<name>.yaml`) holds: where the data live on the Hub, their columns, their digests."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from urzoo.errors import DataError, UsageError, unknown
+from urzoo.schema import Line, Name, Sha256, Strict, read_yaml, validated
+
+SETS_FOLDER = Path(__file__).parent / "sets"
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ImageColumn(Strict):
+    """Encoded images, all of one size; decoded to uint8, `(rows, height, width)` or `(rows, height, width, 3)`."""
+
+    kind: Literal["image"]
+    height: Positive
+    width: Positive
+    channels: Literal[1, 3]
+
+
+class LabelColumn(Strict):
+    """Class numbers, decoded to int64; -1 stands for "not labelled" where `unlabelled` is true."""
+
+    kind: Literal["label"]
+    classes: Annotated[list[Line], Field(min_length=2)]
+    unlabelled: bool = False
+
+
+class TextColumn(Strict):
+    """Text in UTF-8, decoded to a list of str."""
+
+    kind: Literal["text"]
+
+
+class SequenceColumn(Strict):
+    """Sequences of vectors, decoded to a list of float32 arrays `(time, channels)`."""
+
+    kind: Literal["sequence"]
+    channels: Positive
+
+
+Column = Annotated[ImageColumn | LabelColumn | TextColumn | SequenceColumn, Field(discriminator="kind")]
+
+
+class SplitSpec(Strict):
+    """The number of rows of a split and the digest of its decoded content (`urzoo.data.digest`)."""
+
+    rows: Positive
+    digest: Sha256
+
+
+class DataSet(Strict):
+    """A data set file: one configuration of one Hub data set repository.
+
+    `revision` is the repository's commit, and null where it is not known; the digests decide in any case.
+    """
+
+    name: Name
+    title: Line
+    repository: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None
+    config: Name
+    licence: Line
+    citation: Line
+    columns: Annotated[dict[Name, Column], Field(min_length=1)]
+    splits: Annotated[dict[Name, SplitSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_column_of_a_kind(self) -> Self:
+        kinds = [column.kind for column in self.columns.values()]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("two columns are of one kind")
+        return self
+
+
+def data_sets() -> list[str]:
+    """The names of all data sets, sorted."""
+    return sorted(path.stem for path in SETS_FOLDER.glob("*.yaml"))
+
+
+@cache
+def load_data_set(name: str) -> DataSet:
+    """The description of the data set called `name`.
+
+    Raises:
+        UsageError: There is no such data set; the message has near matches.
+    """
+    known = data_sets()
+    if name not in known:
+        raise UsageError(unknown("data set", name, known))
+    path = SETS_FOLDER / f"{name}.yaml"
+    return validated(DataSet, read_yaml(path, error=DataError), path.name, error=DataError)

@@ -1,0 +1,1 @@
+"""Evaluating checkpoints on tasks: task files, metrics, the runner and the result files."""

@@ -1,0 +1,106 @@
+"""Tasks by name: what is evaluated on which data, by which metrics. One YAML file each in `tasks/`.
+
+Adding a task is adding a file. A task's `version` grows when its data, the preprocessing it demands or
+the definition of a metric changes; results of different versions are never compared.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from urzoo.errors import UrzooError, UsageError, unknown
+from urzoo.schema import Line, Name, Strict, read_yaml, validated
+
+TASKS_FOLDER = Path(__file__).parent / "tasks"
+Problem = Literal["image-classification"]
+
+
+class DataSpec(Strict):
+    """The data set (a name of `urzoo.data`) and the split that are evaluated on."""
+
+    name: Name
+    split: Name
+
+
+class Requirements(Strict):
+    """What the checkpoint's preprocessing must do, so that no other problem's model scores here.
+
+    `permutation_seed` is the seed of `urzoo.models.pixel_permutation` where `pixel_order` is "permuted".
+    """
+
+    pixel_order: Literal["raster", "permuted"]
+    permutation_seed: Annotated[int, Field(ge=0)] | None
+    channels: Literal[1, 3]
+    steps: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _seed_only_if_permuted(self) -> Self:
+        if (self.pixel_order == "permuted") != (self.permutation_seed is not None):
+            raise ValueError("permutation_seed is needed with pixel_order permuted, and only there")
+        return self
+
+
+class MetricSpec(Strict):
+    """A metric of a task. It is shown as `value * scale` in `unit` with `digits` decimals.
+
+    `tolerance`, in the stored unit, is how far a re-evaluation on another machine may lie off.
+    """
+
+    name: Name
+    title: Line
+    unit: Line
+    scale: float
+    digits: Annotated[int, Field(ge=0, le=6)]
+    higher_is_better: bool
+    primary: bool
+    tolerance: Annotated[float, Field(ge=0)]
+
+
+class Task(Strict):
+    """A task file. `published` is the key under which the leaderboard keeps published figures of the same task."""
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    title: Line
+    description: Line
+    problem: Problem
+    data: DataSpec
+    requires: Requirements
+    metrics: Annotated[list[MetricSpec], Field(min_length=1)]
+    licence: Line
+    citation: Line
+    published: Name | None
+
+    @model_validator(mode="after")
+    def _one_primary_metric(self) -> Self:
+        if sum(metric.primary for metric in self.metrics) != 1:
+            raise ValueError("exactly one metric must be primary")
+        if len({metric.name for metric in self.metrics}) != len(self.metrics):
+            raise ValueError("a metric stands twice")
+        return self
+
+    @property
+    def primary_metric(self) -> MetricSpec:
+        """The metric that ranks."""
+        return next(metric for metric in self.metrics if metric.primary)
+
+
+def tasks() -> list[str]:
+    """The names of all tasks, sorted."""
+    return sorted(path.stem for path in TASKS_FOLDER.glob("*.yaml"))
+
+
+@cache
+def load_task(name: str) -> Task:
+    """The task called `name`.
+
+    Raises:
+        UsageError: There is no such task; the message has near matches.
+    """
+    known = tasks()
+    if name not in known:
+        raise UsageError(unknown("task", name, known))
+    path = TASKS_FOLDER / f"{name}.yaml"
+    return validated(Task, read_yaml(path, error=UrzooError), path.name, error=UrzooError)

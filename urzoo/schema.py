@@ -1,0 +1,121 @@
+"""Strict reading of the project's own files: one base class, and errors of one line that name the key.
+
+Every file format of urzoo (data sets, tasks, recipes, training summaries, results) is a pydantic model
+derived from `Strict`: unknown keys, wrong types, NaN and infinities are refused. YAML is held to the
+same rules as JSON, so that `yes`, dates and octal numbers cannot slip in as something else.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from urzoo.errors import UrzooError
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# Names become file names, Markdown cells and command arguments: nothing that could leave a folder or break a table.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=96)]
+# A commit of the code; `-dirty` as in `git describe --dirty`: files of the package differed from that commit.
+GitCommit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}(-dirty)?$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=500)]
+# A moment in UTC to the second, as ISO 8601 writes it.
+Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+
+_LARGEST_FILE_BYTES = 4 * 1024 * 1024
+
+
+class Strict(BaseModel):
+    """A file's content, or a part of it: no unknown keys, no type conversions, only finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_text(path: Path, *, error: type[UrzooError]) -> str:
+    """The text of a small file in UTF-8; whatever is wrong with it is raised as `error`, in one line."""
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_FILE_BYTES:
+            raise error(f"{path} has {size} bytes; expected at most {_LARGEST_FILE_BYTES}.")
+        return path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise error(f"cannot read {path}: {failure.strerror or failure}.") from failure
+    except UnicodeDecodeError as failure:
+        raise error(f"{path} is not text in UTF-8 (byte {failure.start}).") from failure
+
+
+def read_json(path: Path, *, error: type[UrzooError]) -> Any:
+    """The content of a JSON file; NaN and infinities are refused, as JSON has no such numbers."""
+
+    def refuse(constant: str) -> None:
+        raise error(f"{path} holds {constant}, which is no JSON number.")
+
+    try:
+        return json.loads(read_text(path, error=error), parse_constant=refuse)
+    except (json.JSONDecodeError, RecursionError) as failure:
+        raise error(f"{path} is not JSON: {_one_line(str(failure))}.") from failure
+
+
+def read_yaml(path: Path, *, error: type[UrzooError]) -> Any:
+    """The content of a YAML file; a key that stands twice is refused."""
+    try:
+        return yaml.load(read_text(path, error=error), Loader=_UniqueKeys)
+    except (yaml.YAMLError, RecursionError) as failure:
+        raise error(f"{path} is not YAML: {_one_line(str(failure))}.") from failure
+
+
+def validated(model: type[Model], content: Any, source: object, *, error: type[UrzooError]) -> Model:
+    """`content` as a `model`.
+
+    Args:
+        model: The schema.
+        content: What a JSON or YAML file held.
+        source: Where it came from, for the message.
+        error: What to raise, with a message of one line that names the first offending key.
+    """
+    try:
+        text = json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError) as failure:
+        raise error(f"{source} holds what JSON cannot: {_one_line(str(failure))}.") from failure
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as failure:
+        raise error(f"{source}: {describe(failure)}") from failure
+
+
+def describe(failure: ValidationError) -> str:
+    """The first complaint of a validation in one line, and how many more there are."""
+    details = failure.errors(include_url=False, include_context=False)
+    first = details[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    more = f" ({len(details) - 1} more like this.)" if len(details) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {_shortened(key)}.{more}"
+    if first["type"] == "missing":
+        return f"key {key} is missing.{more}"
+    return f"key {_shortened(key)} is {_shortened(repr(first['input']))}: {_one_line(first['msg'])}.{more}"
+
+
+def _one_line(text: str) -> str:
+    return _shortened(" ".join(text.split()).rstrip("."), 300)
+
+
+def _shortened(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the base's signature
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,1 @@
+"""Checkpoints shipped with the package, and look-up by name or folder."""
