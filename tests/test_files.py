@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from urzoo.errors import UrzooError
-from urzoo.files import write_bytes, write_json, write_text
+from urzoo.files import whole_folder, write_bytes, write_json, write_text
 
 
 def test_content_is_replaced(tmp_path: Path) -> None:
@@ -81,3 +81,25 @@ def test_files_follow_the_umask(tmp_path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE((tmp_path / "file.bin").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_whole_folder_takes_its_place_only_when_complete(tmp_path):
+    place = tmp_path / "made"
+    with pytest.raises(RuntimeError), whole_folder(place) as folder:
+        (folder / "half").write_text("a")
+        raise RuntimeError("stopped")
+    assert list(tmp_path.iterdir()) == []
+    for content in ("first", "second"):
+        with whole_folder(place) as folder:
+            (folder / content).write_text(content)
+        assert [file.name for file in place.iterdir()] == [content]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_an_old_folder_survives_a_failed_replacement(tmp_path):
+    place = tmp_path / "made"
+    with whole_folder(place) as folder:
+        (folder / "old").write_text("a")
+    with pytest.raises(UrzooError, match="cannot write"), whole_folder(place) as folder:
+        raise OSError(28, "No space left on device")
+    assert [file.name for file in place.iterdir()] == ["old"]

@@ -8,6 +8,7 @@ leaves the target as it was; the temporary file is removed where the process liv
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,3 +75,54 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends without an exception.
+
+    Whoever looks for `path` finds the old folder or the new one, complete and flushed to the disk; between the two
+    renames there is an instant without either. After an exception or a kill `path` is as it was; what a kill leaves
+    behind is a hidden folder whose name ends in `.part`.
+
+    Raises:
+        UrzooError: The folder cannot be written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
+        try:
+            content = holder / "new"
+            content.mkdir()
+            yield content
+            for file in sorted(content.rglob("*")):
+                if file.is_file():
+                    _flush_file(file)
+            _swap(content, path, holder / "old")
+        finally:
+            shutil.rmtree(holder, ignore_errors=True)
+        _flush_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UrzooError(f"cannot write {path}: {reason}. Nothing was changed; name another folder.") from error
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    """Rename `new` to `path`, moving what is there to `old` first; put it back if that fails."""
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+
+
+def _flush_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
