@@ -85,9 +85,14 @@ def test_files_follow_the_umask(tmp_path: Path) -> None:
 
 def test_a_whole_folder_takes_its_place_only_when_complete(tmp_path):
     place = tmp_path / "made"
-    with pytest.raises(RuntimeError), whole_folder(place) as folder:
-        (folder / "half").write_text("a")
-        raise RuntimeError("stopped")
+
+    def stop_half_way():
+        with whole_folder(place) as folder:
+            (folder / "half").write_text("a")
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        stop_half_way()
     assert list(tmp_path.iterdir()) == []
     for content in ("first", "second"):
         with whole_folder(place) as folder:
