@@ -1,0 +1,74 @@
+"""The parameters of one recurrent layer or cell: their shapes and how they begin."""
+
+import torch
+from torch import Tensor, nn
+
+from urzoo.errors import UsageError
+from urzoo.recurrence.gates import Gating, initial_gate_bias
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse a size that is not a positive whole number.
+
+    Raises:
+        UsageError: With the name of the argument.
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise UsageError(f"{name} is {size!r}, expected a whole number of at least 1.")
+
+
+def empty_parameters(
+    gating: Gating,
+    input_size: int,
+    hidden_size: int,
+    *,
+    bias: bool,
+    train_gate_bias: bool,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> dict[str, nn.Parameter | None]:
+    """The parameters of one direction of one layer, not yet initialised.
+
+    Returns:
+        weight_ih `(len(blocks) * hidden, input)`, weight_hh `(len(blocks) * hidden, hidden)`, bias
+        `(len(blocks) * hidden,)`, forget_bias `(hidden,)`; None for those that the gating lacks.
+    """
+    rows = len(gating.blocks) * hidden_size
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, device=device, dtype=dtype)
+
+    return {
+        "weight_ih": nn.Parameter(empty(rows, input_size)),
+        "weight_hh": nn.Parameter(empty(rows, hidden_size)),
+        "bias": nn.Parameter(empty(rows)) if bias else None,
+        "forget_bias": nn.Parameter(empty(hidden_size), requires_grad=train_gate_bias)
+        if gating.uses_gate_bias
+        else None,
+    }
+
+
+@torch.no_grad()
+def initialise(
+    gating: Gating,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    forget_bias: Tensor | None,
+    *,
+    max_time: int | None,
+) -> None:
+    """Orthogonal recurrent and Xavier-uniform input weights per block, zero biases, gate biases of the gating."""
+    hidden_size = weight_hh.shape[1]
+    # The decomposition behind the orthogonal matrices knows no 16-bit dtype.
+    exact = torch.promote_types(weight_hh.dtype, torch.float32)
+    for block in weight_hh.chunk(len(gating.blocks)):
+        block.copy_(nn.init.orthogonal_(torch.empty_like(block, dtype=exact)))
+    for block in weight_ih.chunk(len(gating.blocks)):
+        nn.init.xavier_uniform_(block)
+    if bias is not None:
+        bias.zero_()
+    drawn = initial_gate_bias(gating, hidden_size, max_time=max_time)
+    if forget_bias is not None:
+        forget_bias.copy_(drawn)

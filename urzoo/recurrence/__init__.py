@@ -1,0 +1,16 @@
+"""The gated recurrence over time, as functions on tensors; needs torch alone."""
+
+from urzoo.recurrence.gates import GATINGS, Gating, State, initial_gate_bias
+from urzoo.recurrence.scan import SlowBackendWarning, backend_for, backends, scan, step
+
+__all__ = [
+    "GATINGS",
+    "Gating",
+    "SlowBackendWarning",
+    "State",
+    "backend_for",
+    "backends",
+    "initial_gate_bias",
+    "scan",
+    "step",
+]

@@ -1,0 +1,140 @@
+"""The recurrence in plain PyTorch: the definition that every back end is tested against.
+
+Written for reading, not for speed: one time step per Python iteration and no in-place updates, so that
+autograd differentiates it as it stands. UR-LSTM, the default gating:
+
+    f = sigmoid(forget + b)                    forget gate
+    r = sigmoid(refine - b)                    refine gate
+    e = r (1 - (1 - f)^2) + (1 - r) f^2        effective forget gate (the paper's g)
+    c' = e c + (1 - e) tanh(candidate)         h' = sigmoid(output) tanh(c')
+
+Precision in a 16-bit dtype (bfloat16 or float16, given or by autocast): the operands of every product are
+rounded to it, everything else happens in float32, above all what is carried over time: the LSTM's cell and
+the GRU's hidden state. Gradients reach weights kept in float32 in float32.
+
+Source: Gu et al. 2020, arXiv:1910.09890; gates.py has the other gatings.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urzoo.recurrence.gates import Gating, State, gru_gates, lstm_update
+
+name = "reference"
+
+
+def unavailable() -> str:
+    """Why this back end cannot run on this machine: it always can."""
+    return ""
+
+
+def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str:  # noqa: ARG001
+    """Why this back end cannot take such a problem: it takes all."""
+    return ""
+
+
+def scan(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor | None,
+    state: State,
+    *,
+    gating: Gating,
+    mask: Tensor | None,
+    reverse: bool,
+    save: str,  # noqa: ARG001
+    dtype: torch.dtype,
+) -> tuple[Tensor, State]:
+    """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked.
+
+    Args:
+        dtype: That of the products; `urzoo.recurrence.scan.Backend` says what follows from it.
+    """
+    if mask is not None:
+        # A NaN in the padding must not reach the gradients, where it would survive the product with zero.
+        inputs = torch.where(mask[:, :, None], inputs, 0.0)
+    with torch.autocast(inputs.device.type, enabled=False):
+        # The projection of all steps at once: one large product in place of many small ones.
+        projected = F.linear(_operand(inputs, dtype), _operand(input_weight, dtype), _carried(bias, dtype))
+        weight = _operand(recurrent_weight, dtype)
+        gate_bias = _carried(gate_bias, dtype)
+        state = tuple(part.to(carry_dtype(dtype)) for part in state)
+
+        steps = list(enumerate(projected.unbind(1)))
+        keep = None if mask is None else mask[:, :, None].unbind(1)
+        outputs = [state[0]] * len(steps)
+        for time, projection in reversed(steps) if reverse else steps:
+            updated = _update(gating, projection, weight, gate_bias, state, dtype)
+            if keep is not None:
+                updated = tuple(torch.where(keep[time], new, old) for new, old in zip(updated, state, strict=True))
+            state = updated
+            outputs[time] = state[0]
+        return torch.stack(outputs, 1).to(dtype), _leave(gating, state, dtype)
+
+
+def step(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor | None,
+    state: State,
+    *,
+    gating: Gating,
+    dtype: torch.dtype,
+) -> State:
+    """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        projection = F.linear(_operand(inputs, dtype), _operand(input_weight, dtype), _carried(bias, dtype))
+        state = tuple(part.to(carry_dtype(dtype)) for part in state)
+        weight = _operand(recurrent_weight, dtype)
+        state = _update(gating, projection, weight, _carried(gate_bias, dtype), state, dtype)
+        return _leave(gating, state, dtype)
+
+
+def carry_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of what is carried over time, and of the gate arithmetic."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def _update(
+    gating: Gating, projection: Tensor, weight: Tensor, gate_bias: Tensor | None, state: State, dtype: torch.dtype
+) -> State:
+    """One step from the projected inputs; all tensors in the carried dtype."""
+    hidden = state[0]
+    if gating.cell == "lstm":
+        preactivations = projection + F.linear(_rounded(hidden, dtype), weight)
+        hidden, cell = lstm_update(gating, preactivations, gate_bias, state[1])
+        return _rounded(hidden, dtype), cell
+    gate_rows = weight.shape[0] - hidden.shape[-1]
+    preactivations = projection[:, :gate_rows] + F.linear(_rounded(hidden, dtype), weight[:gate_rows])
+    reset, effective_update = gru_gates(gating, preactivations, gate_bias)
+    recalled = F.linear(_rounded(reset * hidden, dtype), weight[gate_rows:])
+    candidate = torch.tanh(projection[:, gate_rows:] + recalled)
+    return ((1.0 - effective_update) * hidden + effective_update * candidate,)
+
+
+def _leave(gating: Gating, state: State, dtype: torch.dtype) -> State:
+    """The state as it is handed out: the LSTM's hidden state in `dtype`, what is carried as it is."""
+    return (state[0].to(dtype), state[1]) if gating.cell == "lstm" else state
+
+
+def _carried(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(carry_dtype(dtype))
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values of `dtype` in the carried dtype; the gradient is rounded on its way back as well."""
+    return tensor.to(dtype).to(carry_dtype(dtype))
+
+
+def _operand(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A factor of a product: its values are those of `dtype`, its gradient is not rounded."""
+    carried = tensor.to(carry_dtype(dtype))
+    if tensor.dtype == dtype or carry_dtype(dtype) == dtype:
+        return carried
+    # The difference is exact, hence so is the sum; autograd sees the identity.
+    return carried + (_rounded(carried, dtype) - carried).detach()

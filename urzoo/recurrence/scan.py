@@ -1,0 +1,351 @@
+"""The public functions of the recurrence: checks of the arguments and choice of the back end.
+
+A back end is a module or folder beside this file that offers what `Backend` says, and a name in
+`PREFERENCE`. The first one that can take the problem runs it; a back end named by the caller is never
+replaced by another.
+"""
+
+import importlib
+import warnings
+from typing import Literal, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from urzoo.errors import BackendError, ShapeError, UsageError, unknown
+from urzoo.recurrence import reference
+from urzoo.recurrence.gates import Gating, State, zero_state
+
+PREFERENCE = ("triton", "cpu", "reference")
+SAVES = ("activations", "recompute")
+
+
+class SlowBackendWarning(UserWarning):
+    """A problem runs on the reference only because a faster back end is not installed; issued once."""
+
+
+class Backend(Protocol):
+    """What a back end offers. It receives checked arguments: shapes, devices and dtypes agree, no size is 0.
+
+    `dtype` is that of the products and of the outputs. In a 16-bit dtype what is carried over time (the
+    LSTM's cell, the GRU's hidden state) and the gate arithmetic are float32, and the state is returned as
+    (hidden in `dtype`, cell in float32) or (hidden in float32,). The tensors arrive in a dtype of their own:
+    `dtype`, or under autocast float32, and their gradients leave in it without passing through `dtype`.
+    """
+
+    name: str
+
+    def unavailable(self) -> str:
+        """Why this back end cannot run on this machine, with the remedy; "" if it can."""
+
+    def unsupported(self, gating: Gating, dtype: torch.dtype, device: torch.device) -> str:
+        """Why this back end cannot take such a problem, as the end of "cannot run on ..."; "" if it can."""
+
+    def scan(
+        self,
+        inputs: Tensor,
+        input_weight: Tensor,
+        recurrent_weight: Tensor,
+        bias: Tensor | None,
+        gate_bias: Tensor | None,
+        state: State,
+        *,
+        gating: Gating,
+        mask: Tensor | None,
+        reverse: bool,
+        save: str,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, State]:
+        """Run over a sequence."""
+
+    def step(
+        self,
+        inputs: Tensor,
+        input_weight: Tensor,
+        recurrent_weight: Tensor,
+        bias: Tensor | None,
+        gate_bias: Tensor | None,
+        state: State,
+        *,
+        gating: Gating,
+        dtype: torch.dtype,
+    ) -> State:
+        """Run one step."""
+
+
+def _load(backend: str) -> Backend | None:
+    """The module of a back end, or None where it is not part of this installation (exported remote code)."""
+    module = f"{__package__}.{backend}"
+    try:
+        return cast(Backend, importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
+
+
+_BACKENDS: dict[str, Backend] = {
+    **{name: module for name in PREFERENCE[:-1] if (module := _load(name)) is not None},
+    "reference": reference,
+}
+_warned = False
+
+
+def scan(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None = None,
+    gate_bias: Tensor | None = None,
+    state: State | None = None,
+    *,
+    gating: Gating = Gating(),  # noqa: B008  (frozen)
+    mask: Tensor | None = None,
+    reverse: bool = False,
+    backend: str | None = None,
+    save: Literal["activations", "recompute"] | str = "activations",
+) -> tuple[Tensor, State]:
+    """Run a gated recurrence over a sequence.
+
+    Args:
+        inputs: Shape `(batch, time, input_size)`; no size may be 0.
+        input_weight: Shape `(len(gating.blocks) * hidden, input_size)`.
+        recurrent_weight: Shape `(len(gating.blocks) * hidden, hidden)`.
+        bias: Shape `(len(gating.blocks) * hidden,)`; zeros when omitted.
+        gate_bias: The bias of the primary gate, which the refine gate carries with the opposite sign, in
+            log-odds, shape `(hidden,)`; zeros when omitted. Gatings with cumax take none.
+        state: The state before the first step, (hidden, cell) or for the GRU (hidden,), each of shape
+            `(batch, hidden)`; zeros when omitted.
+        gating: What the cell computes.
+        mask: True where a step is real, shape `(batch, time)`. The state passes unchanged through the
+            other steps, whose outputs repeat it and whose inputs may be anything. All real when omitted.
+        reverse: Time runs from the last step to the first; each output stays at its step.
+        backend: A name from `backends()`. The fastest that can take the problem when omitted; a name given
+            here is never replaced by another.
+        save: "activations" keeps what the backward pass needs, "recompute" trades time for memory; back
+            ends without the choice ignore it.
+
+    Returns:
+        The hidden states, shape `(batch, time, hidden)`, and the state after the last step. Under autocast
+        and with 16-bit inputs the outputs have the 16-bit dtype, and what the recurrence carries over time
+        (the LSTM's cell, the GRU's hidden state) is computed and returned in float32.
+
+    Raises:
+        ShapeError: The shapes, dtypes or devices of the arguments do not agree.
+        BackendError: `backend` is unknown, or cannot run on these inputs.
+        UsageError: `save` is unknown.
+    """
+    if save not in SAVES:
+        raise UsageError(unknown("save", save, SAVES))
+    if inputs.dim() != 3:
+        raise ShapeError(
+            f"inputs has {inputs.dim()} dimensions, expected 3: (batch, time, input_size); "
+            f"its shape is {_shape(inputs)}."
+        )
+    dtype = _product_dtype(inputs)
+    state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
+    if mask is not None:
+        _check_mask(mask, inputs)
+    chosen = _choose(gating, dtype, inputs.device, backend)
+    return chosen.scan(
+        inputs,
+        input_weight,
+        recurrent_weight,
+        bias,
+        gate_bias,
+        state,
+        gating=gating,
+        mask=mask,
+        reverse=reverse,
+        save=save,
+        dtype=dtype,
+    )
+
+
+def step(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None = None,
+    gate_bias: Tensor | None = None,
+    state: State | None = None,
+    *,
+    gating: Gating = Gating(),  # noqa: B008  (frozen)
+    backend: str | None = None,
+) -> State:
+    """Run a gated recurrence over one step, as decoding does.
+
+    Args:
+        inputs: Shape `(batch, input_size)`. The other arguments are those of `scan`.
+
+    Returns:
+        The state after the step; its first part is the output.
+
+    Raises:
+        ShapeError: The shapes, dtypes or devices of the arguments do not agree.
+        BackendError: `backend` is unknown, or cannot run on these inputs.
+    """
+    if inputs.dim() != 2:
+        raise ShapeError(
+            f"inputs has {inputs.dim()} dimensions, expected 2: (batch, input_size); its shape is {_shape(inputs)}."
+        )
+    dtype = _product_dtype(inputs)
+    state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
+    chosen = _choose(gating, dtype, inputs.device, backend)
+    return chosen.step(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype)
+
+
+def backends() -> dict[str, str]:
+    """The back ends in order of preference: "" for one usable on this machine, else the reason why not."""
+    return {name: backend.unavailable() for name, backend in _BACKENDS.items()}
+
+
+def backend_for(inputs: Tensor, gating: Gating = Gating(), *, backend: str | None = None) -> str:  # noqa: B008
+    """The name of the back end that `scan` and `step` would run, under the present autocast.
+
+    Args:
+        inputs: Any tensor with the dtype and on the device of the problem.
+        gating: What the cell computes.
+        backend: As for `scan`.
+
+    Raises:
+        BackendError: `backend` is unknown, or cannot run on such inputs.
+    """
+    return _choose(gating, _product_dtype(inputs), inputs.device, backend).name
+
+
+def _product_dtype(inputs: Tensor) -> torch.dtype:
+    """The dtype of the products: that of the inputs, or autocast's (which leaves float64 alone)."""
+    return torch.get_autocast_dtype(inputs.device.type) if _autocasts(inputs) else inputs.dtype
+
+
+def _choose(gating: Gating, dtype: torch.dtype, device: torch.device, backend: str | None) -> Backend:
+    """The back end that was named, or the first that can take the problem."""
+    if backend is not None:
+        return _named(gating, dtype, device, backend)
+    missing: list[str] = []
+    for candidate in _BACKENDS.values():
+        if candidate.unsupported(gating, dtype, device):
+            continue
+        reason = candidate.unavailable()
+        if not reason:
+            if missing:
+                _warn_once(candidate.name, missing)
+            return candidate
+        missing.append(f"back end {candidate.name!r} cannot run: {reason}")
+    raise AssertionError("the reference takes every problem")
+
+
+def _named(gating: Gating, dtype: torch.dtype, device: torch.device, backend: str) -> Backend:
+    if backend not in _BACKENDS:
+        raise BackendError(unknown("backend", backend, _BACKENDS))
+    chosen = _BACKENDS[backend]
+    usable = ", ".join(
+        name
+        for name, other in _BACKENDS.items()
+        if not other.unavailable() and not other.unsupported(gating, dtype, device)
+    )
+    advice = f"usable here: {usable}. Omit backend to take the fastest of these."
+    if reason := chosen.unavailable():
+        raise BackendError(f"backend {backend!r} cannot run on this machine: {reason}; {advice}")
+    if reason := chosen.unsupported(gating, dtype, device):
+        raise BackendError(f"backend {backend!r} cannot run on {reason}; {advice}")
+    return chosen
+
+
+def _warn_once(name: str, missing: list[str]) -> None:
+    """Say once per process what makes the problem faster."""
+    global _warned
+    if _warned or torch.compiler.is_compiling():
+        return
+    _warned = True
+    warnings.warn(
+        f"the recurrence runs on the slow back end {name!r}; {'; '.join(missing)}", SlowBackendWarning, stacklevel=4
+    )
+
+
+def _checked(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor | None,
+    state: State | None,
+    gating: Gating,
+    dtype: torch.dtype,
+) -> State:
+    """Compare every argument with the recurrent weight, which fixes the sizes; returns the state, zeros if None."""
+    if not dtype.is_floating_point:
+        raise ShapeError(f"inputs is {_dtype(dtype)}, expected a floating-point dtype; give inputs.float().")
+    if 0 in inputs.shape:
+        raise ShapeError(f"inputs is empty, expected every size to be at least 1; its shape is {_shape(inputs)}.")
+    blocks = len(gating.blocks)
+    if recurrent_weight.dim() != 2 or recurrent_weight.shape[0] != blocks * recurrent_weight.shape[1]:
+        order = ", ".join(gating.blocks)
+        raise ShapeError(
+            f"recurrent_weight has the shape {_shape(recurrent_weight)}, expected ({blocks} * hidden, hidden) "
+            f"for gate {gating.name!r}, in the order {order}."
+        )
+    rows, hidden_size = recurrent_weight.shape
+    batch, input_size = inputs.shape[0], inputs.shape[-1]
+    expected = {
+        "input_weight": (input_weight, (rows, input_size), "(len(blocks) * hidden, input_size)"),
+        "recurrent_weight": (recurrent_weight, (rows, hidden_size), ""),
+        "bias": (bias, (rows,), "(len(blocks) * hidden,)"),
+        "gate_bias": (gate_bias, (hidden_size,), "(hidden,)"),
+    }
+    for name, (tensor, shape, meaning) in expected.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ShapeError(f"{name} has the shape {_shape(tensor)}, expected {shape}: {meaning}.")
+        if tensor.device != inputs.device:
+            raise ShapeError(f"{name} is on {tensor.device}, expected {inputs.device} as inputs is.")
+        if tensor.dtype != inputs.dtype and not (_autocasts(inputs) and tensor.dtype != torch.float64):
+            raise ShapeError(f"{name} is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)} as inputs is.")
+    if gate_bias is not None and gating.uses_cumax:
+        raise UsageError(f"gate_bias was given, but gate {gating.name!r} has none; omit it.")
+    if state is None:
+        return zero_state(gating, batch, hidden_size, inputs, reference.carry_dtype(dtype))
+    parts = ("hidden", "cell") if gating.cell == "lstm" else ("hidden",)
+    if not isinstance(state, tuple) or len(state) != len(parts):
+        got = f"a tuple of {len(state)}" if isinstance(state, tuple) else f"a {type(state).__name__}"
+        raise ShapeError(f"state is {got}, expected the tuple ({', '.join(parts)}{',' * (len(parts) == 1)}).")
+    for name, tensor in zip(parts, state, strict=True):
+        if tuple(tensor.shape) != (batch, hidden_size):
+            raise ShapeError(
+                f"the {name} of state has the shape {_shape(tensor)}, expected {(batch, hidden_size)}: (batch, hidden)."
+            )
+        if tensor.device != inputs.device:
+            raise ShapeError(f"the {name} of state is on {tensor.device}, expected {inputs.device} as inputs is.")
+        accepted = (dtype, inputs.dtype, reference.carry_dtype(dtype))
+        if tensor.dtype not in accepted:
+            raise ShapeError(f"the {name} of state is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)}.")
+    return state
+
+
+def _autocasts(inputs: Tensor) -> bool:
+    return (
+        inputs.dtype != torch.float64
+        and torch.amp.is_autocast_available(inputs.device.type)
+        and torch.is_autocast_enabled(inputs.device.type)
+    )
+
+
+def _check_mask(mask: Tensor, inputs: Tensor) -> None:
+    if mask.dtype != torch.bool:
+        raise ShapeError(f"mask is {_dtype(mask.dtype)}, expected bool; give mask.bool(), True where a step is real.")
+    if mask.shape != inputs.shape[:2]:
+        raise ShapeError(
+            f"mask has the shape {_shape(mask)}, expected {_shape(inputs)[:2]}: (batch, time) as inputs has."
+        )
+    if mask.device != inputs.device:
+        raise ShapeError(f"mask is on {mask.device}, expected {inputs.device} as inputs is.")
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
