@@ -47,22 +47,25 @@ Column = Annotated[ImageColumn | LabelColumn | TextColumn | SequenceColumn, Fiel
 
 
 class SplitSpec(Strict):
-    """The number of rows of a split and the digest of its decoded content (`urzoo.data.digest`)."""
+    """The number of rows of a split, the digest of its decoded content (`digest.py`), and its files on the Hub."""
 
     rows: Positive
     digest: Sha256
+    hub_files: Positive = 1
 
 
 class DataSet(Strict):
     """A data set file: one configuration of one Hub data set repository.
 
-    `revision` is the repository's commit, and null where it is not known; the digests decide in any case.
+    `revision` is the repository's commit on the Hub, and null for data that are not there; `obtain` says where else
+    such data come from. The digests decide in any case.
     """
 
     name: Name
     title: Line
     repository: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
     revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None
+    obtain: Line | None
     config: Name
     licence: Line
     citation: Line
@@ -74,6 +77,8 @@ class DataSet(Strict):
         kinds = [column.kind for column in self.columns.values()]
         if len(set(kinds)) != len(kinds):
             raise ValueError("two columns are of one kind")
+        if (self.revision is None) == (self.obtain is None):
+            raise ValueError("one of revision and obtain must be given, the other null")
         return self
 
 

@@ -1,0 +1,151 @@
+"""Where the bytes of a split come from: a data root, the package, the Hub's cache, the Hub; in this order.
+
+A data root mirrors the Hub: `<root>/<owner>/<repository>/<config>/<split>-00000-of-00001.parquet`. Whether the
+Hub can be reached is found out once per process, within `PROBE_SECONDS`: a machine without a network loses a few
+seconds, not one time-out with retries per file.
+"""
+
+import os
+import re
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from urzoo.data.schema import DataSet, data_sets, load_data_set
+from urzoo.errors import DataError, UsageError
+
+SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+PROBE_SECONDS = 8.0
+Source = Literal["data root", "shipped", "Hub"]
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
+
+
+class DataMissing(DataError):  # noqa: N818 - the name says what is the matter
+    """A split is at none of its sources; the message says in one line where it was looked for and how to get it."""
+
+
+class Found(NamedTuple):
+    """The parquet files of a split and what kind of place they are from."""
+
+    files: list[Path]
+    source: Source
+
+
+def chosen_root(data_root: Path | str | None) -> Path | None:
+    """The data root to use: the argument, else `URZOO_DATA_ROOT`, else none.
+
+    Raises:
+        UsageError: It is not a folder, or holds none of the data sets that urzoo knows.
+    """
+    named = "data root" if data_root is not None else "URZOO_DATA_ROOT"
+    value = data_root if data_root is not None else os.environ.get("URZOO_DATA_ROOT") or None
+    if value is None:
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise UsageError(f"{named} {str(value)!r} is not a folder; expected one that holds ylecun/mnist and the like.")
+    repositories = [load_data_set(name).repository for name in data_sets()]
+    if not any((root / repository).is_dir() for repository in repositories):
+        raise UsageError(
+            f"{named} {str(value)!r} holds no data set in the Hub's layout; expected {repositories[0]} or another of "
+            f"urzoo's data sets in it, as in {root / 'ylecun/mnist/mnist/test-00000-of-00001.parquet'}."
+        )
+    return root
+
+
+def find(data_set: DataSet, split: str, data_root: Path | None) -> Found:
+    """The parquet files of a split, fetched from the Hub if they are nowhere nearer.
+
+    Raises:
+        DataMissing: They are nowhere.
+        DataError: A folder holds some of a split's files and lacks others.
+    """
+    if data_root is not None and (files := _in_folder(data_root, data_set, split)):
+        return Found(files, "data root")
+    if files := _in_folder(SHIPPED_FOLDER, data_set, split):
+        return Found(files, "shipped")
+    looked = "not shipped"
+    if data_root is not None:
+        looked = f"not under {data_root / data_set.repository / data_set.config}, {looked}"
+    if data_set.revision is None:
+        raise DataMissing(
+            f"{data_set.name} ({split}) is {looked}, and not on the Hub. To get it: {data_set.obtain} "
+            f"Then name the folder that holds {data_set.repository}/ with --data-root or URZOO_DATA_ROOT."
+        )
+    if files := _in_hub_cache(data_set, split):
+        return Found(files, "Hub")
+    if reason := hub_unreachable():
+        raise DataMissing(
+            f"{data_set.name} ({split}) is {looked}, and the Hub cannot be reached ({reason}). To get it: connect, or "
+            f"copy the data set repository {data_set.repository} under a folder and name that with --data-root "
+            "or URZOO_DATA_ROOT."
+        )
+    return Found(_from_hub(data_set, split), "Hub")
+
+
+@cache
+def hub_unreachable() -> str:
+    """Why the Hub cannot be reached, or an empty text if it can. Asked once per process."""
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # its HTTP client's base error
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return "offline by HF_HUB_OFFLINE or HF_DATASETS_OFFLINE"
+    outcome: list[str] = []
+
+    def probe() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+            outcome.append("")
+        except (HTTPError, OSError) as failure:
+            outcome.append(" ".join(str(failure).split())[:100] or type(failure).__name__)
+
+    # In a thread, because looking a name up knows no time-out of its own.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return outcome[0] if outcome else f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS:.0f} s"
+
+
+def _in_folder(root: Path, data_set: DataSet, split: str) -> list[Path]:
+    folder = root / data_set.repository / data_set.config
+    files = sorted(path for path in folder.glob(f"{split}-*.parquet") if _SHARD.search(path.name))
+    if files:
+        shard = _SHARD.search(files[-1].name)
+        assert shard is not None
+        if len(files) != int(shard[2]):
+            raise DataError(f"{folder} holds {len(files)} of the {int(shard[2])} files of split {split!r}.")
+    return files
+
+
+def _hub_files(data_set: DataSet, split: str) -> list[str]:
+    count = data_set.splits[split].hub_files
+    return [f"{data_set.config}/{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
+
+
+def _in_hub_cache(data_set: DataSet, split: str) -> list[Path]:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [
+        try_to_load_from_cache(data_set.repository, name, revision=data_set.revision, repo_type="dataset")
+        for name in _hub_files(data_set, split)
+    ]
+    return [Path(path) for path in found if isinstance(path, str)] if all(isinstance(x, str) for x in found) else []
+
+
+def _from_hub(data_set: DataSet, split: str) -> list[Path]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # its HTTP client's base error
+
+    try:
+        return [
+            Path(hf_hub_download(data_set.repository, name, repo_type="dataset", revision=data_set.revision))
+            for name in _hub_files(data_set, split)
+        ]
+    except (HTTPError, OSError) as failure:
+        reason = " ".join(str(failure).split())[:200]
+        raise DataMissing(
+            f"{data_set.name} ({split}) could not be fetched from {data_set.repository} on the Hub: {reason}. "
+            "Try again, or name a folder that has it with --data-root or URZOO_DATA_ROOT."
+        ) from failure
