@@ -1,0 +1,61 @@
+"""Model zoo and benchmark harness for UR-LSTM.
+
+After `import urzoo` transformers' Auto classes and pipelines load urzoo's checkpoints like any other;
+no code of a checkpoint is ever run. Public names are resolved when first used, so that the import itself
+costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from urzoo.models.registration import register as _register
+
+if TYPE_CHECKING:
+    from urzoo.models import PixelSequenceImageProcessor as PixelSequenceImageProcessor
+    from urzoo.models import URLSTMCache as URLSTMCache
+    from urzoo.models import URLSTMConfig as URLSTMConfig
+    from urzoo.models import URLSTMForImageClassification as URLSTMForImageClassification
+    from urzoo.models import URLSTMForSequenceClassification as URLSTMForSequenceClassification
+    from urzoo.models import URLSTMModel as URLSTMModel
+    from urzoo.nn import URGRU as URGRU
+    from urzoo.nn import URLSTM as URLSTM
+    from urzoo.nn import URGRUCell as URGRUCell
+    from urzoo.nn import URLSTMCell as URLSTMCell
+    from urzoo.zoo import checkpoints as checkpoints
+    from urzoo.zoo import info as info
+    from urzoo.zoo import load as load
+    from urzoo.zoo import path as path
+
+    __version__: str
+
+_HOMES = {
+    "PixelSequenceImageProcessor": "urzoo.models",
+    "URLSTMCache": "urzoo.models",
+    "URLSTMConfig": "urzoo.models",
+    "URLSTMForImageClassification": "urzoo.models",
+    "URLSTMForSequenceClassification": "urzoo.models",
+    "URLSTMModel": "urzoo.models",
+    "URGRU": "urzoo.nn",
+    "URGRUCell": "urzoo.nn",
+    "URLSTM": "urzoo.nn",
+    "URLSTMCell": "urzoo.nn",
+    "checkpoints": "urzoo.zoo",
+    "info": "urzoo.zoo",
+    "load": "urzoo.zoo",
+    "path": "urzoo.zoo",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("urzoo")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'urzoo' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, "__version__"})
+
+
+_register()

@@ -1,0 +1,183 @@
+"""Heads that give one row of scores a sequence: for images, and for text or series.
+
+Both pool the layers' outputs over the real steps only. A row of nothing but padding has the pooled
+value zero, so its scores are those of an empty sequence.
+"""
+
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# (transformers is annotated in part only)
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention, SequenceClassifierOutput
+from transformers.utils.generic import can_return_tuple
+
+from urzoo.errors import UsageError
+from urzoo.models.configuration_urlstm import URLSTMConfig
+from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask
+
+
+class ClassificationHead(nn.Module):
+    """An optional ReLU layer, dropout, and the linear map to the scores."""
+
+    def __init__(self, config: URLSTMConfig, input_size: int) -> None:
+        super().__init__()
+        hidden_size, num_labels = config.head_hidden_size, config.num_labels or 2
+        self.dense = nn.Linear(input_size, hidden_size) if hidden_size else None
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out_proj = nn.Linear(hidden_size or input_size, num_labels)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Scores `(batch, labels)` from pooled outputs `(batch, size)`."""
+        if self.dense is not None:
+            pooled = torch.relu(self.dense(pooled))
+        scores: Tensor = self.out_proj(self.dropout(pooled))
+        return scores
+
+
+class URLSTMForImageClassification(URLSTMPreTrainedModel):
+    """Classifies an image read as a sequence of pixels, from the last state."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]  # noqa: RUF012
+
+    def __init__(self, config: URLSTMConfig) -> None:
+        super().__init__(config)
+        if config.vocab_size is not None:
+            raise UsageError(
+                f"vocab_size is {config.vocab_size}, expected null: an image classifier reads pixels, not tokens."
+            )
+        self.num_labels = config.num_labels
+        self.model = URLSTMModel(config)
+        self.head = ClassificationHead(config, config.layer_output_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> ImageClassifierOutputWithNoAttention:
+        """Score images.
+
+        Args:
+            pixel_values: `(batch, time, channels)`, one pixel a step, as PixelSequenceImageProcessor gives.
+            labels: Class indices `(batch,)`; the loss is returned if given.
+            kwargs: Handed to the layers and the loss, such as `output_hidden_states`, `num_items_in_batch`.
+
+        Raises:
+            ShapeError: `pixel_values` has another shape.
+            UsageError: `pixel_values` is missing, or a label is not one of the model's.
+        """
+        if pixel_values is None:
+            raise UsageError("pixel_values is missing; give what PixelSequenceImageProcessor returns.")
+        kwargs["use_cache"] = False
+        outputs = self.model(inputs_embeds=pixel_values, **kwargs)
+        logits = self.head(last_real(outputs.last_hidden_state, None, self.config.hidden_size))
+        loss = None
+        if labels is not None:
+            check_labels(labels, self.config)
+            loss = self.loss_function(labels, logits, self.config, **kwargs)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
+    """Classifies a text or a series, from any of the last state, the mean and the maximum over the steps."""
+
+    def __init__(self, config: URLSTMConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = URLSTMModel(config)
+        self.head = ClassificationHead(config, config.layer_output_size * len(config.pooling))
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Score sequences.
+
+        Args:
+            input_ids: Token ids `(batch, time)`.
+            attention_mask: Non-zero where a step is real; all real when omitted. Padding may stand on
+                either side, and does not change a row's scores.
+            inputs_embeds: In place of `input_ids`: embedded tokens, or the features of a series,
+                `(batch, time, size)`.
+            labels: Class indices `(batch,)`, or targets `(batch, labels)` for regression and several labels.
+            kwargs: Handed to the layers and the loss, such as `output_hidden_states`, `num_items_in_batch`.
+
+        Raises:
+            ShapeError: The shapes of inputs and mask do not agree with the model or each other.
+            UsageError: The inputs are missing or given twice, or an id or label is not one of the model's.
+        """
+        kwargs["use_cache"] = False
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
+        states = outputs.last_hidden_state
+        mask = check_mask(attention_mask, states)
+        logits = self.head(pool(states, mask, self.config))
+        loss = None
+        if labels is not None:
+            check_labels(labels, self.config)
+            loss = self.loss_function(labels, logits, self.config, **kwargs)
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+def pool(states: Tensor, mask: Tensor | None, config: URLSTMConfig) -> Tensor:
+    """Outputs `(batch, time, size)` reduced over the real steps, `(batch, size * len(pooling))`."""
+    parts = {"last": _last, "mean": _mean, "max": _max}
+    return torch.cat([parts[name](states, mask, config.hidden_size) for name in config.pooling], dim=-1)
+
+
+def last_real(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:
+    """The output at the end of each direction's way: the last real step, for the backward half the first."""
+    return _last(states, mask, hidden_size)
+
+
+def _last(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:
+    forward, backward = states[..., :hidden_size], states[..., hidden_size:]
+    if mask is None:
+        return torch.cat([forward[:, -1], backward[:, 0]], dim=-1)
+    rows = torch.arange(states.shape[0], device=states.device)
+    # argmax gives the first of equal values: of the mask the first real step, of its mirror image the last.
+    first = mask.int().argmax(dim=1)
+    last = mask.shape[1] - 1 - mask.int().flip(1).argmax(dim=1)
+    ends = torch.cat([forward[rows, last], backward[rows, first]], dim=-1)
+    return ends.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+
+def _mean(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:  # noqa: ARG001
+    if mask is None:
+        return states.mean(dim=1)
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return states.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1) / count
+
+
+def _max(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:  # noqa: ARG001
+    if mask is None:
+        return states.amax(dim=1)
+    largest = states.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(dim=1)
+    return largest.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+
+def check_labels(labels: Tensor, config: URLSTMConfig) -> None:
+    """Refuse class indices that the model has no score for; -100 leaves a row out of the loss.
+
+    Raises:
+        UsageError: A label is outside the range.
+    """
+    if labels.is_floating_point() or labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    num_labels = config.num_labels or 0
+    if config.problem_type not in (None, "single_label_classification") or num_labels < 2 or not labels.numel():
+        return
+    low, high = (int(value) for value in torch.aminmax(labels.masked_fill(labels == -100, 0)))
+    if low < 0 or high >= num_labels:
+        raise UsageError(
+            f"labels holds {low if low < 0 else high}, expected class indices from 0 to {num_labels - 1}; "
+            "num_labels in the model's configuration says how many classes it scores."
+        )

@@ -1,0 +1,317 @@
+"""The bare recurrent model under every head: optional token embedding, layers, masks, state.
+
+Steps that are padding are passed over: the state goes through them unchanged, on either side, so that
+a row's result does not depend on the rows it is batched with. All of transformers' contract that the
+heads share stands here; what the recurrence computes stands in `urzoo.nn` and `urzoo.recurrence`.
+"""
+
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# (transformers is annotated in part only)
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import ModelOutput, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from urzoo.errors import ShapeError, UsageError
+from urzoo.models.cache_urlstm import URLSTMCache
+from urzoo.models.configuration_urlstm import URLSTMConfig
+from urzoo.nn import URGRU, URLSTM
+from urzoo.recurrence import step
+
+
+@dataclass
+class URLSTMModelOutput(ModelOutput):
+    """What URLSTMModel returns.
+
+    Args:
+        last_hidden_state: The last layer's output at every step, `(batch, time, size)`, where size is
+            `hidden_size`, or twice that if bidirectional. At a padding step it repeats the state.
+        cache_params: The state of all layers, if `use_cache`.
+        hidden_states: The input of the first layer and the output of each, if `output_hidden_states`.
+    """
+
+    last_hidden_state: Tensor | None = None
+    cache_params: URLSTMCache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class URLSTMLayer(GradientCheckpointingLayer):
+    """One recurrent layer with its normalisation, dropouts and residual connection."""
+
+    def __init__(self, config: URLSTMConfig, layer_idx: int) -> None:
+        super().__init__()
+        input_size = config.layer_output_size if layer_idx else layer_input_size(config)
+        self.layer_idx = layer_idx
+        self.weight_dropout = float(config.weight_dropout)
+        self.residual = config.residual and input_size == config.layer_output_size
+        self.norm = nn.LayerNorm(input_size, eps=config.layer_norm_eps) if config.layer_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.layer_dropout if layer_idx else 0.0)
+        self.recurrence = build_recurrence(config, input_size)
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None = None, state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run the layer.
+
+        Args:
+            hidden_states: Shape `(batch, time, input size)`.
+            mask: True where a step is real, `(batch, time)`.
+            state: Before the first step, one `(batch, hidden)` tensor a part; of one-directional layers only.
+
+        Returns:
+            The output `(batch, time, output size)` and the parts of the final state, each
+            `(directions, batch, hidden)`.
+        """
+        inputs = self.dropout(self.norm(hidden_states))
+        if hidden_states.shape[1] == 1 and mask is None and not self.recurrence.bidirectional and not self.training:
+            return self._step(hidden_states, inputs, state)
+        given = None if state is None else tuple(part.unsqueeze(0) for part in state)
+        hx = given if given is None or len(given) > 1 else given[0]
+        outputs, final = functional_call(self.recurrence, self._dropped_weights(), (inputs, hx), {"mask": mask})
+        if self.residual:
+            outputs = outputs + hidden_states
+        return (outputs, *(final if isinstance(final, tuple) else (final,)))
+
+    def _step(self, hidden_states: Tensor, inputs: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+        # What generation does at every token: no loop over time, and none of the set-up of a sequence.
+        cell = self.recurrence
+        weights = cell._parameters_of("_l0")
+        parts = step(inputs[:, 0], *weights, state, gating=cell.gating, backend=cell.backend)
+        outputs = parts[0].unsqueeze(1).to(inputs.dtype)
+        if self.residual:
+            outputs = outputs + hidden_states
+        return (outputs, *(part.unsqueeze(0) for part in parts))
+
+    def _dropped_weights(self) -> dict[str, Tensor]:
+        if not (self.training and self.weight_dropout):
+            return {}
+        return {
+            name: nn.functional.dropout(weight, self.weight_dropout)
+            for name, weight in self.recurrence.named_parameters()
+            if name.startswith("weight_hh")
+        }
+
+
+def layer_input_size(config: URLSTMConfig) -> int:
+    """Width of what enters the first layer: an embedded token, or `input_size` features."""
+    return config.input_size if config.vocab_size is None else config.token_size
+
+
+def build_recurrence(config: URLSTMConfig, input_size: int) -> URLSTM | URGRU:
+    """The recurrent module of one layer."""
+    if config.cell == "gru":
+        return URGRU(
+            input_size,
+            config.hidden_size,
+            batch_first=True,
+            bidirectional=config.bidirectional,
+            gate=config.gate,
+            train_gate_bias=config.train_gate_bias,
+            refine_offset=config.refine_offset,
+            max_time=config.max_time,
+            backend=config.backend,
+        )
+    return URLSTM(
+        input_size,
+        config.hidden_size,
+        batch_first=True,
+        bidirectional=config.bidirectional,
+        gate=config.gate,
+        tie_input_gate=config.tie_input_gate,
+        train_gate_bias=config.train_gate_bias,
+        refine_offset=config.refine_offset,
+        max_time=config.max_time,
+        backend=config.backend,
+    )
+
+
+class URLSTMPreTrainedModel(PreTrainedModel):
+    """What all urzoo models share with transformers: configuration, initialisation, recording of layers."""
+
+    config: URLSTMConfig
+    config_class = URLSTMConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    _no_split_modules = ["URLSTMLayer"]  # noqa: RUF012
+    supports_gradient_checkpointing = True
+    _is_stateful = True
+    _can_record_outputs = {"hidden_states": URLSTMLayer}  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Parameters that came from a checkpoint carry a flag, which transformers' init functions heed; the
+        # recurrence writes whole blocks of its parameters by itself, so the loaded ones are put back after it.
+        if isinstance(module, URLSTM | URGRU):
+            own = dict(module.named_parameters(recurse=False))
+            loaded = {name: value.clone() for name, value in own.items() if getattr(value, "_is_hf_initialized", False)}
+            if len(loaded) < len(own):
+                module.reset_parameters()
+                for name, value in loaded.items():
+                    own[name].copy_(value)
+        elif isinstance(module, nn.Linear):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False
+
+
+class URLSTMModel(URLSTMPreTrainedModel):
+    """A stack of recurrent layers over token ids, or over float features where there is no vocabulary."""
+
+    def __init__(self, config: URLSTMConfig) -> None:
+        super().__init__(config)
+        if config.vocab_size is None:
+            self.embed_tokens = None
+        else:
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.token_size, padding_idx=config.pad_token_id)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList(URLSTMLayer(config, index) for index in range(config.num_layers))
+        self.norm = (
+            nn.LayerNorm(config.layer_output_size, eps=config.layer_norm_eps) if config.layer_norm else nn.Identity()
+        )
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding | None:  # type: ignore[override]
+        """The token embedding; None for a model without vocabulary."""
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        assert isinstance(value, nn.Embedding)
+        self.embed_tokens = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        cache_params: URLSTMCache | None = None,
+        use_cache: bool | None = None,  # noqa: FBT001
+        **kwargs: Any,  # noqa: ARG002
+    ) -> URLSTMModelOutput:
+        """Run the layers.
+
+        Args:
+            input_ids: Token ids, `(batch, time)`.
+            attention_mask: Non-zero where a step is real, `(batch, time)`; all real when omitted.
+            inputs_embeds: In place of `input_ids`: embedded tokens, or the features of a model without
+                vocabulary, `(batch, time, size)`.
+            cache_params: The state to begin with; replaced in place by the state after these inputs.
+                Give only the inputs that follow those it has seen.
+            use_cache: Whether to return the state.
+            kwargs: Taken for transformers' sake, such as `output_hidden_states`.
+
+        Raises:
+            UsageError: Both or neither input was given, an id is outside the vocabulary, or the cache is
+                of another model.
+            ShapeError: The shapes of inputs, mask and cache do not agree.
+        """
+        hidden_states = self._embed(input_ids, inputs_embeds)
+        mask = check_mask(attention_mask, hidden_states)
+        cache = self._prepare_cache(cache_params, hidden_states, bool(use_cache))
+
+        for index, layer in enumerate(self.layers):
+            state = None if cache is None else cache.states[index]
+            hidden_states, *parts = layer(hidden_states, mask, state)
+            if cache is not None:
+                cache.states[index] = tuple(part.squeeze(0) for part in parts)
+        if cache is not None:
+            cache.seen_tokens += hidden_states.shape[1]
+        return URLSTMModelOutput(last_hidden_state=self.norm(hidden_states), cache_params=cache if use_cache else None)
+
+    def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise UsageError("give exactly one of input_ids and inputs_embeds.")
+        size = layer_input_size(self.config)
+        if input_ids is not None:
+            if self.embed_tokens is None:
+                raise UsageError(
+                    f"input_ids was given, but this model has no vocabulary; give inputs_embeds of shape "
+                    f"(batch, time, {size})."
+                )
+            check_ids(input_ids, self.embed_tokens.num_embeddings)
+            inputs_embeds = self.embed_tokens(input_ids)
+        assert inputs_embeds is not None
+        if inputs_embeds.dim() != 3 or inputs_embeds.shape[-1] != size:
+            raise ShapeError(
+                f"the inputs have the shape {tuple(inputs_embeds.shape)}, expected (batch, time, {size}) "
+                "as the model's configuration says."
+            )
+        if self.training and self.config.token_dropout:
+            kept = inputs_embeds.new_ones((*inputs_embeds.shape[:2], 1))
+            inputs_embeds = inputs_embeds * nn.functional.dropout(kept, self.config.token_dropout)
+        embedded: Tensor = self.embedding_dropout(inputs_embeds.to(self.dtype))
+        return embedded
+
+    def _prepare_cache(self, cache: URLSTMCache | None, inputs: Tensor, use_cache: bool) -> URLSTMCache | None:  # noqa: FBT001
+        if cache is None and not use_cache:
+            return None
+        if self.config.bidirectional:
+            if cache is not None:
+                raise UsageError("cache_params was given to a bidirectional model, which cannot go on from a state.")
+            return None
+        shape = (self.config.num_layers, self.config.hidden_size, 1 if self.config.cell == "gru" else 2)
+        if cache is None:
+            return URLSTMCache(*shape)
+        if not isinstance(cache, URLSTMCache):
+            raise UsageError(
+                f"cache_params is a {type(cache).__name__}, expected a URLSTMCache; omit it to start afresh."
+            )
+        cache.check(*shape, batch_size=inputs.shape[0])
+        return cache
+
+
+def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:
+    """The mask as the recurrence takes it: bool, or None where every step is real.
+
+    Raises:
+        ShapeError: Its shape is not the inputs' `(batch, time)`.
+    """
+    if attention_mask is None:
+        return None
+    if attention_mask.shape != inputs.shape[:2]:
+        raise ShapeError(
+            f"attention_mask has the shape {tuple(attention_mask.shape)}, expected {tuple(inputs.shape[:2])}: "
+            "(batch, time) as the inputs have."
+        )
+    mask = attention_mask.to(device=inputs.device, dtype=torch.bool)
+    # Without padding the recurrence takes its faster path; asking a GPU would wait for it.
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+        return None
+    return mask
+
+
+def check_ids(input_ids: Tensor, vocab_size: int) -> None:
+    """Refuse ids outside the vocabulary, which on the CPU are cheap to see and else end in an IndexError.
+
+    Raises:
+        UsageError: An id is negative or not below `vocab_size`.
+        ShapeError: The ids are not `(batch, time)`, or there are none.
+    """
+    if input_ids.dim() != 2 or 0 in input_ids.shape:
+        raise ShapeError(f"input_ids has the shape {tuple(input_ids.shape)}, expected (batch, time), each at least 1.")
+    if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    low, high = (int(value) for value in torch.aminmax(input_ids))
+    if low < 0 or high >= vocab_size:
+        raise UsageError(
+            f"input_ids holds {low if low < 0 else high}, expected ids from 0 to {vocab_size - 1}; "
+            "use the tokenizer that belongs to this model."
+        )
