@@ -1,0 +1,180 @@
+"""Loading a checkpoint's model and image processor, only after its files have been found complete and fitting.
+
+Code that lies beside the weights is never run: the classes are those that transformers and urzoo register.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from urzoo.errors import BackendError, CheckpointError, UrzooError, UsageError
+from urzoo.zoo.lookup import path, read_config, training_summary, verified_weights_sha256
+from urzoo.zoo.weights import WEIGHTS_FILE, check_against, read_header
+
+_AUTO_CLASSES = {
+    "ForImageClassification": AutoModelForImageClassification,
+    "ForSequenceClassification": AutoModelForSequenceClassification,
+    "ForCausalLM": AutoModelForCausalLM,
+    "LMHeadModel": AutoModelForCausalLM,
+    "Model": AutoModel,
+}
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    backend: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """The model of a checkpoint, in evaluation mode.
+
+    Args:
+        name_or_folder: The name of a shipped checkpoint, or a checkpoint folder.
+        backend: The recurrence's back end; the fastest usable one when omitted.
+        dtype: The type of the weights.
+        device: Where the model goes.
+
+    Raises:
+        UsageError: There is no such checkpoint, or the back end or device is not one.
+        CheckpointError: A file of it is missing, damaged or does not fit the others; nothing was built from it.
+    """
+    folder = path(name_or_folder)
+    architecture = read_config(folder)["architectures"][0]
+    weights = folder / WEIGHTS_FILE
+    header = read_header(weights)
+    verified_weights_sha256(folder, training_summary(folder))
+    config = _config(folder)
+    if backend is not None:
+        if config.model_type != "urlstm":
+            raise BackendError(f"backend is {backend!r}, but {config.model_type} models have none; leave it out.")
+        from urzoo.errors import unknown
+        from urzoo.recurrence.scan import backends
+
+        if backend not in backends():
+            raise BackendError(unknown("backend", backend, backends()))
+        config.backend = backend
+    with _quiet(), _one_line(folder):
+        with torch.device("meta"):
+            blank = _auto_class(architecture, folder).from_config(config, trust_remote_code=False)
+        if type(blank).__name__ != architecture:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: architectures is {architecture!r}, expected {type(blank).__name__!r} for "
+                f"model_type {config.model_type!r}."
+            )
+        if config.model_type == "urlstm":
+            expected = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
+            check_against(header, expected, set(blank.all_tied_weights_keys), weights)
+        model, report = type(blank).from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if report.get(kind):
+            raise CheckpointError(f"{weights} does not fit {architecture}: {kind} {sorted(map(str, report[kind]))[0]}.")
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{weights} is damaged: {name!r} holds a NaN or an infinity.")
+    return _moved(model, device)
+
+
+def load_image_processor(name_or_folder: str | Path) -> Any:
+    """The image processor of a checkpoint.
+
+    Raises:
+        UsageError: There is no such checkpoint.
+        CheckpointError: Its `preprocessor_config.json` is missing or malformed.
+    """
+    folder = path(name_or_folder)
+    _require(folder, "preprocessor_config.json", "processor_config.json")
+    with _quiet(), _one_line(folder):
+        return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            folder, trust_remote_code=False, local_files_only=True
+        )
+
+
+def load_tokenizer(name_or_folder: str | Path) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        UsageError: There is no such checkpoint.
+        CheckpointError: Its tokenizer files are missing or malformed.
+    """
+    folder = path(name_or_folder)
+    _require(folder, "tokenizer.json", "tokenizer_config.json")
+    with _quiet(), _one_line(folder):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _require(folder: Path, *names: str) -> None:
+    if not any((folder / name).is_file() for name in names):
+        raise CheckpointError(f"{folder} has no {' or '.join(names)}, so its inputs cannot be prepared.")
+
+
+def _config(folder: Path) -> Any:
+    with _quiet(), _one_line(folder / "config.json"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _auto_class(architecture: str, folder: Path) -> Any:
+    for suffix, auto_class in _AUTO_CLASSES.items():
+        if architecture.endswith(suffix):
+            return auto_class
+    raise CheckpointError(
+        f"{folder / 'config.json'}: architectures is {architecture!r}, expected a name that ends in "
+        f"{', '.join(_AUTO_CLASSES)}."
+    )
+
+
+def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
+    try:
+        moved: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
+        return moved
+    except (RuntimeError, AssertionError) as failure:
+        raise UsageError(
+            f"device is {str(device)!r}, which this machine does not offer: {_short(failure)}."
+        ) from failure
+
+
+@contextlib.contextmanager
+def _one_line(place: Path) -> Iterator[None]:
+    """What transformers says of a bad file, in one line."""
+    try:
+        yield
+    except UsageError as failure:
+        raise CheckpointError(f"{place}: {failure}") from failure
+    except UrzooError:
+        raise
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, AttributeError, ImportError) as failure:
+        raise CheckpointError(f"{place} cannot be loaded: {_short(failure)}.") from failure
+
+
+def _short(failure: Exception) -> str:
+    return (" ".join(str(failure).split()) or type(failure).__name__)[:300].rstrip(".")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and loading reports: what is wrong is raised here, in one line."""
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,159 @@
+"""Checkpoints by name or folder, and what can be said of one without building its model."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from urzoo.errors import CheckpointError, UsageError, unknown
+from urzoo.schema import read_json
+from urzoo.zoo.schema import CheckpointInfo, TrainingSummary, read_training_summary
+from urzoo.zoo.weights import WEIGHTS_FILE, file_sha256, parameter_count, read_header
+
+CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
+TRAINING_FILE = "training.json"
+# The files that decide what a checkpoint answers to an input; cards, logs and recipes do not.
+_DECIDING = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+)
+
+
+def checkpoints() -> list[str]:
+    """The names of the checkpoints shipped with the package, sorted."""
+    return sorted(folder.parent.name for folder in CHECKPOINTS_FOLDER.glob("*/config.json"))
+
+
+def path(name_or_folder: str | Path) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        name_or_folder: The name of a shipped checkpoint, or a folder with a `config.json`.
+
+    Raises:
+        UsageError: It is neither; the message has near matches.
+        CheckpointError: The folder has no `config.json`.
+    """
+    text = str(name_or_folder)
+    if isinstance(name_or_folder, str) and text in checkpoints():
+        return CHECKPOINTS_FOLDER / text
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder} is no checkpoint folder: it has no config.json.")
+        return folder
+    if isinstance(name_or_folder, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
+        raise CheckpointError(f"there is no folder {text!r}; expected a checkpoint folder, or a name of `urzoo list`.")
+    raise UsageError(unknown("checkpoint", text, checkpoints()) + " Or give a checkpoint folder.")
+
+
+def checkpoint_name(name_or_folder: str | Path) -> str:
+    """What a checkpoint is called in results: its shipped name, else its folder's name.
+
+    A folder called `checkpoint`, where training leaves its outcome, is called after the run's folder.
+    """
+    folder = path(name_or_folder).resolve()
+    return folder.parent.name if folder.name == "checkpoint" else folder.name
+
+
+def training_summary(folder: Path) -> TrainingSummary | None:
+    """What `training.json` of a checkpoint folder says, None if there is no such file."""
+    file = folder / TRAINING_FILE
+    return read_training_summary(file) if file.exists() else None
+
+
+def info(name_or_folder: str | Path) -> CheckpointInfo:
+    """What the zoo knows of a checkpoint; the weights are checked, the model is not built.
+
+    Raises:
+        UsageError: There is no such checkpoint.
+        CheckpointError: A file of it is missing or damaged, or its weights are not those that training recorded.
+    """
+    folder = path(name_or_folder)
+    config = read_config(folder)
+    header = read_header(folder / WEIGHTS_FILE)
+    training = training_summary(folder)
+    weights = verified_weights_sha256(folder, training)
+    known = _urzoo_fields(config) if config["model_type"] == "urlstm" else {}
+    return CheckpointInfo(
+        name=checkpoint_name(name_or_folder),
+        folder=folder,
+        source=_source(folder),
+        architecture=config["architectures"][0],
+        model_type=config["model_type"],
+        cell=known.get("cell"),
+        gate=known.get("gate"),
+        hidden_size=known.get("hidden_size"),
+        num_layers=known.get("num_layers"),
+        parameters=parameter_count(header),
+        weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        weights_sha256=weights,
+        checkpoint_sha256=_checkpoint_sha256(folder, weights),
+        task=training.task if training else None,
+        training=training,
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a checkpoint's config.json, which must name its architecture and model type.
+
+    Raises:
+        CheckpointError: The file is missing, malformed, or lacks one of the two.
+    """
+    file = folder / "config.json"
+    config = read_json(file, error=CheckpointError)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} is not a JSON object.")
+    architectures, model_type = config.get("architectures"), config.get("model_type")
+    if not (isinstance(architectures, list) and architectures and isinstance(architectures[0], str)):
+        raise CheckpointError(f"{file}: key architectures is missing; expected the class of the model, in a list.")
+    if not isinstance(model_type, str) or not re.fullmatch(r"[\w.-]{1,64}", model_type):
+        raise CheckpointError(f"{file}: key model_type is missing; expected a name such as urlstm.")
+    return config
+
+
+def verified_weights_sha256(folder: Path, training: TrainingSummary | None) -> str:
+    """The sha256 of a checkpoint's weights file, compared with the one that training recorded.
+
+    Raises:
+        CheckpointError: The two differ.
+    """
+    weights = file_sha256(folder / WEIGHTS_FILE)
+    if training is not None and training.weights_sha256 != weights:
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE} is damaged or was replaced: its sha256 is {weights}, "
+            f"{TRAINING_FILE} says {training.weights_sha256}. Fetch the checkpoint again."
+        )
+    return weights
+
+
+def _source(folder: Path) -> Literal["shipped", "folder"]:
+    return "shipped" if folder.parent == CHECKPOINTS_FOLDER else "folder"
+
+
+def _urzoo_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an urzoo configuration; transformers leaves out of config.json what has its default value."""
+    fields = ("cell", "gate", "hidden_size", "num_layers")
+    if all(field in config for field in fields):
+        return {field: config[field] for field in fields}
+    from urzoo.models.configuration_urlstm import URLSTMConfig
+
+    defaults = URLSTMConfig()
+    return {field: config.get(field, getattr(defaults, field)) for field in fields}
+
+
+def _checkpoint_sha256(folder: Path, weights_sha256: str) -> str:
+    parts = [f"{WEIGHTS_FILE} {weights_sha256}"]
+    parts += [f"{name} {file_sha256(folder / name)}" for name in _DECIDING if (folder / name).is_file()]
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
