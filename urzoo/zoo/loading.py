@@ -5,6 +5,7 @@ Code that lies beside the weights is never run: the classes are those that trans
 
 import contextlib
 from collections.abc import Iterator
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def _short(failure: Exception) -> str:
 def _quiet() -> Iterator[None]:
     """No progress bars and loading reports: what is wrong is raised here, in one line."""
     verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(ERROR)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
