@@ -1,0 +1,86 @@
+"""The `urzoo` command: it parses arguments, calls the package's functions and prints what they return.
+
+A user's mistake ends in one line on standard error, without a traceback. Exit codes: 0 done, 1 failed,
+2 wrong use, 130 interrupted. What torch or transformers is needed for is imported inside the commands,
+so that `urzoo --help` answers at once.
+"""
+
+import os
+import sys
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from urzoo.cli import benchmark, catalog, training
+from urzoo.errors import UrzooError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="urzoo",
+    help="Model zoo and benchmark harness for UR-LSTM: list, load, evaluate, train and share checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for part in (catalog, training, benchmark):
+    part.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),  # noqa: FBT001, FBT003
+) -> None:
+    """Model zoo and benchmark harness for UR-LSTM: list, load, evaluate, train and share checkpoints.
+
+    Example:
+
+        urzoo list
+    """
+    if version:
+        from importlib.metadata import version as installed_version
+
+        typer.echo(f"urzoo {installed_version('urzoo')}")
+        raise Exit(0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: What follows `urzoo`; the process's own arguments when omitted.
+    """
+    try:
+        code = app(args=arguments, prog_name="urzoo", standalone_mode=False)
+        sys.stdout.flush()
+    except TyperException as mistake:
+        return _wrong_use(mistake)
+    except Exit as end:
+        return end.exit_code
+    except UrzooError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, Abort):
+        return _fail("interrupted; what was finished is kept, the same command goes on from there.", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has gone: nothing is wrong, and there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_use(mistake: TyperException) -> int:
+    context = getattr(mistake, "ctx", None)
+    command = context.command_path if context is not None else "urzoo"
+    message = " ".join(mistake.format_message().split())
+    if type(mistake).__name__ == "NoArgsIsHelpError":
+        typer.echo(mistake.format_message())
+        return 2
+    stop = "" if message.endswith((".", "?")) else "."
+    return _fail(f"{message}{stop} See '{command} --help'.", mistake.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> int:
+    # One line, whatever a file name or a library's message held.
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return exit_code

@@ -1,0 +1,146 @@
+"""`urzoo list` and `urzoo info`: what is there, and what runs it."""
+
+from typing import Annotated, Any
+
+import typer
+
+from urzoo.cli.output import note, print_fields, print_json, print_table
+from urzoo.errors import CheckpointError, UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command("list")(list_checkpoints)
+    app.command("info")(info)
+
+
+def list_checkpoints(
+    *,
+    plain: Annotated[bool, typer.Option("--plain", help="One name a line, nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
+) -> None:
+    """List the checkpoints shipped with the package.
+
+    Example:
+
+        urzoo list --plain
+    """
+    from urzoo.zoo import checkpoints
+
+    if plain and as_json:
+        raise UsageError("--plain and --json exclude each other; give one of them.")
+    names = checkpoints()
+    if plain:
+        for name in names:
+            typer.echo(name)
+        return
+    described = [_described(name) for name in names]
+    if as_json:
+        print_json(described)
+    elif not described:
+        note("No checkpoints are shipped with this installation.")
+    else:
+        columns = {"name": "name", "task": "task", "cell": "cell", "gate": "gate", "hidden_size": "hidden"}
+        columns |= {"parameters": "parameters", "validation": "validation"}
+        print_table(
+            list(columns.values()),
+            [[_cell(key, entry.get(key)) for key in columns] for entry in described],
+            numeric=("hidden", "parameters"),
+        )
+
+
+def info(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A name of `urzoo list` or a checkpoint folder; this installation if omitted.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
+) -> None:
+    """Describe a checkpoint, or this installation: versions, and which back end runs the recurrence and why.
+
+    Example:
+
+        urzoo info urlstm-128-pmnist
+    """
+    content = _installation() if checkpoint is None else _checkpoint(checkpoint)
+    if as_json:
+        print_json(content)
+        return
+    own = ("backends", "default_back_end")
+    print_fields([(name.replace("_", " "), _flat(value)) for name, value in content.items() if name not in own])
+    if "backends" in content:
+        typer.echo("\nback ends of the recurrence, in order of preference")
+        for name, reason in content["backends"].items():
+            typer.echo(f"  {name:<10}  {reason or 'usable'}")
+        typer.echo("\nwhat runs a float32 problem here when no back end is named")
+        for name, gatings in content["default_back_end"].items():
+            typer.echo(f"  {name:<10}  {gatings}")
+
+
+def _described(name: str) -> dict[str, Any]:
+    from urzoo.zoo import info as checkpoint_info
+
+    try:
+        content = checkpoint_info(name).model_dump(mode="json")
+    except CheckpointError as error:
+        # One damaged folder must not hide the others; whoever loads it gets the error itself.
+        note(f"warning: {error}")
+        return {"name": name, "damaged": str(error)}
+    training = content.get("training") or {}
+    return content | {"validation": training.get("validation")}
+
+
+def _checkpoint(name: str) -> dict[str, Any]:
+    from urzoo.zoo import info as checkpoint_info
+
+    described = checkpoint_info(name)
+    return described.model_dump(mode="json") | {"folder": str(described.folder)}
+
+
+def _installation() -> dict[str, Any]:
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from urzoo.recurrence import GATINGS, Gating, backend_for, backends
+
+    packages = ("urzoo", "torch", "transformers", "huggingface_hub", "datasets", "accelerate", "safetensors")
+    chosen: dict[str, list[str]] = {}
+    for cell in ("lstm", "gru"):
+        for name in GATINGS:
+            if cell == "lstm" or not name.endswith("M"):
+                backend = backend_for(torch.zeros(1, 1, 1), Gating(name, cell))
+                chosen.setdefault(backend, []).append(f"{cell} {name}")
+    return {
+        **{package: version(package) for package in packages},
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "default_back_end": {name: ", ".join(gatings) for name, gatings in chosen.items()},
+        "backends": backends(),
+    }
+
+
+def _processor() -> str:
+    from urzoo.evaluation.provenance import processor_name
+
+    return processor_name()
+
+
+def _cell(key: str, value: Any) -> object:
+    if key == "parameters" and isinstance(value, int):
+        return f"{value:,}"
+    return _flat(value)
+
+
+def _flat(value: Any) -> object:
+    """A nested value on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(part)}" for key, part in value.items() if part is not None)
+    if isinstance(value, list):
+        return ", ".join(str(_flat(part)) for part in value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value

@@ -1,0 +1,37 @@
+"""`urzoo train`: one recipe, from data to a checkpoint folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command("train")(train)
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file such as those in configs/.")],
+    *,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where the state of runs is kept.")] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option(help="The checkpoint folder to make; RUNS/<name>/checkpoint when omitted.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget the state of an earlier run.")] = False,
+) -> None:
+    """Train the checkpoint that a recipe describes, or go on with a run that was interrupted.
+
+    On several GPUs or machines start it through accelerate: accelerate launch -m urzoo train RECIPE
+
+    Example:
+
+        urzoo train configs/pmnist/urlstm-128.yaml --data-root DIR
+    """
+    from urzoo.training.run import train as run
+
+    folder = run(recipe, data_root=data_root, runs=runs, out=out, restart=restart)
+    typer.echo(folder)
