@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from urzoo.errors import ShapeError
 from urzoo.nn.parameters import check_sizes, empty_parameters, initialise
 from urzoo.recurrence.gates import Gating, State
-from urzoo.recurrence.scan import step
+from urzoo.recurrence.scan import check_options, step
 
 
 class _Cell(nn.Module):
@@ -32,6 +32,7 @@ class _Cell(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size)
+        check_options(backend)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.gating = gating

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from urzoo.errors import ShapeError, UsageError
 from urzoo.nn.parameters import check_sizes, empty_parameters, initialise
 from urzoo.recurrence.gates import Gating, State
-from urzoo.recurrence.scan import scan
+from urzoo.recurrence.scan import check_options, scan
 
 
 class _Stack(nn.Module):
@@ -49,6 +49,7 @@ class _Stack(nn.Module):
                 f"dropout is {dropout} with num_layers=1: it acts between layers only, so it has no effect here.",
                 stacklevel=3,
             )
+        check_options(backend, save)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers

@@ -135,8 +135,7 @@ def scan(
         BackendError: `backend` is unknown, or cannot run on these inputs.
         UsageError: `save` is unknown.
     """
-    if save not in SAVES:
-        raise UsageError(unknown("save", save, SAVES))
+    check_options(None, save)
     if inputs.dim() != 3:
         raise ShapeError(
             f"inputs has {inputs.dim()} dimensions, expected 3: (batch, time, input_size); "
@@ -195,6 +194,19 @@ def step(
     return chosen.step(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype)
 
 
+def check_options(backend: str | None, save: str = "activations") -> None:
+    """Refuse names that `scan` does not know, for a module that keeps them until it is called.
+
+    Raises:
+        BackendError: `backend` is unknown; whether it can run shows only in a call.
+        UsageError: `save` is unknown.
+    """
+    if backend is not None and backend not in _BACKENDS:
+        raise BackendError(unknown("backend", backend, _BACKENDS))
+    if save not in SAVES:
+        raise UsageError(unknown("save", save, SAVES))
+
+
 def backends() -> dict[str, str]:
     """The back ends in order of preference: "" for one usable on this machine, else the reason why not."""
     return {name: backend.unavailable() for name, backend in _BACKENDS.items()}
@@ -237,8 +249,7 @@ def _choose(gating: Gating, dtype: torch.dtype, device: torch.device, backend: s
 
 
 def _named(gating: Gating, dtype: torch.dtype, device: torch.device, backend: str) -> Backend:
-    if backend not in _BACKENDS:
-        raise BackendError(unknown("backend", backend, _BACKENDS))
+    check_options(backend)
     chosen = _BACKENDS[backend]
     usable = ", ".join(
         name
