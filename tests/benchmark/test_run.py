@@ -1,0 +1,196 @@
+import pytest
+import torch
+
+from urzoo.benchmark.agreement import DisagreementError, check_gradients, check_outputs
+from urzoo.benchmark.contenders import CONTENDERS, Contender, Layer, Problem, absence
+from urzoo.benchmark.figures import Group, build_layers
+from urzoo.benchmark.memory import measure, peak_memory_mib
+from urzoo.benchmark.rows import FIGURES, find
+from urzoo.benchmark.run import run_benchmark
+from urzoo.benchmark.shapes import Shape, shape_named
+from urzoo.errors import UrzooError, UsageError
+from urzoo.recurrence import Gating, backends
+
+CPU = torch.device("cpu")
+TINY = shape_named("b3t7i2h9")
+PEER_INSTALLED = absence(CONTENDERS["ur-lstm-torch"], Gating()) == ""
+
+
+def layers(names, gating=None, shape=TINY):
+    problem = Problem(shape, gating or Gating(), CPU)
+    return {name: Layer(CONTENDERS[name], problem) for name in names}
+
+
+@pytest.mark.parametrize("input_size", [1, 2])
+def test_all_usable_contenders_agree(input_size):
+    group = Group(Shape("tiny", 3, 7, input_size, 9), "forward_backward")
+    built, _ = build_layers(group, list(CONTENDERS.values()), Gating(), CPU)
+    assert "urzoo-reference" in built
+    assert ("urzoo-cpu" in built) == (absence(CONTENDERS["urzoo-cpu"], Gating()) == "")
+    check_outputs(built)
+    check_gradients(built)
+
+
+def test_torch_lstm_agrees_where_the_gating_is_its_own():
+    gating = Gating("--", tie_input_gate=False)
+    built = layers(["urzoo-reference", "torch-lstm", "torch-lstm-bf16"], gating)
+    check_outputs(built)
+    check_gradients(built)
+    with torch.no_grad():
+        built["torch-lstm"]._module.weight_hh_l0.mul_(1.1)
+    with pytest.raises(DisagreementError, match="'torch-lstm' disagrees with 'urzoo-reference'"):
+        check_outputs(built)
+
+
+@pytest.mark.parametrize("parameter", ["weight_ih_l0", "weight_hh_l0", "bias_l0", "forget_bias_l0"])
+def test_a_planted_fault_is_caught_before_timing(parameter):
+    # The stand-in is a second layer of the reference, one of whose parameters is not the others'.
+    problem = Problem(TINY, Gating(), CPU)
+    built = {name: Layer(CONTENDERS["urzoo-reference"], problem) for name in ("honest", "faulty")}
+    check_outputs(built)
+    check_gradients(built)
+    with torch.no_grad():
+        getattr(built["faulty"]._module, parameter).add_(0.05)
+    with pytest.raises(DisagreementError, match="'faulty' disagrees with 'honest'"):
+        check_outputs(built)
+    with pytest.raises(DisagreementError, match="gradient of"):
+        check_gradients(built)
+
+
+def test_nan_is_no_agreement():
+    problem = Problem(TINY, Gating(), CPU)
+    built = {name: Layer(CONTENDERS["urzoo-reference"], problem) for name in ("honest", "faulty")}
+    with torch.no_grad():
+        built["faulty"]._module.bias_l0.fill_(float("nan"))
+    with pytest.raises(DisagreementError):
+        check_outputs(built)
+
+
+@pytest.mark.skipif(not PEER_INSTALLED, reason="needs ur-lstm-torch")
+def test_training_gives_the_gradient_of_every_weight_and_of_a_wide_input():
+    built = layers(["urzoo-reference", "ur-lstm-torch"])
+    for layer in built.values():
+        gradients = layer.train()
+        assert gradients.keys() >= dict(layer._module.named_parameters()).keys()
+        assert all(bool(gradient.abs().sum() > 0) for name, gradient in gradients.items())
+        assert "inputs" in gradients
+
+
+def test_decoding_goes_on_from_its_own_state():
+    layer = layers(["urzoo-reference"])["urzoo-reference"]
+    hidden, cell = layer.decode()
+    first = layer._single(layer._token, layer._state)
+    assert not torch.allclose(hidden, first[0])
+    assert not torch.allclose(cell, first[1])
+
+
+@pytest.mark.parametrize("gating", [Gating(), Gating("--", tie_input_gate=False), Gating("UR", "gru"), Gating("C-")])
+def test_a_run_has_a_row_for_every_contender_and_figure(gating):
+    names = ["urzoo-reference", "urzoo-cpu", "torch-lstm", "ur-lstm-torch"]
+    figures = ["forward", "forward_backward", "decode"]
+    report = run_benchmark(
+        shapes=["b2t3i1h8"], contenders=names, figures=figures, gating=gating, threads=1, seconds=0.001
+    )
+    assert report.environment.threads == 1
+    for figure in figures:
+        for name in names:
+            row = find(report.rows, shape="b2t3i1h8", figure=figure, contender=name)
+            assert row is not None
+            assert (row.note == "") == (row.milliseconds is not None)
+            if row.milliseconds is not None:
+                assert row.milliseconds_low <= row.milliseconds <= row.milliseconds_high
+    reference = find(report.rows, shape="b2t3i1h8", figure="forward", contender="urzoo-reference")
+    assert reference.share_of_limit > 0
+    assert reference.tokens_per_second == pytest.approx(6 / (reference.milliseconds / 1000))
+    limit = find(report.rows, shape="b2t3i1h8", figure="forward", contender="limit-fp32")
+    assert limit.gflops_per_second > 0
+
+
+def test_the_whole_training_step_stands_beside_the_bare_recurrence():
+    report = run_benchmark(shapes=["b2t3i1h8"], figures=["training_step"], seconds=0.001)
+    row = find(report.rows, shape="b2t3i1h8", figure="training_step", contender="urzoo-reference")
+    assert row.share_of_recurrence > 0
+    assert find(report.rows, shape="b2t3i1h8", figure="training_step", contender="torch-lstm") is None
+
+
+def test_a_back_end_that_is_not_usable_has_a_row_that_says_why():
+    gating = Gating("OM")  # which no fused back end takes
+    report = run_benchmark(
+        shapes=["b2t3i1h8"],
+        contenders=["urzoo-cpu", "urzoo-reference"],
+        figures=["forward"],
+        gating=gating,
+        seconds=0.001,
+    )
+    row = find(report.rows, shape="b2t3i1h8", figure="forward", contender="urzoo-cpu")
+    assert row.milliseconds is None
+    assert row.note
+
+
+def test_peak_memory_grows_with_what_is_saved():
+    # Time 400 of 64 rows of 64 units: the reference saves some twenty tensors of 16 KiB a step.
+    small = peak_memory_mib(
+        CONTENDERS["urzoo-reference"], Shape("small", 64, 20, 1, 64), Gating(), device="cpu", threads=1
+    )
+    large = peak_memory_mib(
+        CONTENDERS["urzoo-reference"], Shape("large", 64, 400, 1, 64), Gating(), device="cpu", threads=1
+    )
+    assert large > 60
+    assert large > 3 * small
+
+
+def test_a_failing_memory_process_is_an_error_of_one_line():
+    with pytest.raises(UrzooError, match="measuring the memory of 'urzoo-reference'") as error:
+        peak_memory_mib(CONTENDERS["urzoo-reference"], Shape("bad", 1, 1, 1, 0), Gating(), device="cpu", threads=1)
+    assert "\n" not in str(error.value)
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    run_benchmark(
+        shapes=["b2t3i1h8"], contenders=["urzoo-reference"], figures=["decode"], threads=before + 1, seconds=0.001
+    )
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"shapes": ["h12"]}, "shape 'h12'"),
+        ({"contenders": ["urzoo-gpu"]}, "contender 'urzoo-gpu'"),
+        ({"figures": ["speed"]}, "figure 'speed'"),
+        ({"device": "tpu"}, "device 'tpu'"),
+        ({"threads": 0}, "threads is 0"),
+        ({"seconds": 0.0}, "seconds is 0"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"shapes": []}, "shapes is empty"),
+        ({"contenders": []}, "contenders is empty"),
+        ({"figures": []}, "figures is empty"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(options, named):
+    with pytest.raises(UsageError, match=named) as error:
+        run_benchmark(**options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_is_refused_where_there_is_none():
+    with pytest.raises(UsageError, match="--device cpu"):
+        run_benchmark(device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_has_times_and_memory():
+    report = run_benchmark(shapes=["b2t3i1h8"], device="cuda", seconds=0.001)
+    row = find(report.rows, shape="b2t3i1h8", figure="forward", contender="urzoo-reference")
+    assert row.milliseconds > 0
+    memory = measure(CONTENDERS["urzoo-reference"], TINY, Gating(), device=torch.device("cuda"))
+    assert memory > 0
+
+
+def test_every_back_end_has_a_contender():
+    assert {contender.backend for contender in CONTENDERS.values()} >= set(backends())
+    assert set(FIGURES) == {"forward", "forward_backward", "memory", "decode", "training_step"}
+    assert isinstance(CONTENDERS["torch-lstm"], Contender)

@@ -1,0 +1,270 @@
+"""Who is timed: urzoo's layer on each back end, and the peers, behind one small interface.
+
+Every layer of urzoo and ur-lstm-torch gets the same weights, so that their results can be compared before
+anything is timed; torch.nn.LSTM does too where the gating is its own (`--` with a separate input gate).
+Each contender is given its inputs in the layout it likes best.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from urzoo.benchmark.shapes import Shape
+from urzoo.errors import UsageError, unknown
+from urzoo.nn import URGRU, URLSTM, URGRUCell, URLSTMCell
+from urzoo.recurrence import Gating, backends
+
+# Steps in one call of `Layer.decode`; entering autocast is then a small part of it, as in a generating model.
+DECODED_STEPS = 16
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One layer implementation in one setting.
+
+    `backend` is urzoo's back end, None for a peer. `dtype` is that of the products: "bf16" means autocast for
+    urzoo and a layer converted to bfloat16 for torch.nn.LSTM, which has no autocast on a CPU.
+    """
+
+    name: str
+    family: Literal["urzoo", "torch", "ur-lstm-torch"]
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    backend: str | None = None
+    save: Literal["activations", "recompute"] = "activations"
+
+
+CONTENDERS: dict[str, Contender] = {
+    contender.name: contender
+    for contender in (
+        Contender("urzoo-cpu", "urzoo", backend="cpu"),
+        Contender("urzoo-cpu-recompute", "urzoo", backend="cpu", save="recompute"),
+        Contender("urzoo-cpu-bf16", "urzoo", dtype="bf16", backend="cpu"),
+        Contender("urzoo-cpu-bf16-recompute", "urzoo", dtype="bf16", backend="cpu", save="recompute"),
+        Contender("urzoo-triton", "urzoo", backend="triton"),
+        Contender("urzoo-triton-bf16", "urzoo", dtype="bf16", backend="triton"),
+        Contender("urzoo-reference", "urzoo", backend="reference"),
+        Contender("torch-lstm", "torch"),
+        Contender("torch-lstm-bf16", "torch", dtype="bf16"),
+        Contender("ur-lstm-torch", "ur-lstm-torch"),
+    )
+}
+
+
+def contenders_named(names: list[str] | None, device: torch.device) -> list[Contender]:
+    """The contenders with these names, in the order of `CONTENDERS`; those that fit the device when None.
+
+    Raises:
+        UsageError: A name is not among `CONTENDERS`.
+    """
+    if names is None:
+        other = "triton" if device.type == "cpu" else "cpu"
+        return [contender for contender in CONTENDERS.values() if contender.backend != other]
+    for name in names:
+        if name not in CONTENDERS:
+            raise UsageError(unknown("contender", name, CONTENDERS))
+    return [contender for name, contender in CONTENDERS.items() if name in names]
+
+
+def takes_part(contender: Contender, figure: str) -> bool:
+    """Whether `figure` says anything about `contender`: what is saved for the backward pass matters in training."""
+    return contender.save == "activations" or figure in ("forward_backward", "memory")
+
+
+def absence(contender: Contender, gating: Gating) -> str:
+    """Why `contender` cannot take part here, "" if it can."""
+    if contender.backend is not None:
+        return backends().get(contender.backend, "this back end is not part of this installation")
+    if contender.family == "torch" and gating.cell != "lstm":
+        return "torch.nn.LSTM is no GRU"
+    if contender.family == "ur-lstm-torch":
+        if importlib.util.find_spec("ur_lstm") is None:
+            return "not installed: pip install --no-deps ur-lstm-torch"
+        if gating != Gating():
+            return "it has the tied UR-LSTM only"
+    return ""
+
+
+def comparable(contender: Contender, gating: Gating) -> bool:
+    """Whether `contender` computes the same function of the same weights as urzoo's layer."""
+    if contender.family == "torch":
+        return gating == Gating("--", tie_input_gate=False)
+    return True
+
+
+class Problem:
+    """The weights, the inputs and the upstream gradient that all contenders of one shape share.
+
+    Attributes:
+        inputs: Standard normal, `(batch, time, input_size)`.
+        upstream: The gradient of every output, `(batch, time, hidden_size)`: training reaches all steps.
+        weights: By name as in `urzoo.nn`, of the one layer, without the suffix of the layer.
+    """
+
+    def __init__(self, shape: Shape, gating: Gating, device: torch.device, *, seed: int = 0) -> None:
+        self.shape, self.gating, self.device = shape, gating, device
+        generator = torch.Generator().manual_seed(seed)
+        self.inputs = torch.randn(shape.batch, shape.time, shape.input_size, generator=generator).to(device)
+        self.upstream = torch.randn(shape.batch, shape.time, shape.hidden_size, generator=generator).to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layer = urzoo_layer(gating, shape, backend="reference", save="activations")
+        self.weights = {name.removesuffix("_l0"): value.detach().to(device) for name, value in layer.named_parameters()}
+
+
+class Layer:
+    """A contender built for a problem, with the things that are timed."""
+
+    def __init__(self, contender: Contender, problem: Problem) -> None:
+        self.contender, self.problem = contender, problem
+        shape, device = problem.shape, problem.device
+        converted = torch.bfloat16 if contender.family == "torch" and contender.dtype == "bf16" else torch.float32
+        self._module, self._single = _BUILDERS[contender.family](contender, problem)
+        self._module.to(device, converted)
+        self._single.to(device, converted)
+        self._inputs = self.swapped(problem.inputs).to(converted)
+        self._upstream = self.swapped(problem.upstream).to(converted)
+        self._token = problem.inputs[:1, 0].to(converted)
+        zeros = torch.zeros(1, shape.hidden_size, device=device, dtype=converted)
+        self._state = zeros if problem.gating.cell == "gru" else (zeros, zeros)
+
+    def forward(self) -> Tensor:
+        """One forward pass without gradients; returns the outputs in the contender's own layout."""
+        with torch.no_grad(), self._autocast():
+            outputs: Tensor = self._module(self._inputs)[0]
+            return outputs
+
+    def train(self) -> dict[str, Tensor]:
+        """One forward and backward pass; returns the gradients by parameter, and of "inputs" where the shape asks."""
+        wanted: dict[str, Tensor] = dict(self._module.named_parameters())
+        inputs = self._inputs
+        if self.problem.shape.input_gradient:
+            inputs = inputs.detach().requires_grad_()
+            wanted["inputs"] = inputs
+        with self._autocast():
+            outputs = self._module(inputs)[0]
+        gradients = torch.autograd.grad(outputs, list(wanted.values()), self._upstream.to(outputs.dtype))
+        return dict(zip(wanted, gradients, strict=True))
+
+    def decode(self) -> object:
+        """`DECODED_STEPS` single steps of one sequence without gradients; returns the state after them."""
+        state = self._state
+        with torch.no_grad(), self._autocast():
+            for _ in range(DECODED_STEPS):
+                state = self._advance(self._token, state)
+        return state
+
+    def swapped(self, tensor: Tensor) -> Tensor:
+        """`tensor` with batch and time as this contender likes them; peers take the time first, as is their default."""
+        return tensor if self.contender.family == "urzoo" else tensor.transpose(0, 1).contiguous()
+
+    def _advance(self, token: Tensor, state: Any) -> Any:
+        result = self._single(token, state)
+        # ur-lstm-torch's cell returns its output besides the state.
+        return result[1] if self.contender.family == "ur-lstm-torch" else result
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.contender.family != "urzoo" or self.contender.dtype == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.problem.device.type, torch.bfloat16)
+
+
+def urzoo_layer(gating: Gating, shape: Shape, *, backend: str | None, save: str) -> nn.Module:
+    """urzoo's layer of one gating for one shape, with the initialisation it has by default."""
+    max_time = shape.time + 1 if gating.primary == "C" else None
+    if gating.cell == "gru":
+        return URGRU(
+            shape.input_size,
+            shape.hidden_size,
+            batch_first=True,
+            gate=gating.name,
+            refine_offset=gating.refine_offset,
+            max_time=max_time,
+            backend=backend,
+            save=save,
+        )
+    return URLSTM(
+        shape.input_size,
+        shape.hidden_size,
+        batch_first=True,
+        gate=gating.name,
+        tie_input_gate=gating.tie_input_gate,
+        refine_offset=gating.refine_offset,
+        max_time=max_time,
+        backend=backend,
+        save=save,
+    )
+
+
+def _urzoo(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:
+    shape, gating = problem.shape, problem.gating
+    layer = urzoo_layer(gating, shape, backend=contender.backend, save=contender.save)
+    layer.load_state_dict({f"{name}_l0": value for name, value in problem.weights.items()})
+    max_time = shape.time + 1 if gating.primary == "C" else None
+    if gating.cell == "gru":
+        cell: nn.Module = URGRUCell(
+            shape.input_size,
+            shape.hidden_size,
+            gate=gating.name,
+            refine_offset=gating.refine_offset,
+            max_time=max_time,
+            backend=contender.backend,
+        )
+    else:
+        cell = URLSTMCell(
+            shape.input_size,
+            shape.hidden_size,
+            gate=gating.name,
+            tie_input_gate=gating.tie_input_gate,
+            refine_offset=gating.refine_offset,
+            max_time=max_time,
+            backend=contender.backend,
+        )
+    cell.load_state_dict(problem.weights)
+    return layer, cell
+
+
+def _torch(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001 - one signature for all
+    shape = problem.shape
+    layer = nn.LSTM(shape.input_size, shape.hidden_size)
+    # torch.nn.LSTM takes 4 ms for one step of 512 units on a CPU, its cell 0.2 ms: the better one competes.
+    cell = nn.LSTMCell(shape.input_size, shape.hidden_size)
+    if problem.gating == Gating("--", tie_input_gate=False):
+        weights = {
+            "weight_ih": problem.weights["weight_ih"],
+            "weight_hh": problem.weights["weight_hh"],
+            "bias_ih": problem.weights["bias"],
+            "bias_hh": torch.zeros_like(problem.weights["bias"]),
+        }
+        cell.load_state_dict(weights)
+        layer.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
+    return layer, cell
+
+
+def _ur_lstm_torch(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001
+    package = importlib.import_module("ur_lstm")
+    shape = problem.shape
+    layer: nn.Module = package.URLSTM(shape.input_size, shape.hidden_size)
+    cell: nn.Module = package.URLSTMCell(shape.input_size, shape.hidden_size)
+    weights = {
+        "igates.weight": problem.weights["weight_ih"],
+        "igates.bias": problem.weights["bias"],
+        "hgates.weight": problem.weights["weight_hh"],
+        "hgates.bias": torch.zeros_like(problem.weights["bias"]),
+        "forget_bias": problem.weights["forget_bias"],
+    }
+    cell.load_state_dict(weights)
+    layer.load_state_dict({f"layers.0.{name}": value for name, value in weights.items()})
+    return layer, cell
+
+
+_BUILDERS: dict[str, Callable[[Contender, Problem], tuple[nn.Module, nn.Module]]] = {
+    "urzoo": _urzoo,
+    "torch": _torch,
+    "ur-lstm-torch": _ur_lstm_torch,
+}

@@ -1,0 +1,189 @@
+"""The rows of one figure on one shape: builds the contenders, guards them, times them and compares them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from urzoo.benchmark.agreement import check_gradients, check_outputs
+from urzoo.benchmark.contenders import DECODED_STEPS, Contender, Layer, Problem, absence, takes_part
+from urzoo.benchmark.limit import limit_flops_per_second, products
+from urzoo.benchmark.memory import peak_memory_mib
+from urzoo.benchmark.rows import Figure, Row
+from urzoo.benchmark.shapes import Shape
+from urzoo.benchmark.timing import Call, interleave, median_ratio, spread
+from urzoo.benchmark.training_step import TrainingStep, has_model
+from urzoo.errors import BackendError
+from urzoo.recurrence import Gating
+
+# The peers' layers are LSTMs with an input gate or a refine gate: four blocks of weights.
+_BLOCKS_OF_PEERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One shape and one figure: what is measured in the same rounds."""
+
+    shape: Shape
+    figure: Figure
+
+
+def _row(group: Group, contender: Contender, **fields: float | int | str | None) -> Row:
+    shape = group.shape
+    return Row.model_validate(
+        {
+            "shape": shape.name,
+            "batch": shape.batch,
+            "time": shape.time,
+            "input_size": shape.input_size,
+            "hidden_size": shape.hidden_size,
+            "figure": group.figure,
+            "contender": contender.name,
+            "dtype": contender.dtype,
+            **fields,
+        }
+    )
+
+
+def build_layers(
+    group: Group, chosen: Sequence[Contender], gating: Gating, device: torch.device
+) -> tuple[dict[str, Layer], list[Row]]:
+    """The layers that can take part by the contender's name, and rows that say why for those that cannot."""
+    problem = Problem(group.shape, gating, device)
+    layers: dict[str, Layer] = {}
+    absent: list[Row] = []
+    for contender in chosen:
+        reason = absence(contender, gating)
+        if not reason:
+            try:
+                layer = Layer(contender, problem)
+                # One step shows whether the back end takes this gating and dtype at all.
+                layer.decode()
+            except BackendError as error:
+                reason = str(error)
+        if reason:
+            absent.append(_row(group, contender, note=reason))
+        else:
+            layers[contender.name] = layer
+    return layers, absent
+
+
+def memory_rows(group: Group, chosen: Sequence[Contender], gating: Gating, device: torch.device) -> list[Row]:
+    """One row per contender with its peak memory in training."""
+    layers, rows = build_layers(group, chosen, gating, device)
+    threads = torch.get_num_threads()
+    peaks = {
+        name: peak_memory_mib(layer.contender, group.shape, gating, device=device.type, threads=threads)
+        for name, layer in layers.items()
+    }
+    for name, layer in layers.items():
+        ratios = {
+            column: peaks[other] / peaks[name]
+            for column, other in _compared(layer.contender).items()
+            if other in peaks and other != name and peaks[name] > 0
+        }
+        rows.append(_row(group, layer.contender, rounds=1, peak_memory_mib=peaks[name], **ratios))
+    return _ordered(rows, chosen)
+
+
+def timed_rows(
+    group: Group, chosen: Sequence[Contender], gating: Gating, device: torch.device, budget_seconds: float
+) -> list[Row]:
+    """One row per contender with its time, and one per dtype with the machine's limit where the figure has a bound.
+
+    Raises:
+        DisagreementError: Two contenders that should agree do not.
+    """
+    chosen = [contender for contender in chosen if takes_part(contender, group.figure)]
+    if group.figure == "training_step":
+        chosen = [contender for contender in chosen if has_model(contender, group.shape)]
+    layers, rows = build_layers(group, chosen, gating, device)
+    if not layers:
+        return rows
+    if group.figure == "forward":
+        check_outputs(layers)
+    elif group.figure == "forward_backward":
+        check_gradients(layers)
+    limited = group.figure in ("forward", "forward_backward")
+    dtypes: list[str] = sorted({layer.contender.dtype for layer in layers.values()}) if limited else []
+    calls = _calls(group, layers, gating, device)
+    for dtype in dtypes:
+        calls |= products(dtype, device)
+    seconds = interleave(calls, budget_seconds=budget_seconds, device=device)
+    limits = {dtype: limit_flops_per_second(seconds, dtype, device) for dtype in dtypes}
+    rows += [_timed_row(group, layer.contender, gating, seconds, limits) for layer in layers.values()]
+    rows = _ordered(rows, chosen)
+    for dtype, rates in limits.items():
+        limit = Contender(f"limit-{dtype}", "torch", dtype="bf16" if dtype == "bf16" else "fp32")
+        rows.append(_row(group, limit, rounds=len(rates), gflops_per_second=spread(rates).median / 1e9))
+    return rows
+
+
+def _calls(group: Group, layers: dict[str, Layer], gating: Gating, device: torch.device) -> dict[str, Call]:
+    """What is timed for each contender; a training step beside the recurrence in it."""
+    if group.figure == "decode":
+        return {name: layer.decode for name, layer in layers.items()}
+    if group.figure == "forward":
+        return {name: layer.forward for name, layer in layers.items()}
+    calls: dict[str, Call] = {name: layer.train for name, layer in layers.items()}
+    if group.figure == "training_step":
+        calls = {_bare(name): call for name, call in calls.items()}
+        for name, layer in layers.items():
+            calls[name] = TrainingStep(layer.contender, group.shape, gating, device)
+    return calls
+
+
+def _timed_row(
+    group: Group,
+    contender: Contender,
+    gating: Gating,
+    seconds: dict[str, list[float]],
+    limits: dict[str, list[float]],
+) -> Row:
+    own = seconds[contender.name]
+    per_call = DECODED_STEPS if group.figure == "decode" else 1
+    tokens = 1 if group.figure == "decode" else group.shape.tokens
+    summary = spread([value / per_call for value in own])
+    fields: dict[str, float | int | str | None] = {
+        "rounds": len(own),
+        "milliseconds": summary.median * 1e3,
+        "milliseconds_low": summary.low * 1e3,
+        "milliseconds_high": summary.high * 1e3,
+        "tokens_per_second": tokens / summary.median,
+    }
+    if contender.dtype in limits:
+        flops = _flops(group, len(gating.blocks) if contender.family == "urzoo" else _BLOCKS_OF_PEERS)
+        fields["gflops_per_second"] = flops / summary.median / 1e9
+        fields["share_of_limit"] = median_ratio([flops / rate for rate in limits[contender.dtype]], own)
+    for column, other in _compared(contender).items():
+        if other in seconds and other != contender.name:
+            fields[column] = median_ratio(seconds[other], own)
+    if _bare(contender.name) in seconds:
+        fields["share_of_recurrence"] = median_ratio(seconds[_bare(contender.name)], own)
+    return _row(group, contender, **fields)
+
+
+def _compared(contender: Contender) -> dict[str, str]:
+    """By column of `Row`, the contender with which `contender` is compared."""
+    compared = {
+        "over_torch_lstm": "torch-lstm",
+        "over_ur_lstm_torch": "ur-lstm-torch",
+        "over_reference": "urzoo-reference",
+    }
+    if contender.dtype == "bf16":
+        compared["over_own_fp32"] = contender.name.replace("-bf16", "")
+    return compared
+
+
+def _flops(group: Group, blocks: int) -> int:
+    shape = group.shape
+    return shape.forward_flops(blocks) if group.figure == "forward" else shape.training_flops(blocks)
+
+
+def _bare(name: str) -> str:
+    return f"{name} recurrence alone"
+
+
+def _ordered(rows: list[Row], chosen: Sequence[Contender]) -> list[Row]:
+    order = [contender.name for contender in chosen]
+    return sorted(rows, key=lambda row: order.index(row.contender))
