@@ -1,0 +1,256 @@
+"""Model cards: a checkpoint folder's README.md, generated from its configuration, recipe, training and results.
+
+The bytes depend on those alone: no clock, no machine. What comes from files is escaped, so that no value can end
+the front matter, open a heading, a link or a table cell, or begin HTML; the front matter is written by PyYAML.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urzoo.data.schema import DataSet, data_sets, load_data_set
+from urzoo.errors import CheckpointError, ResultError, StaleError
+from urzoo.evaluation.schema import Result
+from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
+from urzoo.files import write_text
+from urzoo.schema import read_json, read_text, read_yaml
+from urzoo.zoo import info
+from urzoo.zoo.schema import CheckpointInfo
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+CARD = "README.md"
+_TEMPLATE = Path(__file__).parent / "card.md.jinja"
+_TAGS = ("urzoo", "ur-lstm", "recurrent-neural-network")
+_PIPELINES = {
+    "ForImageClassification": "image-classification",
+    "ForSequenceClassification": "text-classification",
+    "ForCausalLM": "text-generation",
+}
+_MARKDOWN_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&:@^$]|^[-+=]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def render_card(folder: Path, results: Sequence[Result]) -> str:
+    """The model card of a checkpoint folder.
+
+    Args:
+        folder: The folder; its README.md, if any, does not matter.
+        results: Those of this checkpoint, in any order; partial ones are left out.
+
+    Raises:
+        CheckpointError: The folder is not a complete checkpoint.
+        ResultError: A result is that of other weights, or there are two on one task.
+    """
+    checkpoint = info(folder)
+    recipe = _recipe(folder)
+    name = _name(recipe, checkpoint)
+    kept = _results_of(checkpoint, results)
+    task = load_task(checkpoint.task) if checkpoint.task in tasks() else None
+    data = _data_set(checkpoint)
+    return _template().render(
+        front_matter=_front_matter(name, checkpoint, recipe, kept, data),
+        name=name,
+        checkpoint=checkpoint,
+        task=task,
+        data=data,
+        pipeline=_pipeline(checkpoint),
+        training=checkpoint.training,
+        recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
+        processor=_processor(folder),
+        rows=[row for result in kept for row in _rows(name, result)],
+        reproduce=[f"urzoo eval {name} --task {result.task.name}" for result in kept],
+        licence=_licence(recipe),
+        curve=(folder / "learning_curve.png").is_file(),
+    )
+
+
+def write_card(folder: Path, results: Sequence[Result]) -> Path:
+    """Write the card of a checkpoint folder to its README.md and return that path; for errors see `render_card`."""
+    path = folder / CARD
+    write_text(path, render_card(folder, results))
+    return path
+
+
+def check_card(folder: Path, results: Sequence[Result]) -> None:
+    """Compare a folder's README.md with what its files and results give.
+
+    Raises:
+        StaleError: They differ, or there is no README.md.
+    """
+    path = folder / CARD
+    card = render_card(folder, results)
+    if not path.is_file() or path.read_bytes() != card.encode():
+        raise StaleError(f"{path} is stale or edited by hand. Write it anew with: urzoo card {folder}")
+
+
+def text(value: object) -> str:
+    """`value` as Markdown text that shows exactly it, in one line."""
+    line = " ".join(_UNPRINTABLE.sub(" ", str(value)).split())
+    escaped = _MARKDOWN_SPECIAL.sub(lambda match: f"&#{ord(match[0])};", line)
+    # A bare address becomes a link without any special character.
+    escaped = re.sub(r"(?i)www\.", "www&#46;", escaped)
+    # At the start of a line, a number with a full stop or bracket begins a list.
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda match: f"{match[1]}&#{ord(match[2])};", escaped)
+
+
+def code(value: object) -> str:
+    """`value` as inline code in one line, also within a table cell."""
+    line = " ".join(_UNPRINTABLE.sub(" ", str(value)).split())
+    if re.search(r"[`|\\]", line):
+        escaped = re.sub(r"[&<>`|\\*_\[\]]", lambda match: f"&#{ord(match[0])};", line)
+        return f"<code>{escaped}</code>"
+    return f"`{line}`" if line else ""
+
+
+def _fenced(content: str, language: str) -> str:
+    """`content` in a code block whose fence is longer than any row of backticks in it."""
+    clean = _UNPRINTABLE.sub(" ", content.replace("\r\n", "\n")).rstrip("\n")
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", clean)), default=0))
+    return f"{fence}{language}\n{clean}\n{fence}"
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
+    environment.filters |= {"text": text, "code": code}
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _front_matter(
+    name: str, checkpoint: CheckpointInfo, recipe: dict[str, Any], results: Sequence[Result], data: DataSet | None
+) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    evaluations = [
+        EvalResult(
+            task_type=task.problem,
+            task_name=task.title,
+            dataset_type=repository,
+            dataset_name=title,
+            dataset_config=result.data.config,
+            dataset_split=result.data.split,
+            dataset_revision=revision,
+            metric_type=spec.name,
+            metric_name=spec.title,
+            metric_value=result.metrics[spec.name],
+        )
+        for result in results
+        for task in [load_task(result.task.name)]
+        for repository, title, revision in [_evaluated_data(result)]
+        for spec in task.metrics
+        if spec.name in result.metrics
+    ]
+    shown = load_task(checkpoint.task).metrics if checkpoint.task in tasks() and checkpoint.task else []
+    card = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=_pipeline(checkpoint),
+        license=_licence(recipe),
+        datasets=[data.repository] if data else None,
+        metrics=[spec.name for spec in shown if spec.primary] or None,
+        tags=[*_TAGS, *([checkpoint.task] if checkpoint.task else [])],
+        model_name=name,
+        eval_results=evaluations or None,
+    )
+    front_matter: str = card.to_yaml()
+    return front_matter
+
+
+def _evaluated_data(result: Result) -> tuple[str, str, str | None]:
+    if result.data.name not in data_sets():
+        return result.data.name, result.data.name, None
+    data = load_data_set(result.data.name)
+    return data.repository, data.title, data.revision
+
+
+def _results_of(checkpoint: CheckpointInfo, results: Sequence[Result]) -> list[Result]:
+    kept = sorted((result for result in results if not result.partial), key=lambda result: result.task.name)
+    for result in kept:
+        if result.model.weights_sha256 != checkpoint.weights_sha256:
+            raise ResultError(
+                f"the result on {result.task.name} is of weights {result.model.weights_sha256[:12]}, but the "
+                f"checkpoint's are {checkpoint.weights_sha256[:12]}. Evaluate this checkpoint."
+            )
+    names = [result.task.name for result in kept]
+    if len(set(names)) < len(names):
+        raise ResultError(f"there are two results on one task among {', '.join(names)}; give one each.")
+    return kept
+
+
+def _rows(name: str, result: Result) -> list[dict[str, Any]]:
+    task: Task = load_task(result.task.name)
+    specs: list[MetricSpec] = [spec for spec in task.metrics if spec.name in result.metrics]
+    return [
+        {
+            "task": task.title,
+            "version": result.task.version,
+            "metric": spec.title,
+            "value": f"{result.metrics[spec.name] * spec.scale:.{spec.digits}f} {spec.unit}",
+            "samples": f"{result.samples:,} ({result.data.split})",
+            "run": f"{result.dtype}, {result.backend} on {result.device}",
+            "command": f"urzoo eval {name} --task {task.name}",
+        }
+        for spec in specs
+    ]
+
+
+def _name(recipe: dict[str, Any], checkpoint: CheckpointInfo) -> str:
+    """What the recipe calls the checkpoint; without a recipe what its folder is called."""
+    name = recipe.get("name", checkpoint.name)
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,95}", name):
+        raise CheckpointError(
+            f"the checkpoint is called {str(name)[:80]!r}; expected letters, digits and any of . _ + -."
+        )
+    return name
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    """The recipe's content, empty if the folder has none."""
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        return {}
+    recipe = read_yaml(path, error=CheckpointError)
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{path} holds no keys; expected a recipe.")
+    return recipe
+
+
+def _licence(recipe: dict[str, Any]) -> str | None:
+    licence = recipe.get("licence")
+    return None if licence is None else str(licence)
+
+
+def _data_set(checkpoint: CheckpointInfo) -> DataSet | None:
+    training = checkpoint.training
+    if training is None or training.data.name not in data_sets():
+        return None
+    return load_data_set(training.data.name)
+
+
+def _pipeline(checkpoint: CheckpointInfo) -> str | None:
+    return next((tag for ending, tag in _PIPELINES.items() if checkpoint.architecture.endswith(ending)), None)
+
+
+def _processor(folder: Path) -> dict[str, Any] | None:
+    """What the card says of the image processor, None for a checkpoint without one."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return None
+    content = read_json(path, error=CheckpointError)
+    try:
+        size = content["size"]
+        return {
+            "height": int(size["height"]),
+            "width": int(size["width"]),
+            "colour": not content["do_grayscale"],
+            "permuted": content.get("pixel_order") is not None,
+        }
+    except (KeyError, TypeError, ValueError) as failure:
+        raise CheckpointError(f"{path} lacks size or do_grayscale, or they are malformed.") from failure

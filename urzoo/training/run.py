@@ -1,0 +1,272 @@
+"""A training run from a recipe to a complete checkpoint folder."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from urzoo.errors import CheckpointError, RecipeError, UrzooError
+from urzoo.evaluation.task import load_task
+from urzoo.files import write_bytes, write_json
+from urzoo.training.recipe import Recipe, differences, load_recipe
+from urzoo.training.state import RunFolder, RunIdentity
+from urzoo.zoo.schema import read_training_summary
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from urzoo.data import Split
+    from urzoo.training.progress import StopOnSignal
+
+
+class TrainingStoppedError(UrzooError):
+    """The user or the system asked the run to stop; its state is saved. Exit code 128 + the signal's number."""
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def train(
+    recipe_path: Path | str,
+    *,
+    data_root: Path | str | None = None,
+    runs: Path | str = "runs",
+    out: Path | str | None = None,
+    restart: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Train the checkpoint that a recipe describes; go on from the last saved state where there is one.
+
+    Started again after a kill with the same arguments, the run resumes and ends with the same weights, bit for bit.
+    Under `accelerate launch` the batch is divided among the processes.
+
+    Args:
+        recipe_path: The recipe, a YAML file.
+        data_root: As for `urzoo.data.load_split`.
+        runs: Where run folders live; this run's is `<runs>/<name of the recipe>`.
+        out: The folder to make of the finished checkpoint; `checkpoint` in the run folder when omitted.
+        restart: Forget the states of an earlier run, of this recipe or another, and begin anew.
+        progress: Say on stderr what goes on, with a progress bar where that is a terminal.
+
+    Returns:
+        The checkpoint folder.
+
+    Raises:
+        RecipeError: The recipe is at fault, or is not the one whose states the run folder holds.
+        DataError: The data cannot be had.
+        TrainingStoppedError: The run was asked to stop (Ctrl-C or SIGTERM); its state is saved.
+        UrzooError: Another run has the folder, it cannot be written to, or the loss is no longer finite.
+    """
+    recipe = load_recipe(recipe_path)
+    _check_task(recipe)
+    run = RunFolder(Path(runs) / recipe.name)
+    place = run.path / "checkpoint" if out is None else Path(out)
+
+    from urzoo.training.trainer import training_arguments
+
+    with _quiet_libraries():
+        arguments = training_arguments(recipe, run)
+    say = _Reporter(enabled=progress and arguments.should_save)
+    if not restart and _is_finished(place, recipe, run):
+        say(f"{recipe.name} is already trained: {place}. Pass --restart to train it again.")
+        return place
+    with contextlib.ExitStack() as stack:
+        if arguments.should_save:
+            stack.enter_context(run.locked())
+            if restart:
+                run.clear()
+            _check_run(run, recipe)
+            _check_place(place, recipe, run, restart=restart)
+        say(f"reading {recipe.data.name} ({recipe.data.split})")
+        from urzoo.data import load_split
+
+        data = load_split(recipe.data.name, recipe.data.split, data_root=data_root)
+        if arguments.should_save:
+            _begin(run, recipe, Path(recipe_path), data, restart=restart)
+        arguments.distributed_state.wait_for_everyone()
+        return _train(recipe, run, arguments, data, place, say)
+
+
+class _Reporter:
+    """Says what goes on, in lines on stderr."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def __call__(self, message: str) -> None:
+        if self.enabled:
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+
+def _check_task(recipe: Recipe) -> None:
+    """Refuse a recipe whose model the task would not admit: other pixels, another order, the test split."""
+    task = load_task(recipe.task)
+    if recipe.data.name != task.data.name:
+        raise RecipeError(f"data.name is {recipe.data.name!r}, but task {task.name} is about {task.data.name!r}.")
+    if recipe.data.split == task.data.split:
+        raise RecipeError(
+            f"data.split is {recipe.data.split!r}, which task {task.name} is scored on; name the training split."
+        )
+    needs = task.requires
+    for key, value, expected in (
+        ("processor.permutation_seed", recipe.processor.permutation_seed, needs.permutation_seed),
+        ("model.input_size", recipe.model.input_size, needs.channels),
+        ("processor.height * processor.width", recipe.processor.height * recipe.processor.width, needs.steps),
+    ):
+        if value != expected:
+            raise RecipeError(f"{key} is {value}, but task {task.name} requires {expected}.")
+
+
+def _is_finished(place: Path, recipe: Recipe, run: RunFolder) -> bool:
+    """Whether `place` holds this recipe's checkpoint and no newer run of it is under way."""
+    return _is_checkpoint_of(place, recipe) and run.read_identity() is None
+
+
+def _is_checkpoint_of(place: Path, recipe: Recipe) -> bool:
+    summary = place / "training.json"
+    return summary.exists() and read_training_summary(summary).recipe_sha256 == recipe.sha256
+
+
+def _check_place(place: Path, recipe: Recipe, run: RunFolder, *, restart: bool) -> None:
+    """Before hours of training, see that the checkpoint can be put where it shall go."""
+    if place.exists() and not place.is_dir():
+        raise UrzooError(f"--out {place} is a file; name a folder, which need not exist yet.")
+    identity = run.read_identity()
+    replace = restart or (identity is not None and identity.replace_checkpoint)
+    if place.exists() and any(place.iterdir()) and not replace and not _is_checkpoint_of(place, recipe):
+        raise UrzooError(
+            f"{place} exists and is not the checkpoint of this recipe. Name another folder with --out, or pass "
+            f"--restart to replace it by a newly trained {recipe.name}."
+        )
+    parent = next(folder for folder in place.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK):
+        raise UrzooError(f"cannot write to {parent}, where {place.name} shall go. Name another folder with --out.")
+
+
+def _check_run(run: RunFolder, recipe: Recipe) -> None:
+    """Refuse states that another recipe left."""
+    identity = run.read_identity()
+    if identity is None or identity.recipe_sha256 == recipe.sha256:
+        return
+    try:
+        changed = differences(load_recipe(run.recipe), recipe)
+    except RecipeError:
+        # The recipe that began the run is not of the present schema: the digests alone tell them apart.
+        changed = ["its schema"]
+    shown = "; ".join(changed[:3]) + ("; ..." if len(changed) > 3 else "")
+    raise RecipeError(
+        f"{run.path} holds the state of another recipe ({shown}). Pass --restart to give that state up and begin anew, "
+        "or give the changed recipe another name."
+    )
+
+
+def _begin(run: RunFolder, recipe: Recipe, recipe_path: Path, data: "Split", *, restart: bool) -> None:
+    """Write down what the run's states belong to, or check that it is still so."""
+    from urzoo.evaluation.provenance import git_commit, now
+
+    identity = run.read_identity()
+    if identity is None:
+        write_bytes(run.recipe, recipe_path.read_bytes())
+        identity = RunIdentity(
+            recipe_sha256=recipe.sha256,
+            data_digest=data.digest,
+            started_at=now(),
+            git_commit=git_commit(),
+            replace_checkpoint=restart,
+        )
+        write_json(run.identity, identity.model_dump())
+    elif identity.data_digest != data.digest:
+        raise CheckpointError(
+            f"{run.path} holds the state of a run on other data (digest {identity.data_digest[:12]}, now "
+            f"{data.digest[:12]}). Pass --restart to begin anew."
+        )
+
+
+def _train(
+    recipe: Recipe, run: RunFolder, arguments: "TrainingArguments", data: "Split", place: Path, say: _Reporter
+) -> Path:
+    from transformers import set_seed
+
+    from urzoo.data import hold_out
+    from urzoo.training.batches import Augmentation, PixelData
+    from urzoo.training.finish import write_checkpoint
+    from urzoo.training.model import build_model, build_processor
+    from urzoo.training.progress import ProgressBar, StopOnSignal
+    from urzoo.training.trainer import RecipeTrainer
+
+    training, validation = hold_out(data, recipe.data.validation_rows, recipe.data.validation_seed)
+    processor = build_processor(recipe)
+    set_seed(recipe.run.seed)
+    model = build_model(recipe, data.classes)
+    use_cache = model.config.use_cache
+    stop = StopOnSignal()
+    augmentation = Augmentation(recipe.augmentation, rows=training.rows, seed=recipe.run.seed)
+    with _quiet_libraries():
+        trainer = RecipeTrainer(
+            model,
+            recipe,
+            run,
+            arguments,
+            training=PixelData(training.images, training.labels, processor, augmentation),
+            validation=PixelData(validation.images, validation.labels, processor),
+            callbacks=[stop, *([ProgressBar(recipe.name)] if say.enabled and sys.stderr.isatty() else [])],
+        )
+        if (state := run.latest()) is not None:
+            say(f"going on from {state}")
+        say(f"training {recipe.name}: {model.num_parameters():,} parameters, {training.rows} + {validation.rows} rows")
+        with _signals(stop, arguments):
+            trainer.train_by_recipe()
+    # Trainer switches the cache off in the configuration, and would have the checkpoint ship so.
+    model.config.use_cache = use_cache
+    if stop.received is not None and trainer.state.global_step < trainer.state.max_steps:
+        raise TrainingStoppedError(
+            f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the state is saved. "
+            "The same command goes on from there.",
+            signal_number=stop.received,
+        )
+    if arguments.should_save:
+        trainer.load_selected_weights()
+        write_checkpoint(place, trainer, processor, run, training=training, validation=validation)
+        say(f"{recipe.name} is trained: {place}")
+    arguments.distributed_state.wait_for_everyone()
+    return place
+
+
+@contextlib.contextmanager
+def _signals(stop: "StopOnSignal", arguments: "TrainingArguments") -> Iterator[None]:
+    """Within this block Ctrl-C and SIGTERM end the run after the present step, with its state saved.
+
+    A second signal acts at once. With several processes the signals keep their usual effect, as the processes would
+    stop at different steps and wait for each other: the last saved state is what such a run goes on from.
+    """
+    if arguments.world_size > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, stop.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop.former = former
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Leave transformers' notes to its own users out of the output; warnings and errors stay."""
+    import logging as levels
+
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(max(level, levels.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

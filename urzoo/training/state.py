@@ -1,0 +1,169 @@
+"""The run folder: its lock, and the states from which a killed run goes on.
+
+    runs/<name>/
+      lock                   held by the process that trains
+      recipe.yaml            as given when the run began
+      run.json               what the states belong to: the recipe's and the data's digests, the start
+      log.jsonl
+      states/step-00000400/  the last two states; a folder is there as a whole or not at all
+      checkpoint/            the finished checkpoint, unless another place was named
+
+A state holds tensors in safetensors and numbers in JSON, never a pickle. There are no generator states in it: the
+random numbers of a step are a function of the seed and the step.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import safetensors
+import safetensors.torch
+from pydantic import Field
+from torch import Tensor
+
+from urzoo.errors import CheckpointError, UrzooError
+from urzoo.files import whole_folder, write_bytes, write_json
+from urzoo.schema import GitCommit, Moment, Sha256, Strict, read_json, validated
+
+KEPT_STATES = 2
+_TRAINER_STATE = "trainer_state.json"
+
+
+class RunIdentity(Strict):
+    """What the states of a run folder belong to.
+
+    `git_commit` is that of the code the run began with. `replace_checkpoint`: the user asked to begin anew, so that a
+    finished checkpoint of another recipe may go.
+    """
+
+    recipe_sha256: Sha256
+    data_digest: Sha256
+    started_at: Moment
+    git_commit: GitCommit | None
+    replace_checkpoint: bool
+
+
+class Progress(Strict):
+    """The numbers of a state, beside those of transformers' own `trainer_state.json`.
+
+    `loss_sum` is that of the training losses since the last training line of the log, at `logged_step`.
+    """
+
+    step: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=1)]
+    wall_seconds: Annotated[float, Field(ge=0)]
+    peak_memory_mib: Annotated[float, Field(ge=0)]
+    average_updates: Annotated[int, Field(ge=0)]
+    loss_sum: float
+    logged_step: Annotated[int, Field(ge=0)]
+
+
+class RunFolder:
+    """The places of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.states = path / "states"
+        self.recipe = path / "recipe.yaml"
+        self.identity = path / "run.json"
+        self.log = path / "log.jsonl"
+
+    def latest(self) -> Path | None:
+        """The state of the latest step, None where there is none."""
+        return max(self.states.glob("step-*"), default=None)
+
+    def read_identity(self) -> RunIdentity | None:
+        """What the folder's states belong to; None for a folder in which no run began."""
+        if not self.identity.exists():
+            return None
+        return validated(
+            RunIdentity, read_json(self.identity, error=CheckpointError), self.identity, error=CheckpointError
+        )
+
+    def clear(self) -> None:
+        """Forget the run: its states, log and identity, not a finished checkpoint."""
+        # The identity goes last: a folder with an identity and no states is a run at its first step.
+        shutil.rmtree(self.states, ignore_errors=True)
+        for file in (self.log, self.recipe, self.identity):
+            file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            UrzooError: Another process holds it, or the folder cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise UrzooError(
+                f"cannot write to the run folder {self.path}: {error.strerror}. Name another with --runs."
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise UrzooError(
+                    f"{self.path} is in use by another training run (process {holder}). Wait for it or stop it; "
+                    "to train the same recipe beside it, name another folder with --runs."
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            # What a killed process left half-written has no use.
+            for leftover in [*self.states.glob(".*.part"), *self.path.glob(".*.part")]:
+                shutil.rmtree(leftover, ignore_errors=True)
+            # The lock ends with the descriptor; the file stays, as deleting it would let two runs lock two files.
+            yield
+
+    def save(self, tensors: dict[str, dict[str, Tensor]], progress: Progress, trainer_state: dict[str, object]) -> None:
+        """Write a state, and drop all but the last two.
+
+        Args:
+            tensors: By file name without ending: model, optimizer, and average and best where the run has them.
+            progress: The numbers; `progress.step` names the folder.
+            trainer_state: Content of transformers' `trainer_state.json`.
+        """
+        with whole_folder(self.states / f"step-{progress.step:08d}") as folder:
+            for name, values in tensors.items():
+                content = {key: value.detach().cpu().contiguous() for key, value in values.items()}
+                write_bytes(folder / f"{name}.safetensors", safetensors.torch.save(content))
+            write_json(folder / "progress.json", progress.model_dump())
+            write_json(folder / _TRAINER_STATE, trainer_state)
+        for old in sorted(self.states.glob("step-*"))[:-KEPT_STATES]:
+            # Renamed first, so that a kill while deleting leaves no half state under a state's name.
+            with contextlib.suppress(OSError):
+                doomed = old.rename(old.with_name(f".{old.name}.part"))
+                shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_progress(state: Path) -> Progress:
+    """The numbers of a state."""
+    path = state / "progress.json"
+    return validated(Progress, read_json(path, error=CheckpointError), path, error=CheckpointError)
+
+
+def read_tensors(state: Path, name: str) -> dict[str, Tensor]:
+    """The tensors that a state holds under `name`, empty if there are none.
+
+    Raises:
+        CheckpointError: The file is damaged; the message says how to go back one state.
+    """
+    path = state / f"{name}.safetensors"
+    if not path.exists():
+        return {}
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Delete {state} to go on from the state before it, or pass --restart."
+        ) from error
