@@ -1,0 +1,422 @@
+"""The leaderboard as data: the one object that the Markdown, CSV, JSON and HTML are written from.
+
+`assemble` is a pure function of its arguments. Rows measured with urzoo and figures that others
+published never stand in one list, and only measured rows have ranks. A row is ranked if it was measured
+under today's version of the task, on today's data, and if it is known not to have been selected on the
+test split; `reason` says why another is not.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from urzoo.errors import ResultError, unknown
+from urzoo.evaluation.schema import Result
+from urzoo.evaluation.task import MetricSpec, Task
+from urzoo.leaderboard.published import Published, PublishedFile
+from urzoo.schema import Strict
+
+SCHEMA_VERSION: Final = 1
+
+_GATING = re.compile(r"[-COU][-MR]")
+_CELLS = ("lstm", "gru")
+
+Kind = Literal["shipped", "submitted", "baseline"]
+Status = Literal["ranked", "unranked", "outdated"]
+
+
+@dataclass(frozen=True)
+class CurrentTask:
+    """A task as it stands today, with the digest its data must have."""
+
+    task: Task
+    digest: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A result, the file it came from as messages name it, and the link to that file from the board's folder."""
+
+    result: Result
+    file: str
+    link: str | None
+
+
+class Row(Strict):
+    """One measured result. `value`, `low` and `high` are shown in `unit`; `shown` has the metric's decimals.
+
+    `kind`: "shipped" (a checkpoint that comes with urzoo), "submitted" (another of urzoo's models) or "baseline"
+    (any other model). `training_seconds` is None where the checkpoint does not tell. `provenance` is all of the
+    result file.
+    """
+
+    id: str
+    status: Status
+    rank: int | None
+    reason: str | None
+    model: str
+    kind: Kind
+    architecture: str
+    cell: str | None
+    gate: str | None
+    hidden_size: int | None
+    num_layers: int | None
+    parameters: int
+    value: float
+    shown: str
+    low: float | None
+    high: float | None
+    interval: str | None
+    samples: int
+    training_seconds: float | None
+    selection_split: str
+    task_version: int
+    date: str
+    command: str
+    link: str | None
+    provenance: dict[str, Any]
+
+
+class PublishedRow(Strict):
+    """One published figure; `comparable` where it is in the task's primary metric and unit.
+
+    `secondary` where it was found on an aggregator's page alone, so that nobody's paper vouches for it.
+    """
+
+    id: str
+    model: str
+    metric: str
+    shown: str
+    unit: str
+    comparable: bool
+    secondary: bool
+    cell: str | None
+    gate: str | None
+    hidden_size: int | None
+    parameters: int | None
+    listed: str
+    title: str
+    authors: str
+    arxiv: str
+    note: str | None
+
+
+class Curve(Strict):
+    """The learning curve of a checkpoint: a metric on the validation rows, in the task's unit, by epoch."""
+
+    model: str
+    gate: str | None
+    epochs: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+class Section(Strict):
+    """A task's part of the board. `version` is None where there are published figures but no task yet."""
+
+    task: str
+    title: str
+    description: str
+    version: int | None
+    metric: str
+    metric_title: str
+    unit: str
+    digits: int
+    higher_is_better: bool
+    data: str | None
+    licence: str | None
+    citation: str | None
+    measured: tuple[Row, ...]
+    outdated: tuple[Row, ...]
+    published: tuple[PublishedRow, ...]
+    curves: tuple[Curve, ...]
+
+    @property
+    def heading(self) -> str:
+        """The metric and its unit, as the head of a column: "Accuracy, %"."""
+        return self.metric_title if self.unit in self.metric_title.lower() else f"{self.metric_title}, {self.unit}"
+
+    @property
+    def best(self) -> Row | None:
+        """The first of the ranked rows."""
+        return next((row for row in self.measured if row.rank == 1), None)
+
+    @property
+    def best_published(self) -> PublishedRow | None:
+        """The first of the figures in this task's metric that a paper vouches for."""
+        return next((row for row in self.published if row.comparable and not row.secondary), None)
+
+    @property
+    def reference(self) -> PublishedRow | None:
+        """The published UR-LSTM, where its figure is in this task's metric: what this project is measured against."""
+        return next((row for row in self.published if row.model == "UR-LSTM" and row.comparable), None)
+
+
+class Board(Strict):
+    """The whole leaderboard."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    sections: tuple[Section, ...]
+
+    def section(self, task: str) -> Section:
+        """The part of the board that is about `task`."""
+        return next(section for section in self.sections if section.task == task)
+
+
+def assemble(
+    evidence: Iterable[Evidence],
+    published: PublishedFile,
+    tasks: Mapping[str, CurrentTask],
+    curves: Mapping[tuple[str, str], Curve] | None = None,
+) -> Board:
+    """Put a board together.
+
+    Args:
+        evidence: The result files' content, none of it partial.
+        published: What others have published.
+        tasks: Today's tasks by name.
+        curves: Learning curves by task and model, each that of the weights in the result.
+
+    Raises:
+        ResultError: A result is not fit for a board (see `admit`); the message names file and key.
+    """
+    rows: dict[str, list[Row]] = {name: [] for name in tasks}
+    for one in evidence:
+        admit(one, tasks)
+        name = one.result.task.name
+        rows[name].append(_row(one, tasks[name]))
+    keys = {current.task.published: name for name, current in sorted(tasks.items()) if current.task.published}
+    sections = [
+        _section(name, tasks[name].task, rows[name], published, list((curves or {}).items())) for name in sorted(tasks)
+    ]
+    sections += [_published_only(key, published) for key in published.titles if key not in keys]
+    # Tasks with results first, then those that can be evaluated, then those that are only published; within each,
+    # the order in which published.yaml names them, from the most to the least used.
+    order = list(published.titles)
+    place = {
+        section: order.index(key) for key, section in [*keys.items(), *((key, key) for key in order if key not in keys)]
+    }
+    sections.sort(
+        key=lambda section: (
+            not section.measured,
+            section.version is None,
+            place.get(section.task, len(order)),
+            section.task,
+        )
+    )
+    return Board(sections=tuple(sections))
+
+
+def admit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
+    """Refuse a result that must not appear on a board in any form.
+
+    Raises:
+        ResultError: The task, gating or cell is unknown; the model was selected on the test split; a model of urzoo's
+            does not say how it was trained; today's task has another primary metric or number of rows.
+    """
+    result, file = evidence.result, evidence.file
+    if result.task.name not in tasks:
+        raise ResultError(f"{file}: key task.name: {unknown('task', result.task.name, tasks)}")
+    gate, cell = result.model.gate, result.model.cell
+    if gate is not None and not _GATING.fullmatch(gate):
+        raise ResultError(
+            f"{file}: key model.gate is {gate!r}; expected a gating of two letters, such as 'UR' or '--'."
+        )
+    if cell is not None and cell not in _CELLS:
+        raise ResultError(f"{file}: key model.cell: {unknown('cell', cell, _CELLS)}")
+    training = result.model.training
+    if training is None and result.model.cell is not None:
+        raise ResultError(
+            f"{file}: key model.training is null; expected the training record of {result.model.name}. "
+            "Evaluate a folder that holds its training.json."
+        )
+    if training is not None and training.selection_split == "test":
+        raise ResultError(
+            f"{file}: key model.training.selection_split is 'test'; a model chosen on the test split cannot be on the "
+            "board. Choose it on validation rows and evaluate again."
+        )
+    task = tasks[result.task.name].task
+    if result.task.version == task.version:
+        if result.primary_metric != task.primary_metric.name:
+            raise ResultError(
+                f"{file}: key primary_metric is {result.primary_metric!r}; "
+                f"expected {task.primary_metric.name!r}, that of task {task.name} version {task.version}."
+            )
+        if result.data.name != task.data.name or result.data.split != task.data.split:
+            raise ResultError(
+                f"{file}: key data is {result.data.name} {result.data.split}; expected "
+                f"{task.data.name} {task.data.split}, that of task {task.name} version {task.version}."
+            )
+
+
+def _row(evidence: Evidence, current: CurrentTask) -> Row:
+    result, task = evidence.result, current.task
+    model, training = result.model, result.model.training
+    # An outdated result may be in a metric that the task no longer has; it is then shown as stored.
+    spec = next((metric for metric in task.metrics if metric.name == result.primary_metric), None)
+    scale, digits = (spec.scale, spec.digits) if spec else (1.0, 4)
+    value = result.metrics[result.primary_metric] * scale
+    interval = result.intervals.get(result.primary_metric)
+    low, high = (_tidy(interval.low * scale), _tidy(interval.high * scale)) if interval else (None, None)
+    status, reason = _standing(result, current)
+    kind: Kind = "baseline" if model.cell is None else "shipped" if model.source == "shipped" else "submitted"
+    return Row(
+        id=f"{task.name}/{folder_name(model.name)}",
+        status=status,
+        rank=None,
+        reason=reason,
+        model=model.name,
+        kind=kind,
+        architecture=model.architecture,
+        cell=model.cell,
+        gate=model.gate,
+        hidden_size=model.hidden_size,
+        num_layers=model.num_layers,
+        parameters=model.parameters,
+        value=_tidy(value),
+        shown=f"{value:.{digits}f}",
+        low=low,
+        high=high,
+        interval=_interval_text(result, spec),
+        samples=result.samples,
+        training_seconds=training.wall_seconds if training else None,
+        selection_split=training.selection_split if training else "unknown",
+        task_version=result.task.version,
+        date=result.started_at[:10],
+        command=result.command,
+        link=evidence.link,
+        provenance=result.model_dump(mode="json"),
+    )
+
+
+def _standing(result: Result, current: CurrentTask) -> tuple[Status, str | None]:
+    if result.task.version != current.task.version:
+        return (
+            "outdated",
+            f"measured under version {result.task.version} of the task; today's is {current.task.version}",
+        )
+    if result.data.digest != current.digest:
+        return "outdated", f"measured on data {result.data.digest[:12]}; today's are {current.digest[:12]}"
+    if result.model.training is None or result.model.training.selection_split == "unknown":
+        return "unranked", "it is not known on which split the model was selected"
+    return "ranked", None
+
+
+def _section(
+    name: str,
+    task: Task,
+    rows: Sequence[Row],
+    published: PublishedFile,
+    curves: Sequence[tuple[tuple[str, str], Curve]],
+) -> Section:
+    spec = task.primary_metric
+    figures = [row for row in published.rows if row.task == task.published]
+    return Section(
+        task=name,
+        title=task.title,
+        description=task.description,
+        version=task.version,
+        metric=spec.name,
+        metric_title=spec.title,
+        unit=spec.unit,
+        digits=spec.digits,
+        higher_is_better=spec.higher_is_better,
+        data=f"{task.data.name}, split {task.data.split}",
+        licence=task.licence,
+        citation=task.citation,
+        measured=_ranked([row for row in rows if row.status != "outdated"], spec.higher_is_better),
+        outdated=tuple(sorted((row for row in rows if row.status == "outdated"), key=lambda row: row.model)),
+        published=_published(name, figures, published, spec.name, spec.unit, spec.higher_is_better),
+        curves=tuple(curve for (of_task, _), curve in sorted(curves, key=lambda item: item[0]) if of_task == name),
+    )
+
+
+def _published_only(key: str, published: PublishedFile) -> Section:
+    figures = [row for row in published.rows if row.task == key]
+    metric, unit = figures[0].metric, figures[0].unit
+    higher_is_better = metric == "accuracy"
+    return Section(
+        task=key,
+        title=published.titles[key],
+        description="Published figures only: urzoo has no task for these yet.",
+        version=None,
+        metric=metric,
+        metric_title=published.metrics[metric],
+        unit=unit,
+        digits=2,
+        higher_is_better=higher_is_better,
+        data=None,
+        licence=None,
+        citation=None,
+        measured=(),
+        outdated=(),
+        published=_published(key, figures, published, metric, unit, higher_is_better),
+        curves=(),
+    )
+
+
+def _ranked(rows: Sequence[Row], higher_is_better: bool) -> tuple[Row, ...]:  # noqa: FBT001 - the metric's direction
+    sign = -1 if higher_is_better else 1
+    order = sorted(rows, key=lambda row: (row.status != "ranked", sign * row.value, row.model))
+    ranked: list[Row] = []
+    for position, row in enumerate(order, 1):
+        if row.status != "ranked":
+            ranked.append(row)
+            continue
+        tied = bool(ranked) and ranked[-1].value == row.value
+        ranked.append(row.model_copy(update={"rank": ranked[-1].rank if tied else position}))
+    return tuple(ranked)
+
+
+def _published(
+    section: str,
+    figures: Sequence[Published],
+    published: PublishedFile,
+    metric: str,
+    unit: str,
+    higher_is_better: bool,  # noqa: FBT001 - the metric's direction
+) -> tuple[PublishedRow, ...]:
+    sign = -1 if higher_is_better else 1
+    order = sorted(
+        figures,
+        key=lambda row: (row.metric != metric or row.unit != unit, sign * float(row.value), row.model, row.source),
+    )
+    return tuple(
+        PublishedRow(
+            id=f"{section}/published-{position}",
+            model=row.model,
+            metric=row.metric,
+            shown=row.value,
+            unit=row.unit,
+            comparable=row.metric == metric and row.unit == unit,
+            secondary=published.sources[row.source].secondary,
+            cell=row.cell,
+            gate=row.gate,
+            hidden_size=row.hidden_size,
+            parameters=row.parameters,
+            listed=published.listed(row),
+            title=published.sources[row.source].title,
+            authors=published.sources[row.source].authors,
+            arxiv=published.sources[row.source].arxiv,
+            note=row.note,
+        )
+        for position, row in enumerate(order, 1)
+    )
+
+
+def _interval_text(result: Result, spec: MetricSpec | None) -> str | None:
+    interval = result.intervals.get(result.primary_metric)
+    if interval is None:
+        return None
+    scale, digits = (spec.scale, spec.digits) if spec else (1.0, 4)
+    return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
+
+
+def folder_name(model: str) -> str:
+    """The folder of a model's results: its name with `/` written `__`."""
+    return model.replace("/", "__")
+
+
+def _tidy(value: float) -> float:
+    """`value` without the dust that scaling leaves: 0.9833 * 100 is 98.33, not 98.33000000000001."""
+    return float(f"{value:.10g}")

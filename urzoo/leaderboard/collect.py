@@ -1,0 +1,66 @@
+"""Reading what the leaderboard is made of: result files, today's tasks and the shipped learning curves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from urzoo.data.schema import load_data_set
+from urzoo.errors import ResultError
+from urzoo.evaluation.schema import read_result, result_path
+from urzoo.evaluation.task import load_task, tasks
+from urzoo.leaderboard.board import CurrentTask, Evidence
+from urzoo.leaderboard.text import refuse_unprintable
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The results under a folder: those for the board, and the files whose result is partial and stays off it."""
+
+    evidence: tuple[Evidence, ...]
+    partial: tuple[str, ...]
+
+
+def current_tasks() -> dict[str, CurrentTask]:
+    """The tasks of this version of urzoo by name, each with the digest its data must have."""
+    current = {}
+    for name in tasks():
+        task = load_task(name)
+        split = load_data_set(task.data.name).splits[task.data.split]
+        current[name] = CurrentTask(task, split.digest)
+    return current
+
+
+def collect(results: Path, board: Path | None = None) -> Collected:
+    """Read every result file under a folder.
+
+    Args:
+        results: The folder, with files at `<model>/<task>.json`. Empty and missing folders give no results.
+        board: The board's folder; rows link to their result files where these are inside it.
+
+    Raises:
+        ResultError: A file is unreadable, malformed, of an unknown schema, holds unprintable text, or is not
+            where its content belongs. Nothing is skipped in silence.
+    """
+    evidence, partial = [], []
+    for path in sorted(results.glob("**/*.json")):
+        name = path.relative_to(results).as_posix()
+        result = read_result(path)
+        # Not the path as it stands on this machine: messages may be, but links and ids must not be.
+        refuse_unprintable(path, result.model_dump(mode="json"))
+        place = result_path(results, result.model.name, result.task.name)
+        if place != path:
+            raise ResultError(
+                f"{path}: holds the result of {result.model.name} on {result.task.name}; expected it at {place}."
+            )
+        if result.partial:
+            partial.append(name)
+            continue
+        evidence.append(Evidence(result, str(path), _link(path, board)))
+    return Collected(tuple(evidence), tuple(partial))
+
+
+def _link(path: Path, board: Path | None) -> str | None:
+    if board is None:
+        return None
+    inside = path.absolute()
+    folder = board.absolute()
+    return inside.relative_to(folder).as_posix() if inside.is_relative_to(folder) else None

@@ -1,0 +1,81 @@
+"""Learning curves for the board, from the logs that shipped checkpoints carry.
+
+A curve is shown only with a result of the very weights whose training the log tells of. The log's lines
+are written by `urzoo.training.log`; here only the validation scores are read, one per epoch.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from urzoo.errors import CheckpointError
+from urzoo.leaderboard.board import CurrentTask, Curve, Evidence
+from urzoo.schema import read_text
+from urzoo.zoo import schema as zoo_schema
+
+CHECKPOINTS_FOLDER = Path(zoo_schema.__file__).parent / "checkpoints"
+
+
+def shipped_curves(
+    evidence: Iterable[Evidence], tasks: Mapping[str, CurrentTask], folder: Path = CHECKPOINTS_FOLDER
+) -> dict[tuple[str, str], Curve]:
+    """The curves of the shipped checkpoints among the results, by task and model.
+
+    Args:
+        evidence: The results on the board.
+        tasks: Today's tasks by name.
+        folder: Where the shipped checkpoints are, one folder each.
+
+    Raises:
+        CheckpointError: A log or training summary is damaged; the message names the file and the line.
+    """
+    curves = {}
+    for one in evidence:
+        model, task = one.result.model, one.result.task.name
+        home = folder / model.name
+        if model.source != "shipped" or task not in tasks or not (home / "log.jsonl").is_file():
+            continue
+        summary = zoo_schema.read_training_summary(home / "training.json")
+        if summary.task != task or summary.weights_sha256 != model.weights_sha256:
+            continue
+        spec = tasks[task].task.primary_metric
+        scores = validation_scores(home / "log.jsonl", spec.name)
+        if scores:
+            epochs, values = zip(*scores, strict=True)
+            shown = tuple(round(value * spec.scale, 6) for value in values)
+            curves[task, model.name] = Curve(model=model.name, gate=model.gate, epochs=epochs, values=shown)
+    return curves
+
+
+def validation_scores(log: Path, metric: str) -> list[tuple[float, float]]:
+    """(epoch, value of `metric`) of each validation in a log; of the averaged weights where both were scored.
+
+    Raises:
+        CheckpointError: A line is not a JSON object, or a validation has no epoch.
+    """
+    scores: dict[float, tuple[bool, float]] = {}
+    for number, text in enumerate(read_text(log, error=CheckpointError).splitlines(), start=1):
+        line = _parse(text, f"{log} line {number}")
+        if line.get("kind") != "validation" or metric not in line:
+            continue
+        epoch, value = line.get("epoch"), line[metric]
+        if not isinstance(epoch, int | float) or not isinstance(value, int | float):
+            raise CheckpointError(f"{log} line {number}: expected numbers as epoch and {metric}.")
+        averaged = line.get("weights") == "averaged"
+        if epoch not in scores or averaged >= scores[epoch][0]:
+            scores[epoch] = (averaged, float(value))
+    return [(float(epoch), value) for epoch, (_, value) in sorted(scores.items())]
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise CheckpointError(f"{where} holds {constant}, which is no JSON number.")
+
+    try:
+        line = json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{where} is not JSON: {error.msg}.") from error
+    if not isinstance(line, dict):
+        raise CheckpointError(f"{where} is not a JSON object.")
+    return line

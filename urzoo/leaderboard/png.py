@@ -1,0 +1,140 @@
+"""The charts as PNG pictures for Markdown: one picture for each kind of plot, a panel for each task.
+
+Each file carries, as its text entry `Source`, a digest of what it draws. Whether a picture is up to date
+is judged by that digest and not by its bytes, which differ from one build of matplotlib to another.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from urzoo.leaderboard.board import Board
+from urzoo.leaderboard.charts import MOST_LABELS, Chart, charts, place_labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ACCENT, INK, DARK, FAINT = "#0f6f69", "#55606a", "#1c2329", "#d9dee2"
+PANEL_WIDTH_INCHES, PANEL_HEIGHT_INCHES, DOTS_PER_INCH = 4.8, 3.4, 144
+# Margins of a panel in inches, and what they leave for the drawing.
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 0.72, 0.16, 0.36, 0.56
+AREA_WIDTH_POINTS = 72 * (PANEL_WIDTH_INCHES - MARGIN_LEFT - MARGIN_RIGHT)
+AREA_HEIGHT_POINTS = 72 * (PANEL_HEIGHT_INCHES - MARGIN_TOP - MARGIN_BOTTOM)
+LABEL_POINTS, CHARACTER_WIDTH_POINTS, LINE_HEIGHT_POINTS = 7.5, 4.3, 9.5
+PANELS_A_ROW = 2
+DRAWING_VERSION = 1  # raise it when the pictures should be drawn anew although what they show is the same
+
+
+def source_digest(board: Board, kind: str) -> str:
+    """The sha256 of everything a picture shows."""
+    shown = [asdict(chart) for chart in charts(board) if chart.kind == kind]
+    return hashlib.sha256(json.dumps([DRAWING_VERSION, shown]).encode()).hexdigest()
+
+
+def drawn_from(path: Path) -> str | None:
+    """The digest of what the picture at `path` shows, or None where there is no such picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            source = picture.info.get("Source")
+    except (FileNotFoundError, UnidentifiedImageError):
+        return None
+    return source if isinstance(source, str) else None
+
+
+def render_png(board: Board, kind: str) -> bytes:
+    """The picture of one kind of plot, for all tasks that have data for it."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [chart for chart in charts(board) if chart.kind == kind]
+    columns = min(PANELS_A_ROW, len(shown))
+    rows = -(-len(shown) // columns)
+    # A user's own matplotlib settings must not change the pictures.
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=(columns * PANEL_WIDTH_INCHES, rows * PANEL_HEIGHT_INCHES), dpi=DOTS_PER_INCH)
+        FigureCanvasAgg(figure)
+        for position, chart in enumerate(shown):
+            row, column = divmod(position, columns)
+            left = (column + MARGIN_LEFT / PANEL_WIDTH_INCHES) / columns
+            bottom = (rows - 1 - row + MARGIN_BOTTOM / PANEL_HEIGHT_INCHES) / rows
+            width = AREA_WIDTH_POINTS / 72 / PANEL_WIDTH_INCHES / columns
+            height = AREA_HEIGHT_POINTS / 72 / PANEL_HEIGHT_INCHES / rows
+            _draw(chart, figure.add_axes((left, bottom, width, height)))
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None, "Source": source_digest(board, kind)})
+    return picture.getvalue()
+
+
+def _draw(chart: Chart, axes: "Axes") -> None:
+    axes.set_title(chart.title.split(":")[0], fontsize=10, loc="left", color=DARK, parse_math=False)
+    _set_axis(axes, chart)
+    for line in chart.lines:
+        xs, ys = zip(*line.points, strict=True)
+        style = (0, line.dashes) if line.dashes else "-"
+        axes.plot(
+            xs, ys, color=ACCENT if line.accent else INK, linewidth=1.6, linestyle=style, zorder=2, label=line.label
+        )
+    if 0 < len(chart.lines) <= MOST_LABELS:
+        for text in axes.legend(loc="lower right", frameon=False, fontsize=LABEL_POINTS).get_texts():
+            text.set_parse_math(False)
+    for point in sorted(chart.points, key=lambda point: (not point.hollow, point.accent)):
+        color = ACCENT if point.accent else INK
+        if point.interval:
+            low, high = point.interval
+            ends = ([point.x, point.x], [low, high]) if chart.metric_axis == "y" else ([low, high], [point.y, point.y])
+            axes.plot(*ends, color=color, linewidth=1.2, zorder=3)
+        face = "white" if point.hollow else color
+        axes.plot([point.x], [point.y], "o", markersize=6, color=color, markerfacecolor=face, zorder=4)
+    if chart.reference:
+        label, value = chart.reference
+        axes.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        axes.annotate(
+            label,
+            (0.01, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontsize=LABEL_POINTS,
+            color=INK,
+            parse_math=False,
+        )
+    _name_marks(chart, axes)
+
+
+def _name_marks(chart: Chart, axes: "Axes") -> None:
+    for label in place_labels(chart, AREA_WIDTH_POINTS, AREA_HEIGHT_POINTS, CHARACTER_WIDTH_POINTS, LINE_HEIGHT_POINTS):
+        axes.annotate(
+            label.text,
+            (label.x, label.y),
+            xytext=(label.right, label.up),
+            textcoords="offset points",
+            ha="right" if label.right < 0 else "left",
+            va="center",
+            fontsize=LABEL_POINTS,
+            color=DARK,
+            parse_math=False,
+        )
+
+
+def _set_axis(axes: "Axes", chart: Chart) -> None:
+    if chart.x.log:
+        axes.set_xscale("log")
+    axes.set_xlim(chart.x.low, chart.x.high)
+    axes.set_ylim(chart.y.low, chart.y.high)
+    axes.set_xticks([value for value, _ in chart.x.ticks], [text for _, text in chart.x.ticks], fontsize=8)
+    axes.set_yticks([value for value, _ in chart.y.ticks], [text for _, text in chart.y.ticks], fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlabel(chart.x.label, fontsize=8.5, color=INK)
+    axes.set_ylabel(chart.y.label, fontsize=8.5, color=INK)
+    axes.tick_params(colors=INK, length=3)
+    axes.grid(axis="y", color=FAINT, linewidth=0.7, zorder=0)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
