@@ -85,7 +85,7 @@ class URLSTMConfig(PreTrainedConfig):
         layer_dropout: Dropout on the input of each layer but the first.
         weight_dropout: Dropout on the recurrent weights, drawn once per sequence batch.
         residual: Whether a layer adds its input to its output where the two are of one size.
-        layer_norm: Whether a layer normalises its input, and the model its last output.
+        layer_norm: Whether each layer but the first normalises its input, and the model its last output.
         layer_norm_eps: Added to the variance in those normalisations.
         vocab_size: Number of token ids; None for models of images and series, which take floats.
         embedding_size: Width of the token embedding; `hidden_size` when None.

@@ -53,7 +53,9 @@ class URLSTMLayer(GradientCheckpointingLayer):
         self.layer_idx = layer_idx
         self.weight_dropout = float(config.weight_dropout)
         self.residual = config.residual and input_size == config.layer_output_size
-        self.norm = nn.LayerNorm(input_size, eps=config.layer_norm_eps) if config.layer_norm else nn.Identity()
+        # Not before the first layer: normalising a single feature, such as a pixel, would leave nothing of it.
+        normalised = config.layer_norm and layer_idx > 0
+        self.norm = nn.LayerNorm(input_size, eps=config.layer_norm_eps) if normalised else nn.Identity()
         self.dropout = nn.Dropout(config.layer_dropout if layer_idx else 0.0)
         self.recurrence = build_recurrence(config, input_size)
 
@@ -163,6 +165,19 @@ class URLSTMPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         else:
             super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint, as transformers does, and freeze again what the configuration says is frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for module in model.modules():
+            if isinstance(module, URLSTM | URGRU):
+                for name, parameter in module.named_parameters(recurse=False):
+                    # Loading puts new parameters in the place of the old ones, all of them to be trained.
+                    if name.startswith("forget_bias"):
+                        parameter.requires_grad_(module.train_gate_bias)
+        return loaded
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -1,0 +1,88 @@
+"""Each case in a process of its own: what counts is what was imported before and after urzoo."""
+
+import subprocess
+import sys
+
+import pytest
+
+from urzoo import URLSTMConfig, URLSTMForImageClassification
+
+LOADS = (
+    "assert type(AutoModelForImageClassification.from_pretrained(folder)).__name__ == 'URLSTMForImageClassification'"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("checkpoint")
+    URLSTMForImageClassification(URLSTMConfig(hidden_size=4)).save_pretrained(where)
+    return where
+
+
+def run(code: str, folder) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"folder = {str(folder)!r}\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_urzoo_imports_neither_torch_nor_transformers(folder):
+    run("import sys, urzoo; assert not {'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)", folder)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import urzoo; from transformers import AutoModelForImageClassification",
+        "from transformers import AutoModelForImageClassification; import urzoo",
+        "import urzoo, transformers.modeling_layers; from transformers import AutoModelForImageClassification",
+        "import urzoo, transformers.pipelines; from transformers import AutoModelForImageClassification",
+        "import urzoo.models.modeling_urlstm; from transformers import AutoModelForImageClassification",
+        "from urzoo import PixelSequenceImageProcessor; from transformers import AutoModelForImageClassification",
+    ],
+)
+def test_the_auto_classes_know_urzoo_in_any_order_of_imports(imports, folder):
+    run(f"{imports}\n{LOADS}", folder)
+
+
+def test_the_auto_classes_do_not_know_the_models_without_urzoo(folder):
+    run(
+        "from transformers import AutoModelForImageClassification\n"
+        f"try: {LOADS}\n"
+        "except ValueError as error: assert 'urlstm' in str(error)\n"
+        "else: raise AssertionError('loaded')",
+        folder,
+    )
+
+
+def test_registering_twice_is_harmless(folder):
+    run(
+        "import urzoo, transformers.models.auto.modeling_auto\n"
+        "from urzoo.models.registration import register\n"
+        "register()\n"
+        f"from transformers import AutoModelForImageClassification\n{LOADS}",
+        folder,
+    )
+
+
+def test_code_beside_a_checkpoint_is_never_run(folder, tmp_path):
+    URLSTMForImageClassification.from_pretrained(folder).save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    for name in ("configuration_evil", "modeling_evil"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the code of the checkpoint was run')")
+    auto_map = (
+        '"auto_map": {"AutoConfig": "configuration_evil.E", "AutoModelForImageClassification": "modeling_evil.E"},'
+    )
+    (tmp_path / "config.json").write_text(config.replace("{", "{" + auto_map, 1))
+    run(f"import urzoo; from transformers import AutoModelForImageClassification\n{LOADS}", tmp_path)
+    run(
+        "import urzoo; from transformers import AutoModelForImageClassification\n"
+        "model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)\n"
+        "assert type(model).__module__ == 'urzoo.models.classification_urlstm'",
+        tmp_path,
+    )
