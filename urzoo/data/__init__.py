@@ -2,6 +2,6 @@
 
 from urzoo.data.schema import data_sets, load_data_set
 from urzoo.data.sources import DataMissing
-from urzoo.data.split import Split, hold_out, load_split
+from urzoo.data.split import Split, hold_out, lacking, load_split
 
-__all__ = ["DataMissing", "Split", "data_sets", "hold_out", "load_data_set", "load_split"]
+__all__ = ["DataMissing", "Split", "data_sets", "hold_out", "lacking", "load_data_set", "load_split"]

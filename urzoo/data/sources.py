@@ -16,7 +16,7 @@ from urzoo.data.schema import DataSet, data_sets, load_data_set
 from urzoo.errors import DataError, UsageError
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
-PROBE_SECONDS = 8.0
+PROBE_SECONDS = 6.0
 Source = Literal["data root", "shipped", "Hub"]
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
@@ -61,27 +61,36 @@ def find(data_set: DataSet, split: str, data_root: Path | None) -> Found:
         DataMissing: They are nowhere.
         DataError: A folder holds some of a split's files and lacks others.
     """
-    if data_root is not None and (files := _in_folder(data_root, data_set, split)):
-        return Found(files, "data root")
-    if files := _in_folder(SHIPPED_FOLDER, data_set, split):
-        return Found(files, "shipped")
+    if (found := _nearby(data_set, split, data_root)) is not None:
+        return found
+    if reason := why_lacking(data_set, split, data_root):
+        raise DataMissing(reason)
+    return Found(_from_hub(data_set, split), "Hub")
+
+
+def why_lacking(data_set: DataSet, split: str, data_root: Path | None) -> str:
+    """Why a split cannot be had and how to get it, or an empty text if it is at hand or the Hub can be asked.
+
+    Raises:
+        DataError: A folder holds some of a split's files and lacks others.
+    """
+    if _nearby(data_set, split, data_root) is not None:
+        return ""
     looked = "not shipped"
     if data_root is not None:
         looked = f"not under {data_root / data_set.repository / data_set.config}, {looked}"
     if data_set.revision is None:
-        raise DataMissing(
-            f"{data_set.name} ({split}) is {looked}, and not on the Hub. To get it: {data_set.obtain} "
+        return (
+            f"the {split} split of {data_set.name} is {looked}, and not on the Hub. To get it: {data_set.obtain} "
             f"Then name the folder that holds {data_set.repository}/ with --data-root or URZOO_DATA_ROOT."
         )
-    if files := _in_hub_cache(data_set, split):
-        return Found(files, "Hub")
     if reason := hub_unreachable():
-        raise DataMissing(
-            f"{data_set.name} ({split}) is {looked}, and the Hub cannot be reached ({reason}). To get it: connect, or "
-            f"copy the data set repository {data_set.repository} under a folder and name that with --data-root "
-            "or URZOO_DATA_ROOT."
+        return (
+            f"the {split} split of {data_set.name} is {looked}, and the Hub cannot be reached ({reason}). To get it: "
+            f"connect, or copy the Hub's {data_set.repository} under a folder and name that with --data-root or "
+            "URZOO_DATA_ROOT."
         )
-    return Found(_from_hub(data_set, split), "Hub")
+    return ""
 
 
 @cache
@@ -106,6 +115,17 @@ def hub_unreachable() -> str:
     thread.start()
     thread.join(PROBE_SECONDS)
     return outcome[0] if outcome else f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS:.0f} s"
+
+
+def _nearby(data_set: DataSet, split: str, data_root: Path | None) -> Found | None:
+    """What is there without a network."""
+    if data_root is not None and (files := _in_folder(data_root, data_set, split)):
+        return Found(files, "data root")
+    if files := _in_folder(SHIPPED_FOLDER, data_set, split):
+        return Found(files, "shipped")
+    if data_set.revision is not None and (files := _in_hub_cache(data_set, split)):
+        return Found(files, "Hub")
+    return None
 
 
 def _in_folder(root: Path, data_set: DataSet, split: str) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from urzoo.data.decode import decode
 from urzoo.data.digest import content_digest
 from urzoo.data.schema import DataSet, load_data_set
-from urzoo.data.sources import chosen_root, find
+from urzoo.data.sources import Source, chosen_root, find, why_lacking
 from urzoo.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Split:
     data_set: DataSet
     split: str
     digest: str
-    source: str
+    source: Source
     columns: dict[str, npt.NDArray[Any] | list[Any]]
 
     @property
@@ -113,6 +113,17 @@ class Split:
         raise UsageError(f"data set {self.name!r} has no {kind} column; it has {', '.join(self.data_set.columns)}.")
 
 
+def lacking(name: str, split: str, *, data_root: Path | str | None = None) -> str:
+    """Why a split cannot be had and how to get it, in one line, or an empty text if it is at hand or on the Hub.
+
+    Nothing is fetched or verified; the arguments are those of `load_split`.
+
+    Raises:
+        UsageError: The data set, the split or the data root is not one.
+    """
+    return why_lacking(_known(name, split), split, chosen_root(data_root))
+
+
 def load_split(name: str, split: str, *, data_root: Path | str | None = None) -> Split:
     """A split of a data set, verified.
 
@@ -127,9 +138,7 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
         DataMissing: The split is at none of its sources.
         DataError: What was found is damaged, or is not the content that the data set's file pins.
     """
-    data_set = load_data_set(name)
-    if split not in data_set.splits:
-        raise UsageError(unknown(f"split of data set {name!r}", split, data_set.splits))
+    data_set = _known(name, split)
     found = find(data_set, split, chosen_root(data_root))
     columns = decode(found.files, data_set)
     expected = data_set.splits[split]
@@ -146,6 +155,13 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
         if isinstance(column, np.ndarray):
             column.setflags(write=False)
     return Split(data_set=data_set, split=split, digest=digest, source=found.source, columns=columns)
+
+
+def _known(name: str, split: str) -> DataSet:
+    data_set = load_data_set(name)
+    if split not in data_set.splits:
+        raise UsageError(unknown(f"split of data set {name!r}", split, data_set.splits))
+    return data_set
 
 
 def hold_out(split: Split, rows: int, seed: int) -> tuple[Split, Split]:

@@ -28,6 +28,7 @@ ModelName = Annotated[
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+DType = Literal["float32", "float64", "bfloat16", "float16"]
 
 
 class TrainingRecord(Strict):
@@ -115,7 +116,7 @@ class Result(Strict):
     samples: Positive
     partial: bool
     batch_size: Positive
-    dtype: Literal["float32", "float64", "bfloat16", "float16"]
+    dtype: DType
     device: Line
     hardware: Line
     backend: Line

@@ -1,0 +1,151 @@
+"""Images read as sequences of pixels, and classified: smnist, pmnist, scifar.
+
+A model of urzoo must see exactly the sequence that the task names: its image processor's size, channels and pixel
+order are compared with the task's. Image classifiers of other kinds take whole images, so they are admitted where
+the order is the plain one and see the images as their own processor makes them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from urzoo.data import Split
+from urzoo.errors import CheckpointError, UsageError
+from urzoo.evaluation.intervals import wilson
+from urzoo.evaluation.journal import Outputs
+from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed, log_probabilities
+from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive
+from urzoo.evaluation.schema import DataRecord
+from urzoo.evaluation.task import Task
+from urzoo.models import PixelSequenceImageProcessor, pixel_permutation
+from urzoo.zoo import load_image_processor
+
+
+class ImageClassification:
+    """One image classifier on the images of one split."""
+
+    default_batch_size = 250
+
+    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:
+        """Take the checkpoint's own image processor, and see that it makes what the task demands.
+
+        Raises:
+            UsageError: The checkpoint is for another task.
+            CheckpointError: Its image processor is missing or malformed.
+        """
+        self.processor = load_image_processor(folder)
+        check_processor(self.processor, task, folder)
+        self.columns = class_columns(model.config, split.classes, folder)
+        self.model = model
+        self.split = split
+        self.precision = precision
+        self.folder = folder
+        self.data = DataRecord(
+            name=split.name,
+            config=split.data_set.config,
+            split=split.split,
+            subset=None,
+            rows=split.rows,
+            digest=split.digest,
+            source=split.source,
+        )
+
+    def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
+        """Consecutive images."""
+        return consecutive(batch_size, rows)
+
+    def outputs(self, rows: Rows) -> Outputs:
+        """The score of every class, `(rows, classes)`, in the data set's order of classes."""
+        inputs = self._pixel_values(self.split.images[rows])
+        with torch.inference_mode(), self.precision.autocast():
+            logits = self.model(pixel_values=inputs).logits
+        scores = logits.float().cpu().numpy()[:, self.columns]
+        finite = np.isfinite(scores).all(axis=1)
+        if not finite.all():
+            raise CheckpointError(f"{self.folder} gives NaN or infinite scores for image {rows[~finite][0]}.")
+        return {"scores": scores}
+
+    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
+        """Accuracy with its Wilson interval, and cross entropy."""
+        scores, labels = outputs["scores"], self.split.labels[rows]
+        predicted = scores.argmax(axis=1)
+        accuracy = computed(Accuracy, predictions=predicted, references=labels)
+        cross_entropy = computed(CrossEntropy, predictions=scores, references=labels)
+        interval = wilson(int((predicted == labels).sum()), len(labels))
+        return Figures({**accuracy, **cross_entropy}, {"accuracy": interval})
+
+    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+        """The row, its label, the predicted class, and the log-probability of the label in nats."""
+        scores, labels = outputs["scores"], self.split.labels[rows]
+        return {
+            "row": rows,
+            "label": labels,
+            "prediction": scores.argmax(axis=1),
+            "label_log_probability": log_probabilities(scores, labels),
+        }
+
+    def _pixel_values(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+        prepared: Any = images
+        if not isinstance(self.processor, PixelSequenceImageProcessor):
+            # Other processors expect what the pipelines hand them: colour images of PIL.
+            prepared = [Image.fromarray(image).convert("RGB") for image in images]
+        inputs: torch.Tensor = self.processor(images=prepared, return_tensors="pt")["pixel_values"]
+        return inputs.to(device=self.precision.device, dtype=self.precision.weights)
+
+
+def check_processor(processor: Any, task: Task, folder: Path) -> None:
+    """Refuse a checkpoint whose image processor does not make the sequence that the task demands.
+
+    Raises:
+        UsageError: What differs, in one line.
+    """
+    wanted = task.requires
+    if not isinstance(processor, PixelSequenceImageProcessor):
+        if wanted.pixel_order == "permuted":
+            raise UsageError(f"task {task.name} permutes the pixels of a sequence; {folder} reads whole images.")
+        return
+    found: dict[str, object] = {
+        "channels": processor.channels,
+        "steps": processor.length,
+        "pixel_order": _order_name(processor.pixel_order, task),
+    }
+    expected = {"channels": wanted.channels, "steps": wanted.steps, "pixel_order": wanted.pixel_order}
+    for key, value in expected.items():
+        if found[key] != value:
+            raise UsageError(
+                f"{folder} is no checkpoint for task {task.name}: its image processor has {key} {found[key]}, "
+                f"the task requires {value}."
+            )
+
+
+def class_columns(config: Any, classes: list[str], folder: Path) -> list[int]:
+    """For every class of the data, the number of the model's score for it.
+
+    The model's own names of the classes decide; where they are none of the data's, the order is taken as it is.
+
+    Raises:
+        UsageError: The model scores another number of classes, or knows only some of the names.
+    """
+    names = [config.id2label[number] for number in range(config.num_labels)]
+    if len(names) != len(classes):
+        raise UsageError(f"{folder} scores {len(names)} classes, expected {len(classes)}: {', '.join(classes)}.")
+    if set(names) == set(classes):
+        return [names.index(name) for name in classes]
+    if set(names) & set(classes):
+        stray = sorted(set(names) - set(classes))[0]
+        raise UsageError(f"{folder} scores a class {stray!r}, expected {', '.join(classes)}.")
+    return list(range(len(classes)))
+
+
+def _order_name(pixel_order: list[int] | None, task: Task) -> str:
+    if pixel_order is None or pixel_order == list(range(len(pixel_order))):
+        return "raster"
+    seed = task.requires.permutation_seed
+    if seed is None or pixel_order == list(pixel_permutation(task.requires.steps, seed)):
+        return "permuted"
+    return "permuted in another way"

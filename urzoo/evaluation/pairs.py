@@ -1,0 +1,233 @@
+"""Keeping results: which pairs of checkpoint and task need an evaluation, and evaluating them one by one.
+
+A result is written the moment its evaluation is done, in one step; the finished batches of one that was interrupted
+are kept beside it. Two evaluations of one pair at a time are refused.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from urzoo.data import lacking, load_data_set, load_split
+from urzoo.errors import UrzooError, UsageError, unknown
+from urzoo.evaluation.journal import JournalFiles, locked
+from urzoo.evaluation.predictions import predictions_path, write_predictions
+from urzoo.evaluation.processes import Processes
+from urzoo.evaluation.runner import Evaluation, Outcome, Settings, Subject
+from urzoo.evaluation.schema import Result, read_result, result_path, write_result
+from urzoo.evaluation.task import Task, load_task, tasks
+from urzoo.zoo import checkpoints
+from urzoo.zoo.schema import CheckpointInfo
+
+if TYPE_CHECKING:
+    from urzoo.data import Split
+
+DEFAULT_RESULTS = Path("leaderboard/results")
+OVERWRITE = ("never", "stale", "always")
+Overwrite = Literal["never", "stale", "always"]
+
+
+def outdated(result: Result, checkpoint: CheckpointInfo, task: Task) -> str:
+    """Why a result no longer speaks of this checkpoint on this task, or an empty text if it does.
+
+    The code's version does not count: results outlive releases, and `urzoo leaderboard --verify` compares.
+    """
+    if result.partial:
+        return f"it covers {result.samples} of {result.data.rows} rows"
+    if result.model.checkpoint_sha256 != checkpoint.checkpoint_sha256:
+        return "the checkpoint has changed"
+    if result.task.version != task.version:
+        return f"task {task.name} is now of version {task.version}, not {result.task.version}"
+    digest = load_data_set(task.data.name).splits[task.data.split].digest
+    if result.data.digest != digest:
+        return "the data have changed"
+    return ""
+
+
+def is_current(result: Result, checkpoint: CheckpointInfo, task: Task) -> bool:
+    """Whether a result still speaks of this checkpoint on this task, so that it need not be computed again."""
+    return not outdated(result, checkpoint, task)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What became of a checkpoint on a task, or, where `model` is None, of a task as a whole.
+
+    Attributes:
+        status: "evaluated", or "current" (an earlier result still holds), "kept" (an earlier result was not to be
+            overwritten), "lacking" (the task's data are not at hand) or "failed".
+        task: The task's name.
+        model: The checkpoint's name as results have it.
+        result: The result, where there is one.
+        message: One line for the user.
+        error: Why it failed.
+    """
+
+    status: Literal["evaluated", "current", "kept", "lacking", "failed"]
+    task: str
+    model: str | None
+    result: Result | None
+    message: str
+    error: UrzooError | None = None
+
+
+def evaluate_pairs(
+    models: Sequence[Subject | str | Path] | None = None,
+    task_names: Sequence[str] | None = None,
+    *,
+    results: Path = DEFAULT_RESULTS,
+    data_root: Path | str | None = None,
+    settings: Settings | None = None,
+    overwrite: str = "stale",
+    save_predictions: bool = False,
+    progress: bool = True,
+) -> Iterator[Pair]:
+    """Evaluate checkpoints on tasks, yielding each pair as soon as it is done.
+
+    Args:
+        models: Checkpoints by name, folder, or as a `Subject`; all that are shipped when omitted.
+        task_names: Tasks; for each checkpoint those it was made for when omitted.
+        results: The folder that results are kept in.
+        data_root: As for `urzoo.data.load_split`.
+        settings: How to compute.
+        overwrite: What to do where there is a result: "never" replace it, replace it if it is "stale" (no longer of
+            this checkpoint, task version and data, or partial), "always". A partial result never replaces a whole one.
+        save_predictions: Keep what the model said of every row, beside the result.
+        progress: Show a progress bar on stderr if that is a terminal.
+
+    Raises:
+        UsageError: A name or value is not one; nothing has been evaluated.
+    """
+    if overwrite not in OVERWRITE:
+        raise UsageError(unknown("overwrite", overwrite, OVERWRITE))
+    keeper = _Keeper(results, settings or Settings(), overwrite, save_predictions=save_predictions, progress=progress)
+    chosen = [load_task(name) for name in (tasks() if task_names is None else task_names)]
+    named = checkpoints() if models is None else models
+    subjects, broken = _subjects(named)
+    yield from broken
+    # Where both are named, the pair is evaluated or refused with the reason, never passed over.
+    asked = models is not None and task_names is not None
+    for task in chosen:
+        fitting = [one for one in subjects if asked or fits(task, one.info)]
+        missing = lacking(task.data.name, task.data.split, data_root=data_root)
+        if missing and (fitting or models is None):
+            yield Pair("lacking", task.name, None, None, f"{task.name}: {missing}")
+        yield from keeper.pairs(fitting, task, data_root, lacks_data=bool(missing))
+
+
+def fits(task: Task, checkpoint: CheckpointInfo) -> bool:
+    """Whether a checkpoint is meant for a task: trained for it, or of the right kind where its training is unknown."""
+    if checkpoint.task is not None:
+        return checkpoint.task == task.name
+    from urzoo.evaluation.image_classification import check_processor
+    from urzoo.zoo import load_image_processor
+
+    if not checkpoint.architecture.endswith("ForImageClassification"):
+        return False
+    with contextlib.suppress(UrzooError):
+        check_processor(load_image_processor(checkpoint.folder), task, checkpoint.folder)
+        return True
+    return False
+
+
+def _subjects(named: Sequence[Subject | str | Path]) -> tuple[list[Subject], list[Pair]]:
+    """The checkpoints to evaluate, and the failures of those that are damaged."""
+    subjects, broken = [], []
+    for one in named:
+        try:
+            subjects.append(one if isinstance(one, Subject) else Subject.of(one))
+        except UsageError:
+            raise
+        except UrzooError as failure:
+            broken.append(Pair("failed", "", str(one), None, str(failure), failure))
+    return subjects, broken
+
+
+class _Keeper:
+    """Evaluates the pairs that need it and keeps their results."""
+
+    def __init__(
+        self, results: Path, settings: Settings, overwrite: str, *, save_predictions: bool, progress: bool
+    ) -> None:
+        self.results, self.settings, self.overwrite = results, settings, overwrite
+        self.save_predictions, self.progress = save_predictions, progress
+
+    def pairs(
+        self, subjects: list[Subject], task: Task, data_root: Path | str | None, *, lacks_data: bool
+    ) -> Iterator[Pair]:
+        """The pairs of one task; its data are loaded once, and only if a pair needs them."""
+        split: Split | None = None
+        for subject in subjects:
+            try:
+                standing = self._standing(subject, task)
+                if standing is not None:
+                    yield standing
+                elif not lacks_data:
+                    split = split or load_split(task.data.name, task.data.split, data_root=data_root)
+                    yield self._evaluated(subject, task, split)
+            except UrzooError as failure:
+                if Processes.started_together():
+                    # The others would wait for this process's part of the pair.
+                    raise
+                message = f"{subject.name} on {task.name}: {failure}"
+                yield Pair("failed", task.name, subject.name, None, message, failure)
+
+    def _standing(self, subject: Subject, task: Task) -> Pair | None:
+        """The earlier result if it is not to be replaced."""
+        path = result_path(self.results, subject.name, task.name)
+        limited = self.settings.limit is not None
+        if not path.exists() or (self.overwrite == "always" and not limited):
+            return None
+        earlier = read_result(path)
+        pair = f"{subject.name} on {task.name}"
+        if self.overwrite == "never":
+            return Pair("kept", task.name, subject.name, earlier, f"{pair}: kept the earlier result")
+        if limited and not earlier.partial:
+            return Pair(
+                "kept",
+                task.name,
+                subject.name,
+                earlier,
+                f"{pair}: kept the whole result, which no partial one replaces",
+            )
+        if self.overwrite == "always" or outdated(earlier, subject.info, task):
+            return None
+        if self.save_predictions and not predictions_path(self.results, subject.name, task.name).exists():
+            return None
+        return Pair("current", task.name, subject.name, earlier, f"{pair}: {scores(earlier, task)} (unchanged)")
+
+    def _evaluated(self, subject: Subject, task: Task, split: "Split") -> Pair:
+        evaluation = Evaluation(subject, task, split, self.settings)
+        files = JournalFiles(result_path(self.results, subject.name, task.name).parent, task.name)
+        with contextlib.ExitStack() as stack:
+            if evaluation.processes.is_first:
+                stack.enter_context(locked(files.lock, f"evaluating {subject.name} on {task.name}"))
+            outcome = evaluation.run(progress=self.progress, journals=files)
+            if evaluation.processes.is_first:
+                self._keep(outcome)
+                files.discard()
+        result = outcome.result
+        message = f"{subject.name} on {task.name}: {scores(result, task)} ({result.wall_seconds:.0f} s)"
+        return Pair("evaluated", task.name, subject.name, result, message)
+
+    def _keep(self, outcome: Outcome) -> None:
+        result = outcome.result
+        predictions = predictions_path(self.results, result.model.name, result.task.name)
+        if self.save_predictions:
+            write_predictions(predictions, outcome)
+        else:
+            # Those of an earlier result do not belong to this one.
+            predictions.unlink(missing_ok=True)
+        write_result(self.results, result)
+
+
+def scores(result: Result, task: Task) -> str:
+    """The primary metric of a result as text, with its interval if it has one."""
+    metric = task.primary_metric
+    shown = f"{result.metrics[metric.name] * metric.scale:.{metric.digits}f} {metric.unit}"
+    if (interval := result.intervals.get(metric.name)) is not None:
+        low, high = (bound * metric.scale for bound in (interval.low, interval.high))
+        shown += f" [{low:.{metric.digits}f}, {high:.{metric.digits}f}]"
+    return f"{shown}, {result.samples} of {result.data.rows} rows" if result.partial else shown

@@ -1,0 +1,64 @@
+"""What a model said of every row, as a parquet file beside the result, with all that two files need to be compared."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from urzoo.errors import ResultError
+from urzoo.evaluation.runner import Outcome
+from urzoo.evaluation.schema import Result, parse_result, result_path
+from urzoo.files import write_bytes
+
+_RESULT_KEY = b"urzoo_result"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The columns of a predictions file, `row` among them, and the result they belong to."""
+
+    result: Result
+    columns: Mapping[str, npt.NDArray[Any]]
+
+
+def predictions_path(results: Path, model: str, task: str) -> Path:
+    """Where the predictions of `model` on `task` live under the folder `results`."""
+    return result_path(results, model, task).with_suffix(".predictions.parquet")
+
+
+def write_predictions(path: Path, outcome: Outcome) -> None:
+    """Write the predictions of an evaluation to `path` in one step."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({name: pa.array(values) for name, values in outcome.predictions.items()})
+    record = json.dumps(outcome.result.model_dump(mode="json"), sort_keys=True)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({_RESULT_KEY: record.encode()}), buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue().to_pybytes())
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The predictions in a file.
+
+    Raises:
+        ResultError: The file is missing, damaged, or no predictions file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise ResultError(f"there is no {path}; evaluate with --save-predictions first.")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as failure:
+        raise ResultError(f"{path} is damaged: {' '.join(str(failure).split())[:200]}. Evaluate again.") from failure
+    record = (table.schema.metadata or {}).get(_RESULT_KEY)
+    if record is None or "row" not in table.column_names:
+        raise ResultError(f"{path} is no predictions file of urzoo.")
+    result = parse_result(json.loads(record), path)
+    return Predictions(result, {name: np.asarray(table.column(name)) for name in table.column_names})

@@ -1,0 +1,70 @@
+"""What the runner asks of a kind of problem: batches of rows, outputs of the model, figures from the outputs.
+
+A problem is made for one checkpoint, one task and one split. Outputs are numpy arrays with one entry per row, so
+that they can be kept, divided among processes and put together in any order; figures are always computed from the
+outputs of all rows at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from urzoo.evaluation.journal import Outputs
+from urzoo.evaluation.schema import DataRecord, Interval
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The metrics of a task by name, and the intervals around some of them."""
+
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and in which type the model computes; `dtype` "bfloat16" and "float16" mean autocast over fp32 weights."""
+
+    device: torch.device
+    dtype: str
+
+    @property
+    def weights(self) -> torch.dtype:
+        """The type that weights and inputs are held in."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """The context that the model is called in."""
+        enabled = self.dtype in {"bfloat16", "float16"}
+        dtype = getattr(torch, self.dtype) if enabled else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
+
+
+class Problem(Protocol):
+    """One checkpoint on one task's data."""
+
+    data: DataRecord
+    default_batch_size: int
+
+    def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
+        """The first `rows` rows in batches; the outputs must not depend on how they are divided."""
+
+    def outputs(self, rows: Rows) -> Outputs:
+        """What the model gives for these rows: arrays with one entry per row."""
+
+    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
+        """The metrics of all `rows`, whose outputs are in the same order."""
+
+    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+        """Columns that tell for every row what the model said and what was right."""
+
+
+def consecutive(batch_size: int, rows: int) -> list[Rows]:
+    """Rows 0 to `rows` - 1 in batches of consecutive ones, the last of which may be smaller."""
+    return [np.arange(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]

@@ -1,0 +1,66 @@
+"""Several processes sharing one evaluation, as `accelerate launch` starts them; or the one there is."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from urzoo.errors import UrzooError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number and how many there are."""
+
+    number: int
+    count: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.number == 0
+
+    @staticmethod
+    def started_together() -> bool:
+        """Whether a launcher started several processes."""
+        return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+    @classmethod
+    def present(cls, device: torch.device) -> "Processes":
+        """The processes of this run, brought together if there are several.
+
+        Raises:
+            UrzooError: The others cannot be reached.
+        """
+        if not cls.started_together():
+            return cls(0, 1)
+        from accelerate import PartialState
+
+        try:
+            state = PartialState(cpu=device.type == "cpu")
+        except (RuntimeError, ValueError) as failure:
+            raise UrzooError(f"the processes of this run cannot reach each other: {_short(failure)}.") from failure
+        return cls(state.process_index, state.num_processes)
+
+    def gathered(self, parts: dict[int, Any]) -> dict[int, Any]:
+        """The union of what every process holds, on every process.
+
+        Raises:
+            UrzooError: A process has ended before it gave its part.
+        """
+        if self.count == 1:
+            return parts
+        from accelerate.utils import gather_object
+
+        try:
+            return dict(gather_object(list(parts.items())))
+        except RuntimeError as failure:
+            raise UrzooError(
+                f"process {self.number} of {self.count} lost another one: {_short(failure)}. No result was written; "
+                "the same command goes on from the finished batches."
+            ) from failure
+
+
+def _short(failure: Exception) -> str:
+    return " ".join(str(failure).split())[:200].rstrip(".")
