@@ -70,10 +70,12 @@ def check_summary(folder: Path = DEFAULT_FOLDER) -> None:
 
 
 def render_summary(folder: Path) -> str:
-    """The page of all runs in `folder`, in Markdown."""
+    """The page of all runs of record in `folder`, in Markdown."""
     parts = [_INTRODUCTION]
     for path in sorted(folder.glob("*.csv")):
         report = read_csv(path)
+        if path.stem != file_stem(report.environment):
+            continue  # not a run of record: its name has a suffix
         parts.append(f"\n## {markdown(report.environment.hardware)}, {report.environment.threads} threads\n")
         parts.append(f"\n{markdown(described(report.environment))}. [All figures]({path.name})\n")
         if (plot := path.with_suffix(".png")).is_file():

@@ -1,0 +1,150 @@
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from urzoo.benchmark.report import check_summary, draw, render_summary, write_report, write_summary
+from urzoo.benchmark.rows import Environment, Report, Row, file_stem, read_csv, write_csv
+from urzoo.benchmark.tables import absences, sheets, table
+from urzoo.errors import ResultError, StaleError
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "leaderboard" / "benchmarks"
+
+ENVIRONMENT = Environment(
+    hardware="Example CPU (8 cores) AVX512",
+    device="cpu",
+    threads=2,
+    cell="lstm",
+    gate="UR",
+    tie_input_gate=True,
+    urzoo_version="0.1.0",
+    git_commit=None,
+    torch_version="2.13.0+cpu",
+    python_version="3.11.7",
+    measured_on="2026-11-23",
+)
+
+
+def row(contender, figure, **values):
+    sizes = {"shape": "h128", "batch": 64, "time": 784, "input_size": 1, "hidden_size": 128}
+    return Row(**sizes, contender=contender, figure=figure, **{"dtype": "fp32", **values})
+
+
+REPORT = Report(
+    environment=ENVIRONMENT,
+    rows=[
+        row(
+            "urzoo-reference",
+            "forward",
+            rounds=5,
+            milliseconds=10.123456789,
+            milliseconds_low=9.0,
+            milliseconds_high=12.5,
+            tokens_per_second=4_956_000.0,
+            gflops_per_second=650.0,
+            share_of_limit=0.5,
+            over_torch_lstm=1.25,
+        ),
+        row("urzoo-cpu", "forward", note="no compiler, found | none"),
+        row("limit-fp32", "forward", rounds=5, gflops_per_second=1300.0),
+        row("urzoo-reference", "memory", rounds=1, peak_memory_mib=332.4, over_torch_lstm=2.0),
+        row("urzoo-reference", "decode", rounds=5, milliseconds=0.1234, milliseconds_low=0.1, milliseconds_high=0.2),
+    ],
+)
+
+
+def test_a_csv_file_reads_back_as_it_was_written(tmp_path):
+    write_csv(REPORT, tmp_path / "a.csv")
+    again = read_csv(tmp_path / "a.csv")
+    assert again.environment == REPORT.environment
+    assert [(r.contender, r.figure, r.note) for r in again.rows] == [
+        (r.contender, r.figure, r.note) for r in REPORT.rows
+    ]
+    assert again.rows[0].milliseconds == pytest.approx(10.123456789, rel=1e-5)
+    write_csv(again, tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda text: text.replace("hardware,", "machine,", 1), "does not begin with the columns"),
+        (lambda text: "", "does not begin with the columns"),
+        (lambda text: text.splitlines()[0] + "\n", "has no rows"),
+        (lambda text: text.replace(",650,", ",fast,"), "line 2: key gflops_per_second is 'fast'"),
+        (lambda text: text.replace(",650,", ",nan,"), "line 2: key gflops_per_second"),
+        (lambda text: text.replace("0.1.0", "0.2.0", 1), "mixes rows of several runs"),
+        (lambda text: text + "a,b\n", "line 7 has 2 cells"),
+    ],
+)
+def test_a_damaged_csv_file_is_refused_in_one_line(tmp_path, change, complaint):
+    path = tmp_path / "a.csv"
+    write_csv(REPORT, path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ResultError, match=complaint) as error:
+        read_csv(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_file_name_has_device_threads_and_versions_and_nothing_else_of_the_machine():
+    assert file_stem(ENVIRONMENT) == "example-cpu-8-cores-avx512-2-threads-torch-2.13.0-cpu-urzoo-0.1.0"
+    untied = ENVIRONMENT.model_copy(update={"gate": "--", "tie_input_gate": False})
+    assert "-lstm-__-untied-" in file_stem(untied)
+
+
+def test_the_table_on_the_screen_has_the_figures():
+    text = io.StringIO()
+    Console(file=text, width=240).print(table(REPORT))
+    for expected in ("h128: batch 64, time 784", "4,956", "50%", "1.25", "332", "0.123", "limit 1,300 GFLOP/s"):
+        assert expected in text.getvalue()
+    assert "Not run: urzoo-cpu: no compiler, found | none" in text.getvalue()
+
+
+def test_a_contender_that_did_not_run_is_named_but_has_no_line():
+    (sheet,) = sheets(REPORT)
+    assert [line[0] for line in sheet.lines] == ["urzoo-reference"]
+    assert len(absences(REPORT)) == 1
+
+
+def test_the_page_is_a_function_of_the_csv_files(tmp_path):
+    write_report(REPORT, tmp_path)
+    write_summary(tmp_path)
+    check_summary(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert page == render_summary(tmp_path)
+    assert "4,956" in page
+    assert f"]({file_stem(ENVIRONMENT)}.png)" in page
+    # The bar in the note must not open a cell.
+    assert "found | none" not in page
+
+    (tmp_path / "README.md").write_text(page.replace("4,956", "5,956"))
+    with pytest.raises(StaleError):
+        check_summary(tmp_path)
+    (tmp_path / "README.md").unlink()
+    with pytest.raises(StaleError):
+        check_summary(tmp_path)
+
+
+def test_a_quick_run_is_no_run_of_record(tmp_path):
+    table_path, plot_path = write_report(REPORT, tmp_path, suffix="quick")
+    assert table_path.name.endswith("-quick.csv")
+    assert plot_path.is_file()
+    write_summary(tmp_path)
+    assert "4,956" not in (tmp_path / "README.md").read_text()
+
+
+def test_the_plot_is_a_picture_and_the_same_for_the_same_figures():
+    picture = draw(REPORT)
+    assert Image.open(io.BytesIO(picture)).size > (800, 300)
+    assert draw(REPORT) == picture
+
+
+def test_a_run_without_rates_still_has_a_plot():
+    assert draw(REPORT.model_copy(update={"rows": REPORT.rows[-1:]}))
+
+
+@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs a checkout with leaderboard/benchmarks")
+def test_the_committed_page_is_up_to_date():
+    check_summary(BENCHMARKS)
