@@ -1,0 +1,108 @@
+"""The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
+
+It takes the gatings without cumax in float32. The C++ source in `source/` is compiled with the package when
+a compiler is there (setup.py) and knows nothing of torch; `library` loads it, `ops` makes operators of it.
+"""
+
+import torch
+from torch import Tensor
+
+from urzoo.recurrence.cpu.library import problem_with_it, variants
+from urzoo.recurrence.cpu.memory import release
+from urzoo.recurrence.cpu.ops import lstm_scan
+from urzoo.recurrence.gates import Gating, State
+
+__all__ = ["name", "release", "scan", "step", "unavailable", "unsupported", "variants"]
+
+name = "cpu"
+
+
+def unavailable() -> str:
+    """Why this back end cannot run on this machine, with the remedy; "" if it can."""
+    return problem_with_it()
+
+
+def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str:
+    """Why this back end cannot take such a problem; "" if it can."""
+    if device.type != "cpu":
+        return f"device {str(device)!r}"
+    if gating.cell != "lstm":
+        return f"cell {gating.cell!r}"
+    if gating.uses_cumax or gating.auxiliary == "M":
+        return f"gate {gating.name!r}"
+    if dtype != torch.float32:
+        return f"{str(dtype).removeprefix('torch.')} inputs"
+    return ""
+
+
+def scan(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor | None,
+    state: State,
+    *,
+    gating: Gating,
+    mask: Tensor | None,
+    reverse: bool,
+    save: str,  # noqa: ARG001
+    dtype: torch.dtype,  # noqa: ARG001
+) -> tuple[Tensor, State]:
+    """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
+    bias = _complete_bias(gating, bias, gate_bias)
+    hidden, cell = state
+    tensors = (inputs, input_weight, recurrent_weight, bias, hidden, cell)
+    differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    outputs, final_hidden, final_cell, _ = lstm_scan(
+        inputs,
+        input_weight,
+        recurrent_weight,
+        bias,
+        hidden,
+        cell,
+        mask,
+        gating.tie_input_gate,
+        gating.auxiliary == "R",
+        reverse,
+        differentiated,
+    )
+    return outputs, (final_hidden, final_cell)
+
+
+def step(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor | None,
+    state: State,
+    *,
+    gating: Gating,
+    dtype: torch.dtype,
+) -> State:
+    """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
+    _, state = scan(
+        inputs[:, None],
+        input_weight,
+        recurrent_weight,
+        bias,
+        gate_bias,
+        state,
+        gating=gating,
+        mask=None,
+        reverse=False,
+        save="activations",
+        dtype=dtype,
+    )
+    return state
+
+
+def _complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:
+    """The bias of all blocks with the gate bias in it, with the signs that `effective_gate` gives it."""
+    if gate_bias is None:
+        return bias
+    zeros = torch.zeros_like(gate_bias)
+    parts = {"forget": gate_bias, "input": -gate_bias, "refine": -gate_bias if gating.refine_offset else zeros}
+    offsets = torch.cat([parts.get(block, zeros) for block in gating.blocks])
+    return offsets if bias is None else bias + offsets

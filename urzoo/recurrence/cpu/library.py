@@ -1,0 +1,129 @@
+"""The compiled libraries of the fused CPU back end: which ones run here, and how they are called.
+
+`setup.py` compiles the C++ source once per variant. The best variant that the processor has the instructions
+for is loaded at import; the environment variable URZOO_CPU_VARIANT names another one.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+VARIANTS = ("avx512bf16", "avx512", "avx2", "baseline")
+"""From the fastest to the one that every processor runs; only "baseline" exists off x86-64."""
+
+REMEDY = "install a C++17 compiler such as g++ and install urzoo again, with `pip install --force-reinstall --no-deps`"
+
+_SIZES = ("batch", "time", "input_size", "hidden_size", "tied", "refined", "reverse", "threads")
+_POINTERS = (
+    *("inputs", "input_weight", "recurrent_weight", "bias", "hidden", "cell", "mask"),
+    *("outputs", "final_hidden", "final_cell", "saved"),
+    *("outputs_grad", "final_hidden_grad", "final_cell_grad"),
+    *("inputs_grad", "input_weight_grad", "recurrent_weight_grad", "bias_grad", "hidden_grad", "cell_grad"),
+)
+
+
+class Problem(ctypes.Structure):
+    """The structure `Problem` of source/problem.h, field by field."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [(name, ctypes.c_void_p) for name in _POINTERS]
+
+
+@dataclass(frozen=True)
+class Library:
+    """One loaded variant; `width` is the number of floats in its vectors."""
+
+    variant: str
+    width: int
+    handle: ctypes.CDLL
+
+    def run(self, function: str, **arguments: Tensor | int | None) -> None:
+        """Call `urzoo_<function>` on a `Problem` made of the arguments; tensors must be contiguous.
+
+        Raises:
+            MemoryError: There is no memory for the workspace.
+        """
+        problem = Problem()
+        for name, value in arguments.items():
+            if value is not None:
+                setattr(problem, name, value.data_ptr() if isinstance(value, Tensor) else int(value))
+        if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem)):
+            raise MemoryError(f"no memory for the workspace of {function} in the fused CPU back end")
+
+
+def _path(variant: str) -> Path:
+    return Path(__file__).with_name(f"_fused_{variant}.so")
+
+
+def _open(variant: str) -> Library | str:
+    """The library of a variant, or why it cannot be had."""
+    path = _path(variant)
+    if not path.exists():
+        return f"{path.name} was not compiled at installation; {REMEDY}"
+    try:
+        handle = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"{path.name} cannot be loaded ({error}); {REMEDY}"
+    if handle.urzoo_problem_size() != ctypes.sizeof(Problem):
+        return f"{path.name} was compiled from another version of its source; {REMEDY}"
+    return Library(variant, int(handle.urzoo_vector_width()), handle)
+
+
+def _runnable(baseline: Library) -> list[str]:
+    """The variants whose instructions this processor has and whose library is there."""
+    return [name for name in VARIANTS if baseline.handle.urzoo_supports(name.encode()) and _path(name).exists()]
+
+
+def load(variant: str | None = None) -> Library | str:
+    """The library of a variant (the best one when omitted), or why the back end cannot run."""
+    baseline = _open("baseline")
+    if isinstance(baseline, str):
+        return baseline
+    runnable = _runnable(baseline)
+    if variant is not None and variant not in runnable:
+        return f"URZOO_CPU_VARIANT is {variant!r}, expected one of {', '.join(runnable)}"
+    chosen = variant or runnable[0]
+    return baseline if chosen == "baseline" else _open(chosen)
+
+
+def variants() -> list[str]:
+    """The variants that run on this machine, fastest first."""
+    baseline = _open("baseline")
+    return [] if isinstance(baseline, str) else _runnable(baseline)
+
+
+_loaded = load(os.environ.get("URZOO_CPU_VARIANT") or None)
+
+
+def problem_with_it() -> str:
+    """Why no library is loaded; "" if one is."""
+    return _loaded if isinstance(_loaded, str) else ""
+
+
+def current() -> Library:
+    """The library in use.
+
+    Raises:
+        RuntimeError: None could be loaded; `problem_with_it` says why.
+    """
+    if isinstance(_loaded, str):
+        raise RuntimeError(_loaded)
+    return _loaded
+
+
+@contextmanager
+def using(variant: str) -> Iterator[Library]:
+    """Run everything on another variant within a `with` block, in all threads of the process."""
+    global _loaded
+    before, library = _loaded, load(variant)
+    if isinstance(library, str):
+        raise RuntimeError(library)
+    _loaded = library
+    try:
+        yield library
+    finally:
+        _loaded = before

@@ -1,0 +1,50 @@
+// How a problem is cut: hidden units into vectors, rows and units over the threads, time into chunks.
+#pragma once
+
+#include <algorithm>
+
+#include "problem.h"
+#include "simd.h"
+#include "threads.h"
+
+// Input sizes up to this are part of the recurrent product; larger ones are projected in chunks, whose product is
+// better shaped.
+constexpr int64_t kFusedInput = 16;
+constexpr int64_t kChunkRows = 256;
+constexpr int64_t kMostGroups = 256;
+
+inline int64_t vectors(int64_t floats) { return (floats + kWidth - 1) / kWidth; }
+
+struct Layout {
+  explicit Layout(const Problem& problem) : p(problem), units(vectors(problem.hidden_size)) {
+    // A row's stride of whole 4 KiB would put the rows of a tile into the same lines of the cache.
+    stride = units * kWidth + 16;
+  }
+
+  void split(int threads_used) {
+    threads = threads_used;
+    row_groups = static_cast<int>(std::min<int64_t>(threads, p.batch));
+    unit_groups = 1;
+    all.set_threads(threads);
+    for (int group = 0; group < row_groups; ++group) groups[group].set_threads(unit_groups);
+  }
+
+  int64_t row_group(int thread) const { return thread / unit_groups; }
+  Range rows_of(int thread) const { return share(p.batch, row_groups, row_group(thread)); }
+  Range units_of(int thread) const { return share(units, unit_groups, thread % unit_groups); }
+  bool idle(int thread) const { return thread >= row_groups * unit_groups; }
+  int64_t most_rows() const { return (p.batch + row_groups - 1) / row_groups; }
+  int64_t most_units() const { return (units + unit_groups - 1) / unit_groups; }
+  int64_t chunk_steps() const { return std::min(p.time, std::max<int64_t>(1, kChunkRows / most_rows())); }
+  int64_t chunk_rows() const { return chunk_steps() * most_rows(); }
+  int64_t time_of(int64_t step) const { return p.reverse ? p.time - 1 - step : step; }
+  bool real(int64_t row, int64_t time) const { return p.mask == nullptr || p.mask[row * p.time + time] != 0; }
+  int64_t units_left(int64_t unit) const { return p.hidden_size - unit * kWidth; }
+
+  const Problem& p;
+  int64_t units;   // vectors of hidden units
+  int64_t stride;  // of a row of the state
+  int threads = 1, row_groups = 1, unit_groups = 1;
+  Barrier all;
+  Barrier groups[kMostGroups];
+};

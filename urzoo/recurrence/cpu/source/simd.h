@@ -1,0 +1,94 @@
+// One vector of floats of the width the compiler targets, in compiler vector extensions.
+//
+// Everything above this file is written for a vector `vf` of `kWidth` floats. The same source therefore serves
+// AVX-512, AVX2, SSE2, NEON and any other processor; intrinsics appear only where the generic form costs time.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(4 * kWidth)));
+typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
+// The same vectors at any address of a float: tensors and rows are not aligned to vectors.
+typedef float vf_any __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+
+INLINE vf load(const float* from) { return *reinterpret_cast<const vf_any*>(from); }
+INLINE void store(float* to, vf value) { *reinterpret_cast<vf_any*>(to) = value; }
+INLINE vf broadcast(float value) { return vf{} + value; }
+
+#if defined(__AVX512F__)
+// The intrinsics without a mask draw false warnings of uninitialised values from GCC 12.
+constexpr __mmask16 kAll = 0xffff;
+#endif
+
+// The first `count` floats; the rest are zero. Never reads past them.
+INLINE vf load_first(const float* from, int64_t count) {
+  if (count >= kWidth) return load(from);
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+#else
+  float parts[kWidth] = {};
+  std::memcpy(parts, from, sizeof(float) * static_cast<size_t>(count));
+  return load(parts);
+#endif
+}
+
+INLINE void store_first(float* to, vf value, int64_t count) {
+  if (count >= kWidth) return store(to, value);
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value);
+#else
+  float parts[kWidth];
+  store(parts, value);
+  std::memcpy(to, parts, sizeof(float) * static_cast<size_t>(count));
+#endif
+}
+
+// The smaller and the larger of a limit and a value; a value that is NaN stays NaN (as minps does).
+INLINE vf at_most(vf limit, vf value) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_min_ps(kAll, (__m512)limit, (__m512)value);
+#elif defined(__AVX2__)
+  return (vf)_mm256_min_ps((__m256)limit, (__m256)value);
+#elif defined(__SSE2__)
+  return (vf)_mm_min_ps((__m128)limit, (__m128)value);
+#else
+  return limit < value ? limit : value;
+#endif
+}
+
+INLINE vf at_least(vf limit, vf value) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_max_ps(kAll, (__m512)limit, (__m512)value);
+#elif defined(__AVX2__)
+  return (vf)_mm256_max_ps((__m256)limit, (__m256)value);
+#elif defined(__SSE2__)
+  return (vf)_mm_max_ps((__m128)limit, (__m128)value);
+#else
+  return limit > value ? limit : value;
+#endif
+}
+
+// 1 / value for values between 2^-126 and 2^126, to about one unit in the last place.
+INLINE vf reciprocal(vf value) {
+#if defined(__AVX512F__)
+  vf guess = (vf)_mm512_maskz_rcp14_ps(kAll, (__m512)value);
+  return guess + guess * (1.0f - value * guess);
+#else
+  return 1.0f / value;
+#endif
+}

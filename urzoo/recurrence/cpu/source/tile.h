@@ -1,0 +1,54 @@
+// The micro-kernel: a tile of `Rows` x `Columns` vectors of accumulators, kept in registers.
+#pragma once
+
+#include "simd.h"
+
+// The most rows of a tile that leaves its accumulators, one row of weights and a broadcast in the registers.
+constexpr int max_rows(int columns) {
+#if defined(__AVX512F__) || defined(__aarch64__)
+  return columns >= 5 ? 5 : columns == 4 ? 6 : 8;
+#else
+  return columns >= 5 ? 2 : columns == 4 ? 3 : columns == 3 ? 4 : 6;
+#endif
+}
+
+// sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` values of k.
+template <int KStride, int Rows, int Columns>
+INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth) {
+  for (int64_t k = 0; k < depth; ++k) {
+    vf weights[Columns];
+#pragma GCC unroll 8
+    for (int column = 0; column < Columns; ++column) weights[column] = load(b + column * kWidth);
+#pragma GCC unroll 16
+    for (int row = 0; row < Rows; ++row) {
+      vf value = broadcast(a[row * row_stride]);
+#pragma GCC unroll 8
+      for (int column = 0; column < Columns; ++column) sum[row][column] += value * weights[column];
+    }
+    a += KStride;
+    b += Columns * kWidth;
+  }
+}
+
+// Calls `body(std::integral_constant<int, rows>, first)` on groups of at most Most rows that cover [0, count), as
+// equal in size as can be.
+template <int Rows> struct Count { static constexpr int value = Rows; };
+
+template <int Most, int Rows = Most, class Body>
+INLINE void call_with_rows(int64_t rows, int64_t first, const Body& body) {
+  if constexpr (Rows == 1) {
+    body(Count<1>{}, first);
+  } else {
+    if (rows == Rows) return body(Count<Rows>{}, first);
+    call_with_rows<Most, Rows - 1>(rows, first, body);
+  }
+}
+
+template <int Most, class Body>
+INLINE void for_row_groups(int64_t count, const Body& body) {
+  int64_t groups = (count + Most - 1) / Most;
+  for (int64_t group = 0; group < groups; ++group) {
+    int64_t first = count * group / groups, last = count * (group + 1) / groups;
+    call_with_rows<Most>(last - first, first, body);
+  }
+}
