@@ -1,0 +1,149 @@
+"""`urzoo eval` and `urzoo leaderboard`: figures, and the board made of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from urzoo.cli.output import note, print_json
+from urzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from urzoo.evaluation import Pair
+
+RESULTS = Path("leaderboard/results")
+BOARD = Path("leaderboard")
+README = Path("README.md")
+
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command("eval")(evaluate)
+    app.command("leaderboard")(leaderboard)
+
+
+def evaluate(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Checkpoints by name (`urzoo list`) or folder.", show_default=False)
+    ] = None,
+    *,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="A task; may be given several times. Those a model was made for if omitted."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every shipped checkpoint on every task whose data are at hand.")
+    ] = False,
+    data_root: DataRoot = None,
+    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
+    overwrite: Annotated[
+        str, typer.Option(help="What to do about an earlier result: never, stale or always replace it.")
+    ] = "stale",
+    batch_size: Annotated[int | None, typer.Option(help="Rows at a time; it does not change the figures.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:NUMBER; a GPU when there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    backend: Annotated[str | None, typer.Option(help="Back end of the recurrence; see `urzoo info`.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first rows; the result is partial, never ranked.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of torch's generators.")] = 0,
+    save_predictions: Annotated[
+        bool, typer.Option("--save-predictions", help="Keep what the model says of every row, as parquet.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The results as JSON, for scripts.")] = False,
+) -> None:
+    """Evaluate checkpoints on tasks and keep one result file each; what is current is not computed again.
+
+    Interrupted, the same command goes on where it stopped. On several GPUs or machines start it through
+    accelerate: accelerate launch -m urzoo eval MODEL --task TASK
+
+    Example:
+
+        urzoo eval urlstm-128-pmnist --task pmnist
+    """
+    if everything and models:
+        raise UsageError(f"--all takes every shipped checkpoint; give it or {models[0]!r}, not both.")
+    if not everything and not models:
+        raise UsageError("no checkpoint is named; give names of `urzoo list`, folders, or --all.")
+
+    from urzoo.evaluation import Settings, evaluate_pairs
+
+    settings = Settings(batch_size, device, dtype, backend, limit, seed)  # type: ignore[arg-type] # it checks dtype
+    done, failures = [], 0
+    for pair in evaluate_pairs(
+        None if everything else models,
+        task,
+        results=results,
+        data_root=data_root,
+        settings=settings,
+        overwrite=overwrite,
+        save_predictions=save_predictions,
+    ):
+        failures += _is_failure(pair, asked=not everything)
+        if pair.result is not None:
+            done.append(pair.result.model_dump(mode="json"))
+        if pair.status == "failed":
+            note(f"error: {' '.join(pair.message.split())}")
+        elif as_json or pair.status == "lacking":
+            note(pair.message)
+        else:
+            typer.echo(pair.message)
+    if as_json:
+        print_json(done)
+    if not done and not failures and not everything:
+        raise UsageError(f"no task is made for {' or '.join(models or ())}; name one with --task.")
+    raise typer.Exit(1 if failures else 0)
+
+
+def leaderboard(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the board is stale.")] = False,
+    verify: Annotated[
+        int | None, typer.Option(help="Evaluate so many rows again, picked at random; fail if one differs.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
+    out: Annotated[Path, typer.Option(help="Folder of the board.")] = BOARD,
+    readme: Annotated[
+        Path | None, typer.Option(help="README to show the board's head in; README.md here if it has the marks.")
+    ] = None,
+    data_root: DataRoot = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of rows for --verify.")] = 0,
+) -> None:
+    """Regenerate the board from the result files: Markdown, CSV, JSON, a page and plots.
+
+    Example:
+
+        urzoo leaderboard --check
+    """
+    from urzoo.leaderboard import build
+    from urzoo.leaderboard.readme import BEGIN
+
+    if verify is not None:
+        from urzoo.leaderboard.verify import verify as verified
+
+        verification = verified(results, verify, seed=seed, data_root=data_root)
+        for reason in verification.unrepeatable:
+            note(f"not repeated: {reason}")
+        for one in verification.compared:
+            typer.echo(
+                f"{one.model} on {one.task}: {one.metric} {one.stored:.6g} in the result, {one.measured:.6g} here"
+            )
+        return
+    if readme is None and README.is_file() and BEGIN in README.read_text("utf-8"):
+        readme = README
+    if check:
+        build.check(results, out, readme=readme)
+        typer.echo("The board is up to date.")
+        return
+    built = build.build(results, out, readme=readme)
+    for name in built.partial:
+        note(f"left out, because it is partial: {name}")
+    for path in built.files:
+        typer.echo(path)
+
+
+def _is_failure(pair: "Pair", *, asked: bool) -> bool:
+    """Data that are not at hand are news with --all, and a failure where the task was asked for."""
+    return pair.status == "failed" or (pair.status == "lacking" and asked)
