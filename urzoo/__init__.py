@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from urzoo.models import PixelSequenceImageProcessor as PixelSequenceImageProcessor
     from urzoo.models import URLSTMCache as URLSTMCache
     from urzoo.models import URLSTMConfig as URLSTMConfig
+    from urzoo.models import URLSTMForCausalLM as URLSTMForCausalLM
     from urzoo.models import URLSTMForImageClassification as URLSTMForImageClassification
     from urzoo.models import URLSTMForSequenceClassification as URLSTMForSequenceClassification
     from urzoo.models import URLSTMModel as URLSTMModel
@@ -32,6 +33,7 @@ _HOMES = {
     "PixelSequenceImageProcessor": "urzoo.models",
     "URLSTMCache": "urzoo.models",
     "URLSTMConfig": "urzoo.models",
+    "URLSTMForCausalLM": "urzoo.models",
     "URLSTMForImageClassification": "urzoo.models",
     "URLSTMForSequenceClassification": "urzoo.models",
     "URLSTMModel": "urzoo.models",

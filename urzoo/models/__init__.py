@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from urzoo.models.cache_urlstm import URLSTMCache
+    from urzoo.models.causal_lm_urlstm import URLSTMForCausalLM
     from urzoo.models.classification_urlstm import URLSTMForImageClassification, URLSTMForSequenceClassification
     from urzoo.models.configuration_urlstm import URLSTMConfig
     from urzoo.models.image_processing_urlstm import PixelSequenceImageProcessor, pixel_permutation
@@ -17,6 +18,7 @@ __all__ = [
     "PixelSequenceImageProcessor",
     "URLSTMCache",
     "URLSTMConfig",
+    "URLSTMForCausalLM",
     "URLSTMForImageClassification",
     "URLSTMForSequenceClassification",
     "URLSTMModel",
@@ -28,6 +30,7 @@ _HOMES = {
     "PixelSequenceImageProcessor": "image_processing_urlstm",
     "URLSTMCache": "cache_urlstm",
     "URLSTMConfig": "configuration_urlstm",
+    "URLSTMForCausalLM": "causal_lm_urlstm",
     "URLSTMForImageClassification": "classification_urlstm",
     "URLSTMForSequenceClassification": "classification_urlstm",
     "URLSTMModel": "modeling_urlstm",

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils.generic import ModelOutput, merge_with_config_defaults
+from transformers.utils.generic import ModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
 from urzoo.errors import ShapeError, UsageError
@@ -210,7 +210,6 @@ class URLSTMModel(URLSTMPreTrainedModel):
         assert isinstance(value, nn.Embedding)
         self.embed_tokens = value
 
-    @merge_with_config_defaults
     @capture_outputs
     def forward(
         self,
@@ -219,7 +218,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         cache_params: URLSTMCache | None = None,
         use_cache: bool | None = None,  # noqa: FBT001
-        **kwargs: Any,  # noqa: ARG002
+        **kwargs: Any,
     ) -> URLSTMModelOutput:
         """Run the layers.
 
@@ -230,7 +229,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
                 vocabulary, `(batch, time, size)`.
             cache_params: The state to begin with; replaced in place by the state after these inputs.
                 Give only the inputs that follow those it has seen.
-            use_cache: Whether to return the state.
+            use_cache: Whether to return the state; by default as configured, and not in training.
             kwargs: Taken for transformers' sake, such as `output_hidden_states`.
 
         Raises:
@@ -238,9 +237,15 @@ class URLSTMModel(URLSTMPreTrainedModel):
                 of another model.
             ShapeError: The shapes of inputs, mask and cache do not agree.
         """
+        if kwargs.get("past_key_values") is not None:
+            raise UsageError(
+                "past_key_values was given, but the state of this model is called cache_params; give that."
+            )
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
         hidden_states = self._embed(input_ids, inputs_embeds)
         mask = check_mask(attention_mask, hidden_states)
-        cache = self._prepare_cache(cache_params, hidden_states, bool(use_cache))
+        cache = self._prepare_cache(cache_params, hidden_states, use_cache)
 
         for index, layer in enumerate(self.layers):
             state = None if cache is None else cache.states[index]

@@ -116,12 +116,14 @@ def _register_image_processor() -> None:
 def _register_models() -> None:
     from transformers.models.auto import modeling_auto as auto
 
+    from urzoo.models.causal_lm_urlstm import URLSTMForCausalLM
     from urzoo.models.classification_urlstm import URLSTMForImageClassification, URLSTMForSequenceClassification
     from urzoo.models.configuration_urlstm import URLSTMConfig
     from urzoo.models.modeling_urlstm import URLSTMModel
 
     for auto_class, model_class in (
         (auto.AutoModel, URLSTMModel),
+        (auto.AutoModelForCausalLM, URLSTMForCausalLM),
         (auto.AutoModelForImageClassification, URLSTMForImageClassification),
         (auto.AutoModelForSequenceClassification, URLSTMForSequenceClassification),
     ):

@@ -1,0 +1,215 @@
+"""The language model: embedding, recurrent layers, projection, output over the vocabulary, generation.
+
+Its memory is a state of fixed size, so a step of generation costs the same however much was read. To go
+on from a state, give `cache_params` and only the inputs that follow; see `URLSTMCache`.
+"""
+
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# (transformers is annotated in part only)
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.generation.utils import GenerationMixin
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils.generic import ModelOutput, can_return_tuple
+
+from urzoo.errors import ShapeError, UsageError
+from urzoo.models.cache_urlstm import URLSTMCache
+from urzoo.models.configuration_urlstm import URLSTMConfig
+from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel
+from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, vocabulary_scores
+
+
+@dataclass
+class URLSTMCausalLMOutput(ModelOutput):
+    """What URLSTMForCausalLM returns.
+
+    Args:
+        loss: Cross-entropy in nats a token, if labels were given.
+        logits: Scores `(batch, time, vocabulary)` in float32; log-probabilities with an adaptive softmax.
+        cache_params: The state after the inputs, if `use_cache`.
+        hidden_states: The input of the first layer and the output of each, if `output_hidden_states`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    cache_params: URLSTMCache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
+    """Predicts the next token from the state after all before it."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: URLSTMConfig) -> None:
+        super().__init__(config)
+        if config.vocab_size is None:
+            raise UsageError("vocab_size is null, expected the number of token ids of a language model.")
+        if config.bidirectional:
+            raise UsageError("bidirectional is true, expected false: a language model may not see what follows.")
+        self.model = URLSTMModel(config)
+        size = config.token_size
+        self.projection = nn.Identity() if size == config.hidden_size else nn.Linear(config.hidden_size, size)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.lm_head = nn.Linear(size, config.vocab_size)
+        cutoffs = config.adaptive_cutoffs
+        self.clusters = nn.Linear(size, len(cutoffs)) if cutoffs else None
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        cache_params: URLSTMCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,  # noqa: FBT001
+        logits_to_keep: int | Tensor = 0,
+        *,
+        shift_labels: Tensor | None = None,
+        compute_logits: bool = True,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> URLSTMCausalLMOutput:
+        """Score every next token.
+
+        Args:
+            input_ids: Token ids `(batch, time)`.
+            attention_mask: Non-zero where a token is real; all real when omitted. Padding on the left
+                does not change a row's result; a row of nothing but padding keeps its state.
+            inputs_embeds: In place of `input_ids`, `(batch, time, embedding size)`.
+            cache_params: The state to begin with; it is replaced by the state after these inputs.
+            labels: The token ids themselves, `(batch, time)`, shifted here; -100 is left out of the loss.
+            use_cache: Whether to return the state; by default as configured, and not in training.
+            logits_to_keep: Score only the last so many steps, or the steps of this index; 0 for all.
+            shift_labels: In place of `labels`: at each step the id that follows, so that the last step of a
+                segment has a target too.
+            compute_logits: False with labels: return the loss without the scores, which saves their memory.
+            num_items_in_batch: What the summed loss is divided by; the number of targets when omitted.
+            kwargs: Handed to the layers, such as `output_hidden_states`.
+
+        Raises:
+            UsageError: An id or label is outside the vocabulary, or arguments exclude each other.
+            ShapeError: Shapes of inputs, mask, labels and cache do not agree.
+        """
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, cache_params, use_cache, **kwargs)
+        hidden = self.dropout(self.projection(outputs.last_hidden_state))
+        loss = None
+        if labels is not None or shift_labels is not None:
+            if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+                raise UsageError("labels and logits_to_keep were both given; a loss needs the scores of all steps.")
+            targets = self._targets(labels, shift_labels, hidden)
+        logits = None
+        if compute_logits:
+            logits = self._scores(slice_logits_to_keep(hidden, logits_to_keep))
+        if labels is not None or shift_labels is not None:
+            loss = self._loss(hidden, logits, targets, num_items_in_batch)
+        return URLSTMCausalLMOutput(
+            loss=loss, logits=logits, cache_params=outputs.cache_params, hidden_states=outputs.hidden_states
+        )
+
+    @property
+    def _head_dtype(self) -> torch.dtype:
+        # A model that is itself in 16 bits has nothing to gain from a wider product.
+        weight = self.lm_head.weight.dtype
+        return torch.bfloat16 if self.config.head_dtype == "bfloat16" else weight
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        if self.clusters is not None:
+            return adaptive_scores(hidden, self.lm_head, self.clusters, self._cutoffs(), self._head_dtype)
+        return vocabulary_scores(hidden, self.lm_head, self._head_dtype)
+
+    def _cutoffs(self) -> list[int]:
+        cutoffs = list(self.config.adaptive_cutoffs or [])
+        if cutoffs and cutoffs[-1] >= self.lm_head.weight.shape[0]:
+            raise UsageError(
+                f"the vocabulary was resized to {self.lm_head.weight.shape[0]}, at or below the last of "
+                f"adaptive_cutoffs {cutoffs}; it can only grow."
+            )
+        return cutoffs
+
+    def _targets(self, labels: Tensor | None, shift_labels: Tensor | None, hidden: Tensor) -> Tensor:
+        given, name = (labels, "labels") if shift_labels is None else (shift_labels, "shift_labels")
+        assert given is not None
+        if given.shape != hidden.shape[:2]:
+            raise ShapeError(
+                f"{name} has the shape {tuple(given.shape)}, expected {tuple(hidden.shape[:2])}: (batch, time) "
+                "as the inputs have."
+            )
+        if given.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = (int(value) for value in torch.aminmax(given.masked_fill(given == IGNORED, 0)))
+            if low < 0 or high >= self.lm_head.weight.shape[0]:
+                raise UsageError(
+                    f"{name} holds {low if low < 0 else high}, expected ids from 0 to "
+                    f"{self.lm_head.weight.shape[0] - 1}, or {IGNORED} for steps that do not count."
+                )
+        if shift_labels is not None:
+            return shift_labels.to(hidden.device)
+        return nn.functional.pad(given[:, 1:], (0, 1), value=IGNORED).to(hidden.device)
+
+    def _loss(
+        self, hidden: Tensor, logits: Tensor | None, targets: Tensor, num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
+        if logits is not None:
+            loss: Tensor = self.loss_function(
+                logits=logits,
+                labels=targets,
+                vocab_size=logits.shape[-1],
+                num_items_in_batch=num_items_in_batch,
+                shift_labels=targets,
+            )
+            return loss
+        total = cross_entropy(
+            hidden.flatten(0, 1), targets.flatten(), self.lm_head, self._head_dtype, self.clusters, self._cutoffs()
+        )
+        count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / (count.to(total.device) if isinstance(count, Tensor) else count)
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache_params: URLSTMCache | None = None,
+        use_cache: bool | None = None,  # noqa: FBT001
+        is_first_iteration: bool | None = False,  # noqa: FBT001, FBT002
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The inputs of one step of `generate`: all of the prompt first, then only what is new."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            cache_params=cache_params,
+            use_cache=use_cache,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        mask = inputs.get("attention_mask")
+        if use_cache and not is_first_iteration:
+            inputs["attention_mask"] = None
+        elif mask is not None and cache_params is not None:
+            # Going on from a state: a mask may cover what the state has read, as transformers' callers give it.
+            given = inputs.get("inputs_embeds") if inputs.get("inputs_embeds") is not None else inputs["input_ids"]
+            inputs["attention_mask"] = mask[:, -given.shape[1] :]
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,  # noqa: FBT001, FBT002
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """One row for each beam or returned sequence; a state to go on from is copied along with its row."""
+        cache = model_kwargs.get("cache_params")
+        if expand_size > 1 and isinstance(cache, URLSTMCache):
+            cache = cache.clone()
+            cache.batch_repeat_interleave(expand_size)
+            model_kwargs["cache_params"] = cache
+        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
