@@ -39,6 +39,7 @@ def train(
     out: Path | str | None = None,
     restart: bool = False,
     progress: bool = True,
+    data: "Split | None" = None,
 ) -> Path:
     """Train the checkpoint that a recipe describes; go on from the last saved state where there is one.
 
@@ -52,6 +53,7 @@ def train(
         out: The folder to make of the finished checkpoint; `checkpoint` in the run folder when omitted.
         restart: Forget the states of an earlier run, of this recipe or another, and begin anew.
         progress: Say on stderr what goes on, with a progress bar where that is a terminal.
+        data: The split that the recipe names, where the caller has it at hand; found and verified when omitted.
 
     Returns:
         The checkpoint folder.
@@ -82,10 +84,11 @@ def train(
                 run.clear()
             _check_run(run, recipe)
             _check_place(place, recipe, run, restart=restart)
-        say(f"reading {recipe.data.name} ({recipe.data.split})")
-        from urzoo.data import load_split
+        if data is None:
+            from urzoo.data import load_split
 
-        data = load_split(recipe.data.name, recipe.data.split, data_root=data_root)
+            say(f"reading {recipe.data.name} ({recipe.data.split})")
+            data = load_split(recipe.data.name, recipe.data.split, data_root=data_root)
         if arguments.should_save:
             _begin(run, recipe, Path(recipe_path), data, restart=restart)
         arguments.distributed_state.wait_for_everyone()
