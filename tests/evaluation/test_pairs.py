@@ -1,0 +1,188 @@
+"""Which pairs are evaluated, which results are kept, and what is told about the rest."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.conftest import pairs
+from urzoo.errors import UsageError
+from urzoo.evaluation import evaluate_pairs
+from urzoo.evaluation import pairs as pairs_module
+from urzoo.evaluation.journal import JournalFiles, locked
+from urzoo.evaluation.predictions import predictions_path, read_predictions
+from urzoo.evaluation.runner import Settings
+from urzoo.evaluation.schema import read_result, result_path
+from urzoo.zoo import lookup
+
+LIMITED = Settings(limit=20)
+
+
+@pytest.fixture(scope="module")
+def whole(raster: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A result file of all rows."""
+    results = tmp_path_factory.mktemp("whole")
+    [pair] = pairs([raster], ["smnist"], results=results)
+    assert not pair.result.partial
+    return result_path(results, "raster-8", "smnist").read_bytes()
+
+
+@pytest.fixture
+def place(whole: bytes, results: Path) -> Path:
+    """That file where it belongs."""
+    path = result_path(results, "raster-8", "smnist")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(whole)
+    return path
+
+
+def test_a_result_is_kept_and_not_computed_again(raster: Path, results: Path, monkeypatch: pytest.MonkeyPatch):
+    first = pairs([raster], ["smnist"], results=results)[0]
+    assert first.status == "evaluated"
+    assert read_result(result_path(results, "raster-8", "smnist")) == first.result
+    monkeypatch.setattr(pairs_module, "Evaluation", None)
+    second = pairs([raster], ["smnist"], results=results)[0]
+    assert (second.status, second.result) == ("current", first.result)
+    assert sorted(path.name for path in results.rglob("*")) == ["raster-8", "smnist.json"]
+
+
+def test_each_checkpoint_gets_the_tasks_it_fits(raster: Path, permuted: Path, results: Path):
+    done = pairs([raster, permuted], results=results, settings=LIMITED)
+    found = {(pair.model, pair.task) for pair in done if pair.status == "evaluated"}
+    assert found == {("raster-8", "smnist"), ("permuted-8", "pmnist")}
+
+
+def test_a_pair_that_was_asked_for_by_name_is_refused_with_the_reason(raster: Path, results: Path):
+    [pair] = pairs([raster], ["pmnist"], results=results, settings=LIMITED)
+    assert pair.status == "failed"
+    assert "the task requires permuted" in pair.message
+    assert pair.error.exit_code == 2
+    assert not results.exists()
+
+
+def test_unknown_names_are_refused_before_anything_is_evaluated(raster: Path, results: Path):
+    for arguments in (([raster, "nothing"], ["smnist"]), ([raster], ["smnist", "nothing"])):
+        with pytest.raises(UsageError, match="'nothing'"):
+            pairs(*arguments, results=results)
+    with pytest.raises(UsageError, match="unknown overwrite 'sometimes'"):
+        pairs([raster], ["smnist"], results=results, overwrite="sometimes")
+    assert not results.exists()
+
+
+def test_a_damaged_checkpoint_does_not_keep_the_others_from_being_evaluated(
+    raster: Path, results: Path, tmp_path: Path
+):
+    broken = shutil.copytree(raster, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"short")
+    done = pairs([broken, raster], ["smnist"], results=results, settings=LIMITED)
+    assert [pair.status for pair in done] == ["failed", "evaluated"]
+    assert "truncated or damaged" in done[0].message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "status"),
+    [
+        (("model", "checkpoint_sha256"), "0" * 64, "evaluated"),
+        (("task", "version"), 99, "evaluated"),
+        (("data", "digest"), "0" * 64, "evaluated"),
+        (("git_commit",), "0" * 40, "current"),
+        (("urzoo_version",), "0.0.1", "current"),
+    ],
+)
+def test_stale_results_are_replaced_and_others_stand(
+    raster: Path, results: Path, place: Path, key: tuple[str, ...], value: object, status: str
+):
+    content = json.loads(place.read_text())
+    target = content
+    for part in key[:-1]:
+        target = target[part]
+    target[key[-1]] = value
+    place.write_text(json.dumps(content))
+    [pair] = pairs([raster], ["smnist"], results=results)
+    assert pair.status == status
+    [again] = pairs([raster], ["smnist"], results=results)
+    assert again.status == "current"
+
+
+def test_overwrite_never_and_always(raster: Path, results: Path, place: Path):
+    content = json.loads(place.read_text())
+    place.write_text(json.dumps({**content, "task": {"name": "smnist", "version": 99}}))
+    assert pairs([raster], ["smnist"], results=results, overwrite="never")[0].status == "kept"
+    assert pairs([raster], ["smnist"], results=results, overwrite="stale")[0].status == "evaluated"
+    assert pairs([raster], ["smnist"], results=results, overwrite="always")[0].status == "evaluated"
+
+
+@pytest.mark.parametrize("overwrite", ["never", "stale", "always"])
+def test_a_partial_result_never_replaces_a_whole_one(raster: Path, results: Path, place: Path, overwrite: str):
+    before = place.read_bytes()
+    [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED, overwrite=overwrite)
+    assert pair.status == "kept"
+    assert place.read_bytes() == before
+
+
+def test_a_whole_result_replaces_a_partial_one(raster: Path, results: Path):
+    [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED)
+    assert pair.result.partial
+    assert "20 of 10000 rows" in pair.message
+    assert pairs([raster], ["smnist"], results=results)[0].status == "evaluated"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 2}'])
+def test_a_result_file_that_cannot_be_read_is_not_lost(raster: Path, results: Path, content: str):
+    place = result_path(results, "raster-8", "smnist")
+    place.parent.mkdir(parents=True)
+    place.write_text(content)
+    [pair] = pairs([raster], ["smnist"], results=results)
+    assert pair.status == "failed"
+    assert str(place) in pair.message
+    assert place.read_text() == content
+
+
+def test_a_results_folder_that_cannot_be_written_is_told_before_the_evaluation(raster: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("not a folder")
+    [pair] = pairs([raster], ["smnist"], results=tmp_path / "file", settings=LIMITED)
+    assert pair.status == "failed"
+    assert "cannot write" in pair.message
+    assert "\n" not in pair.message
+
+
+def test_lacking_data_are_told_once_a_task_and_leave_results_alone(
+    raster: Path, results: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = place.read_bytes()
+    monkeypatch.setattr(lookup, "CHECKPOINTS_FOLDER", raster.parent)
+    monkeypatch.setattr(pairs_module, "lacking", lambda *arguments, **options: "the test split of it is elsewhere.")
+    done = pairs(results=results)
+    assert [pair.status for pair in done if pair.model is None] == ["lacking"] * len(pairs_module.tasks())
+    assert [(pair.status, pair.model) for pair in done if pair.model] == [("current", "raster-8")]
+    assert place.read_bytes() == before
+
+
+def test_pairs_are_given_as_soon_as_each_is_done(raster: Path, permuted: Path, results: Path):
+    waiting = evaluate_pairs([raster, permuted], results=results, settings=LIMITED, progress=False)
+    first = next(waiting)
+    assert [path.stem for path in results.rglob("*.json")] == [first.task]
+    assert len(list(waiting)) == 1
+
+
+def test_two_evaluations_of_one_pair_at_a_time_are_refused(raster: Path, results: Path):
+    files = JournalFiles(results / "raster-8", "smnist")
+    with locked(files.lock, "evaluating raster-8 on smnist"):
+        [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED)
+    assert pair.status == "failed"
+    assert "another process is evaluating raster-8 on smnist" in pair.message
+    assert pairs([raster], ["smnist"], results=results, settings=LIMITED)[0].status == "evaluated"
+
+
+def test_predictions_are_saved_on_request_with_their_result(raster: Path, results: Path):
+    path = predictions_path(results, "raster-8", "smnist")
+    pairs([raster], ["smnist"], results=results, settings=LIMITED)
+    assert not path.exists()
+    [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED, save_predictions=True)
+    saved = read_predictions(path)
+    assert saved.result == pair.result
+    assert saved.columns["row"].tolist() == list(range(20))
+    right = saved.columns["label"] == saved.columns["prediction"]
+    assert right.mean() == pair.result.metrics["accuracy"]
+    assert -saved.columns["label_log_probability"].mean() == pytest.approx(pair.result.metrics["cross_entropy"])
