@@ -1,8 +1,10 @@
 """Result files as the evaluation would write them, made by hand so that each test can bend one key."""
 
-import copy
+import functools
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +86,36 @@ def _record(model: str, task: str, accuracy: float, **changes: Any) -> dict[str,
 @pytest.fixture
 def record() -> Callable[..., dict[str, Any]]:
     """A result's content; `model__gate="--"` and the like change one key of it."""
-    return lambda model="urlstm-128-smnist", task="smnist", accuracy=0.9862, **changes: copy.deepcopy(
-        _record(model, task, accuracy, **changes)
-    )
+    return functools.partial(_record, "urlstm-128-smnist", "smnist", 0.9862)
+
+
+@dataclass(frozen=True)
+class BuiltBoard:
+    """A board that has been built: its folder, the result files in it, and the checkpoints with its curves."""
+
+    out: Path
+    results: Path
+    checkpoints: Path
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> BuiltBoard:
+    """The example, built once for all tests; not to be changed."""
+    from urzoo.leaderboard.build import build
+
+    home = tmp_path_factory.mktemp("pristine")
+    board = BuiltBoard(home / "board", home / "board" / "results", home / "checkpoints")
+    write_example(board.results)
+    write_checkpoints(board.checkpoints)
+    build(board.results, board.out, checkpoints=board.checkpoints)
+    return board
+
+
+@pytest.fixture
+def built(pristine: BuiltBoard, example: Path, checkpoints: Path) -> BuiltBoard:
+    """A copy of the built example that a test may spoil; `put` adds results to it."""
+    shutil.copytree(pristine.out, example.parent, dirs_exist_ok=True)
+    return BuiltBoard(example.parent, example, checkpoints)
 
 
 @pytest.fixture
@@ -95,47 +124,57 @@ def results(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def put(results: Path, record: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+def put(results: Path) -> Callable[..., Path]:
     """Write a result file to its place without asking whether it is valid; returns its path."""
+    return functools.partial(write_result, results)
 
-    def write(*arguments: Any, **changes: Any) -> Path:
-        content = record(*arguments, **changes)
-        path = result_path(results, content["model"]["name"], content["task"]["name"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return path
 
-    return write
+def write_result(
+    results: Path, model: str = "urlstm-128-smnist", task: str = "smnist", accuracy: float = 0.9862, **changes: Any
+) -> Path:
+    content = _record(model, task, accuracy, **changes)
+    path = result_path(results, content["model"]["name"], content["task"]["name"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
 @pytest.fixture
-def example(put: Callable[..., Path], results: Path) -> Path:
+def example(results: Path) -> Path:
     """A small board with every kind of row: ranked, not ranked, outdated, and a partial one that stays off it."""
+    write_example(results)
+    return results
+
+
+def write_example(results: Path) -> None:
+    put = functools.partial(write_result, results)
     put("urlstm-128-smnist", "smnist", 0.9862)
     put("urlstm-128-pmnist", "pmnist", 0.9418, model__weights_sha256="e" * 64)
     put("lstm-128-smnist", "smnist", 0.9765, model__gate="--", model__training__wall_seconds=4800.0)
-    put("someone/urgru-256", "smnist", 0.9871, model__cell="gru", model__source="Hub", model__hidden_size=256,
-        model__parameters=306_186)  # fmt: skip
-    put("google/vit-tiny", "smnist", 0.9915, model__cell=None, model__gate=None, model__hidden_size=None,
-        model__training=None, model__source="Hub", model__architecture="ViTForImageClassification",
-        model__parameters=5_500_000)  # fmt: skip
+    gru = {"model__cell": "gru", "model__source": "Hub", "model__hidden_size": 256, "model__parameters": 306_186}
+    put("someone/urgru-256", "smnist", 0.9871, **gru)
+    vit = {"model__architecture": "ViTForImageClassification", "model__parameters": 5_500_000, "model__source": "Hub"}
+    nothing = dict.fromkeys(("model__cell", "model__gate", "model__hidden_size", "model__training"))
+    put("google/vit-tiny", "smnist", 0.9915, **vit, **nothing)
     put("urlstm-64-smnist", "smnist", 0.98, task__version=7)
     put("urlstm-64-pmnist", "pmnist", 0.91, data__digest="f" * 64)
     put("urlstm-32-smnist", "smnist", 0.96, samples=100, partial=True)
-    return results
 
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Path:
-    """Two shipped checkpoints with the logs of their training; no weights, which the board does not read."""
-    folder = tmp_path / "checkpoints"
+    """Shipped checkpoints with the logs of their training; no weights, which the board does not read."""
+    write_checkpoints(tmp_path / "checkpoints")
+    return tmp_path / "checkpoints"
+
+
+def write_checkpoints(folder: Path) -> None:
     for name, task, weights, best in (
         ("urlstm-128-smnist", "smnist", "a" * 64, 0.985),
         ("lstm-128-smnist", "smnist", "a" * 64, 0.976),
         ("urlstm-128-pmnist", "pmnist", "e" * 64, 0.94),
     ):
         write_checkpoint(folder / name, task, weights, [best - 0.4 * 0.75**epoch for epoch in range(1, 25)])
-    return folder
 
 
 def write_checkpoint(folder: Path, task: str, weights_sha256: str, accuracies: list[float]) -> None:

@@ -258,7 +258,7 @@ def _row(evidence: Evidence, current: CurrentTask) -> Row:
     value = result.metrics[result.primary_metric] * scale
     interval = result.intervals.get(result.primary_metric)
     low, high = (_tidy(interval.low * scale), _tidy(interval.high * scale)) if interval else (None, None)
-    status, reason = _standing(result, current)
+    status, reason = standing(result, current)
     kind: Kind = "baseline" if model.cell is None else "shipped" if model.source == "shipped" else "submitted"
     return Row(
         id=f"{task.name}/{folder_name(model.name)}",
@@ -289,7 +289,8 @@ def _row(evidence: Evidence, current: CurrentTask) -> Row:
     )
 
 
-def _standing(result: Result, current: CurrentTask) -> tuple[Status, str | None]:
+def standing(result: Result, current: CurrentTask) -> tuple[Status, str | None]:
+    """Whether a result is ranked under today's task, and if not, why."""
     if result.task.version != current.task.version:
         return (
             "outdated",

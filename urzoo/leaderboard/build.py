@@ -6,21 +6,22 @@ result that is refused, a full disk or a kill leaves the old board whole. Nothin
 
 import shutil
 import tempfile
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from urzoo.errors import StaleError, UrzooError
 from urzoo.files import write_bytes
 from urzoo.leaderboard.board import Board, assemble
-from urzoo.leaderboard.charts import KINDS, charts
+from urzoo.leaderboard.charts import KINDS, Chart, charts
 from urzoo.leaderboard.collect import collect, current_tasks
-from urzoo.leaderboard.curves import CHECKPOINTS_FOLDER, shipped_curves
+from urzoo.leaderboard.curves import shipped_curves
 from urzoo.leaderboard.page import render_page
 from urzoo.leaderboard.png import drawn_from, render_png, source_digest
 from urzoo.leaderboard.published import read_published
+from urzoo.leaderboard.readme import embedded_board, update_readme
 from urzoo.leaderboard.tables import REGENERATE, render_csv, render_json, render_markdown
-
-PLOTS = "plots"
+from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
 
 
 @dataclass(frozen=True)
@@ -50,69 +51,85 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
     return board, collected.partial
 
 
-def render(board: Board) -> dict[str, bytes]:
+def render(board: Board, drawn: Sequence[Chart]) -> dict[str, bytes]:
     """Every file of the board but the pictures, by path from its folder; always the same bytes for the same board."""
-    plots = [(f"{PLOTS}/{kind}.png", KINDS[kind]) for kind in _drawn(board)]
+    plots = [(_picture(kind), KINDS[kind]) for kind in _by_kind(drawn)]
     texts = {
         "README.md": render_markdown(board, plots),
         "leaderboard.csv": render_csv(board),
         "leaderboard.json": render_json(board),
-        "index.html": render_page(board),
+        "index.html": render_page(board, drawn),
     }
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
 
-def build(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLDER) -> Built:
+def build(results: Path, out: Path, *, readme: Path | None = None, checkpoints: Path = CHECKPOINTS_FOLDER) -> Built:
     """Regenerate the board in `out` from the result files under `results`.
 
     A picture is drawn anew only if what it shows has changed, because another build of matplotlib draws
     the same picture with other bytes.
 
+    Args:
+        results: The folder of result files.
+        out: The board's folder.
+        readme: A README that shows the board's head between its marks; left alone when omitted.
+        checkpoints: Where the shipped checkpoints are, for their learning curves.
+
     Raises:
         ResultError: A result file cannot be read or must not be on a board; nothing is written.
-        UrzooError: `out` cannot be written to; nothing is changed.
+        UrzooError: `out` cannot be written to, or `readme` lacks the marks; nothing is changed.
     """
     board, partial = make_board(results, out, checkpoints=checkpoints)
-    files = render(board)
-    for kind in _drawn(board):
-        path = out / PLOTS / f"{kind}.png"
-        if drawn_from(path) != source_digest(board, kind):
-            files[f"{PLOTS}/{kind}.png"] = render_png(board, kind)
+    drawn = charts(board)
+    files = render(board, drawn)
+    pictures = {_picture(kind): shown for kind, shown in _by_kind(drawn).items()}
+    for name, shown in pictures.items():
+        if drawn_from(out / name) != source_digest(shown):
+            files[name] = render_png(shown)
+    if readme is not None:
+        embedded_board(readme, board, out)
     _replace_all(out, files)
-    for path in _leftover_plots(board, out):
+    for path in _leftover_pictures(pictures, out):
         path.unlink()
-    drawn = [f"{PLOTS}/{kind}.png" for kind in _drawn(board)]
-    return Built(board, tuple(out / name for name in sorted({*files, *drawn})), partial)
+    if readme is not None:
+        update_readme(readme, board, out)
+    return Built(board, tuple(out / name for name in sorted({*files, *pictures})), partial)
 
 
-def check(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLDER) -> None:
-    """Make sure that the board in `out` is what the result files give.
+def check(results: Path, out: Path, *, readme: Path | None = None, checkpoints: Path = CHECKPOINTS_FOLDER) -> None:
+    """Make sure that the board in `out`, and its head in `readme`, are what the result files give.
 
     Raises:
         StaleError: A file is missing, out of date or left over; the message lists all such files.
         ResultError: A result file cannot be read or must not be on a board.
     """
     board, _ = make_board(results, out, checkpoints=checkpoints)
-    stale = [name for name, content in render(board).items() if _content(out / name) != content]
-    for kind in _drawn(board):
-        name = f"{PLOTS}/{kind}.png"
-        if drawn_from(out / name) != source_digest(board, kind):
-            stale.append(name)
-    stale += [path.relative_to(out).as_posix() for path in _leftover_plots(board, out)]
-    if stale:
-        names = ", ".join(str(out / name) for name in sorted(stale))
+    drawn = charts(board)
+    pictures = {_picture(kind): shown for kind, shown in _by_kind(drawn).items()}
+    stale = [name for name, content in render(board, drawn).items() if _content(out / name) != content]
+    stale += [name for name, shown in pictures.items() if drawn_from(out / name) != source_digest(shown)]
+    stale += [path.relative_to(out).as_posix() for path in _leftover_pictures(pictures, out)]
+    paths = [str(out / name) for name in sorted(stale)]
+    if readme is not None and embedded_board(readme, board, out) is not None:
+        paths.append(str(readme))
+    if paths:
+        names = ", ".join(paths)
         raise StaleError(f"out of date: {names}. Type: {REGENERATE}")
 
 
-def _drawn(board: Board) -> list[str]:
-    """The kinds of plots for which the board has data."""
-    present = {chart.kind for chart in charts(board)}
-    return [kind for kind in KINDS if kind in present]
+def _by_kind(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:
+    """The charts of each kind for which there are any."""
+    return {kind: shown for kind in KINDS if (shown := [chart for chart in drawn if chart.kind == kind])}
 
 
-def _leftover_plots(board: Board, out: Path) -> list[Path]:
-    gone = [out / PLOTS / f"{kind}.png" for kind in KINDS if kind not in _drawn(board)]
-    return [path for path in gone if path.exists()]
+def _picture(kind: str) -> str:
+    return f"plots/{kind}.png"
+
+
+def _leftover_pictures(pictures: Container[str], out: Path) -> list[Path]:
+    """Pictures of an earlier board for which there are no data any more."""
+    names = [_picture(kind) for kind in KINDS]
+    return [out / name for name in names if name not in pictures and (out / name).exists()]
 
 
 def _content(path: Path) -> bytes | None:

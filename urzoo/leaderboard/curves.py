@@ -12,9 +12,8 @@ from typing import Any
 from urzoo.errors import CheckpointError
 from urzoo.leaderboard.board import CurrentTask, Curve, Evidence
 from urzoo.schema import read_text
-from urzoo.zoo import schema as zoo_schema
-
-CHECKPOINTS_FOLDER = Path(zoo_schema.__file__).parent / "checkpoints"
+from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
+from urzoo.zoo.schema import read_training_summary
 
 
 def shipped_curves(
@@ -36,7 +35,7 @@ def shipped_curves(
         home = folder / model.name
         if model.source != "shipped" or task not in tasks or not (home / "log.jsonl").is_file():
             continue
-        summary = zoo_schema.read_training_summary(home / "training.json")
+        summary = read_training_summary(home / "training.json")
         if summary.task != task or summary.weights_sha256 != model.weights_sha256:
             continue
         spec = tasks[task].task.primary_metric

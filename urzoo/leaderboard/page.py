@@ -8,6 +8,7 @@ adds sorting, filtering and the opening of rows.
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from urzoo.leaderboard.board import Board, PublishedRow, Row
-from urzoo.leaderboard.charts import KINDS, charts
+from urzoo.leaderboard.charts import KINDS, Chart
 from urzoo.leaderboard.svg import render_svg
 from urzoo.leaderboard.text import count, duration, script_json
 
@@ -31,10 +32,15 @@ SIZES = (
 )
 
 
-def render_page(board: Board) -> str:
-    """The page as HTML; the same board always gives the same text."""
+def render_page(board: Board, drawn: Sequence[Chart]) -> str:
+    """The page as HTML; the same board always gives the same text.
+
+    Args:
+        board: What to show.
+        drawn: Its charts.
+    """
     style, script = _asset("page.css"), _asset("page.js")
-    drawings = [(chart, render_svg(chart)) for chart in charts(board)]
+    drawings = [(chart, render_svg(chart)) for chart in drawn]
     rows: list[Row | PublishedRow] = []
     for section in board.sections:
         rows += [*section.measured, *section.outdated, *section.published]

@@ -7,12 +7,12 @@ is judged by that digest and not by its bytes, which differ from one build of ma
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urzoo.leaderboard.board import Board
-from urzoo.leaderboard.charts import MOST_LABELS, Chart, charts, place_labels
+from urzoo.leaderboard.charts import MOST_LABELS, Chart, place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +28,9 @@ PANELS_A_ROW = 2
 DRAWING_VERSION = 1  # raise it when the pictures should be drawn anew although what they show is the same
 
 
-def source_digest(board: Board, kind: str) -> str:
-    """The sha256 of everything a picture shows."""
-    shown = [asdict(chart) for chart in charts(board) if chart.kind == kind]
+def source_digest(charts: Sequence[Chart]) -> str:
+    """The sha256 of everything that a picture of these charts shows."""
+    shown = [asdict(chart) for chart in charts]
     return hashlib.sha256(json.dumps([DRAWING_VERSION, shown]).encode()).hexdigest()
 
 
@@ -41,25 +41,24 @@ def drawn_from(path: Path) -> str | None:
     try:
         with Image.open(path) as picture:
             source = picture.info.get("Source")
-    except (FileNotFoundError, UnidentifiedImageError):
+    except (FileNotFoundError, NotADirectoryError, UnidentifiedImageError):
         return None
     return source if isinstance(source, str) else None
 
 
-def render_png(board: Board, kind: str) -> bytes:
-    """The picture of one kind of plot, for all tasks that have data for it."""
+def render_png(charts: Sequence[Chart]) -> bytes:
+    """The picture of some charts, at least one."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [chart for chart in charts(board) if chart.kind == kind]
-    columns = min(PANELS_A_ROW, len(shown))
-    rows = -(-len(shown) // columns)
+    columns = min(PANELS_A_ROW, len(charts))
+    rows = -(-len(charts) // columns)
     # A user's own matplotlib settings must not change the pictures.
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         figure = Figure(figsize=(columns * PANEL_WIDTH_INCHES, rows * PANEL_HEIGHT_INCHES), dpi=DOTS_PER_INCH)
         FigureCanvasAgg(figure)
-        for position, chart in enumerate(shown):
+        for position, chart in enumerate(charts):
             row, column = divmod(position, columns)
             left = (column + MARGIN_LEFT / PANEL_WIDTH_INCHES) / columns
             bottom = (rows - 1 - row + MARGIN_BOTTOM / PANEL_HEIGHT_INCHES) / rows
@@ -67,7 +66,7 @@ def render_png(board: Board, kind: str) -> bytes:
             height = AREA_HEIGHT_POINTS / 72 / PANEL_HEIGHT_INCHES / rows
             _draw(chart, figure.add_axes((left, bottom, width, height)))
         picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None, "Source": source_digest(board, kind)})
+        figure.savefig(picture, format="png", metadata={"Software": None, "Source": source_digest(charts)})
     return picture.getvalue()
 
 
@@ -83,14 +82,19 @@ def _draw(chart: Chart, axes: "Axes") -> None:
     if 0 < len(chart.lines) <= MOST_LABELS:
         for text in axes.legend(loc="lower right", frameon=False, fontsize=LABEL_POINTS).get_texts():
             text.set_parse_math(False)
-    for point in sorted(chart.points, key=lambda point: (not point.hollow, point.accent)):
-        color = ACCENT if point.accent else INK
-        if point.interval:
-            low, high = point.interval
-            ends = ([point.x, point.x], [low, high]) if chart.metric_axis == "y" else ([low, high], [point.y, point.y])
-            axes.plot(*ends, color=color, linewidth=1.2, zorder=3)
-        face = "white" if point.hollow else color
-        axes.plot([point.x], [point.y], "o", markersize=6, color=color, markerfacecolor=face, zorder=4)
+    # Hollow marks first, the accent last, so that the subject lies on top.
+    for hollow, accent in ((True, False), (True, True), (False, False), (False, True)):
+        points = [point for point in chart.points if (point.hollow, point.accent) == (hollow, accent)]
+        color = ACCENT if accent else INK
+        bars = [(point, *point.interval) for point in points if point.interval]
+        lows, highs = [low for _, low, _ in bars], [high for _, _, high in bars]
+        if chart.metric_axis == "y":
+            axes.vlines([point.x for point, _, _ in bars], lows, highs, color=color, linewidth=1.2, zorder=3)
+        else:
+            axes.hlines([point.y for point, _, _ in bars], lows, highs, color=color, linewidth=1.2, zorder=3)
+        face = "white" if hollow else color
+        places = [point.x for point in points], [point.y for point in points]
+        axes.plot(*places, "o", markersize=6, color=color, markerfacecolor=face, zorder=4)
     if chart.reference:
         label, value = chart.reference
         axes.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)

@@ -45,9 +45,8 @@ def refuse_unprintable(where: object, content: Any, key: str = "") -> None:
             # C*: control, format (bidirectional overrides, zero width), surrogate, private, unassigned.
             category = unicodedata.category(character)
             if category[0] == "C" or category in ("Zl", "Zp"):
-                raise ResultError(
-                    f"{where}: {key} holds the character U+{ord(character):04X}; expected printable text."
-                )
+                code = f"U+{ord(character):04X}"
+                raise ResultError(f"{where}: key {key} holds the character {code}; expected printable text.")
 
 
 def markdown(text: str) -> str:

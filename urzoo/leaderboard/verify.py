@@ -1,0 +1,251 @@
+"""Repeating evaluations: of rows already on the board, and of a result that someone sends in.
+
+A row is believed because its evaluation can be repeated. `verify` repeats some picked at random;
+`check_submission` is what a maintainer runs on a file from outside before it goes into the results.
+"""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from urzoo.data import lacking
+from urzoo.errors import ResultError, UrzooError
+from urzoo.evaluation.schema import Result, read_result
+from urzoo.evaluation.task import Task
+from urzoo.leaderboard.board import CurrentTask, Evidence, admit, standing
+from urzoo.leaderboard.collect import collect, current_tasks
+from urzoo.leaderboard.text import refuse_unprintable
+from urzoo.zoo import checkpoints, info, path
+
+# A sample's accuracy may lie this many standard errors from the accuracy of the whole split.
+STANDARD_ERRORS = 4.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of one row, as stored and as measured again; `tolerance` is what may lie between them."""
+
+    model: str
+    task: str
+    metric: str
+    stored: float
+    measured: float
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two differ by no more than the tolerance."""
+        return abs(self.stored - self.measured) <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared, and the rows that cannot be repeated here, with the reason for each."""
+
+    compared: tuple[Comparison, ...]
+    unrepeatable: tuple[str, ...]
+
+
+def verify(
+    results: Path,
+    n: int,
+    *,
+    seed: int = 0,
+    data_root: Path | str | None = None,
+    folders: Mapping[str, Path] | None = None,
+    progress: bool = True,
+) -> Verification:
+    """Evaluate `n` rows of the board again, picked at random among those that can be repeated here.
+
+    Args:
+        results: The folder of result files.
+        n: How many rows, at least 1; all that can be repeated if there are fewer.
+        seed: Of the choice.
+        data_root: As for `urzoo.data.load_split`.
+        folders: Checkpoint folders by model name, for models that are not shipped.
+        progress: Show a progress bar on stderr if that is a terminal.
+
+    Raises:
+        ResultError: A row differs by more than its tolerance, or is of other weights; the message lists all such.
+        UrzooError: No row can be repeated here.
+    """
+    if n < 1:
+        raise UrzooError(f"verify is {n}; expected at least 1 row.")
+    tasks = current_tasks()
+    possible: list[tuple[Result, str | Path]] = []
+    unrepeatable = []
+    for evidence in collect(results).evidence:
+        admit(evidence, tasks)
+        found = _checkpoint(evidence, tasks, folders or {}, data_root)
+        if isinstance(found, _Obstacle):
+            unrepeatable.append(f"{evidence.file}: {found.reason}")
+        else:
+            possible.append((evidence.result, found.place))
+    if not possible:
+        reasons = f" {unrepeatable[0]}" if unrepeatable else ""
+        raise UrzooError(f"no result under {results} can be repeated here.{reasons}")
+    # The same seed picks the same rows wherever the same rows can be repeated.
+    chosen = random.Random(seed).sample(possible, min(n, len(possible)))
+    compared: list[Comparison] = []
+    complaints: list[str] = []
+    for result, place in chosen:
+        changed = _weights_complaint(result, place)
+        if changed:
+            complaints.append(changed)
+            continue
+        compared += _repeat(result, place, tasks[result.task.name].task, data_root, progress=progress)
+    complaints += [_complaint(comparison) for comparison in compared if not comparison.agrees]
+    if complaints:
+        raise ResultError("; ".join(complaints) + ".")
+    return Verification(tuple(compared), tuple(unrepeatable))
+
+
+def check_submission(
+    file: Path,
+    checkpoint: Path | str,
+    *,
+    samples: int | None = None,
+    data_root: Path | str | None = None,
+    progress: bool = True,
+) -> tuple[Comparison, ...]:
+    """Check a result that was sent in: by schema, by digests, by its own arithmetic and by repeating it.
+
+    Args:
+        file: The result file.
+        checkpoint: The checkpoint it speaks of: a shipped name or a folder.
+        samples: Repeat only the first so many rows of the split, which can tell a gross difference of an
+            accuracy and nothing else; all rows when omitted.
+        data_root: As for `urzoo.data.load_split`.
+        progress: Show a progress bar on stderr if that is a terminal.
+
+    Returns:
+        What was compared; all of it agrees.
+
+    Raises:
+        ResultError: The file would not be ranked, contradicts itself, is of other weights, or differs from what is
+            measured here by more than the tolerance.
+        UrzooError: The checkpoint or the data cannot be had.
+    """
+    result = read_result(file)
+    refuse_unprintable(file, result.model_dump(mode="json"))
+    tasks = current_tasks()
+    admit(Evidence(result, str(file), None), tasks)
+    current = tasks[result.task.name]
+    if result.partial:
+        raise ResultError(f"{file}: key partial is true; a result of {result.samples} rows cannot be on the board.")
+    status, reason = standing(result, current)
+    if status != "ranked":
+        raise ResultError(f"{file}: would not be ranked: {reason}.")
+    if current.task.problem.endswith("classification"):
+        _refuse_impossible(file, result)
+    changed = _weights_complaint(result, checkpoint)
+    if changed:
+        raise ResultError(f"{file}: {changed}.")
+    compared = _repeat(result, checkpoint, current.task, data_root, samples=samples, progress=progress)
+    complaints = [_complaint(comparison) for comparison in compared if not comparison.agrees]
+    if complaints:
+        raise ResultError(f"{file}: {'; '.join(complaints)}.")
+    return tuple(compared)
+
+
+@dataclass(frozen=True)
+class _Found:
+    place: str | Path
+
+
+@dataclass(frozen=True)
+class _Obstacle:
+    reason: str
+
+
+def _checkpoint(
+    evidence: Evidence, tasks: Mapping[str, CurrentTask], folders: Mapping[str, Path], data_root: Path | str | None
+) -> _Found | _Obstacle:
+    """Where the row's checkpoint is, or why the row cannot be repeated here."""
+    result = evidence.result
+    status, reason = standing(result, tasks[result.task.name])
+    if status == "outdated":
+        return _Obstacle(f"outdated: {reason}")
+    if result.model.name in folders:
+        place: str | Path = folders[result.model.name]
+    elif result.model.name in checkpoints():
+        place = result.model.name
+    else:
+        return _Obstacle(f"the checkpoint {result.model.name} is not at hand; name its folder")
+    missing = lacking(result.data.name, result.data.split, data_root=data_root)
+    return _Obstacle(missing) if missing else _Found(place)
+
+
+def _weights_complaint(result: Result, place: str | Path) -> str | None:
+    present = info(path(place)).checkpoint_sha256
+    if present == result.model.checkpoint_sha256:
+        return None
+    return (
+        f"{result.model.name} on {result.task.name} was measured with checkpoint "
+        f"{result.model.checkpoint_sha256[:12]}, but {place} is {present[:12]}"
+    )
+
+
+def _repeat(
+    result: Result,
+    place: str | Path,
+    task: Task,
+    data_root: Path | str | None,
+    *,
+    samples: int | None = None,
+    progress: bool,
+) -> list[Comparison]:
+    from urzoo.evaluation.runner import evaluate
+
+    again = evaluate(
+        place,
+        task.name,
+        data_root=data_root,
+        batch_size=result.batch_size,
+        dtype=result.dtype,
+        limit=samples if samples is not None and samples < result.samples else None,
+        seed=result.seed,
+        progress=progress,
+    )
+    compared = []
+    for spec in task.metrics:
+        tolerance = spec.tolerance
+        if again.partial:
+            if spec.name != "accuracy":
+                continue
+            tolerance += _sampling_tolerance(result.metrics[spec.name], again.samples, result.samples)
+        stored, measured = result.metrics[spec.name], again.metrics[spec.name]
+        compared.append(Comparison(result.model.name, task.name, spec.name, stored, measured, tolerance))
+    return compared
+
+
+def _sampling_tolerance(accuracy: float, samples: int, rows: int) -> float:
+    """How far a sample's accuracy may lie from that of all rows; the sample is drawn without replacement."""
+    variance = accuracy * (1 - accuracy) / samples * (rows - samples) / max(rows - 1, 1)
+    return STANDARD_ERRORS * math.sqrt(variance) + 1 / samples
+
+
+def _refuse_impossible(file: Path, result: Result) -> None:
+    """Refuse an accuracy that no number of right answers gives, or one outside its interval."""
+    accuracy = result.metrics.get("accuracy")
+    if accuracy is None:
+        return
+    right = accuracy * result.samples
+    if not 0 <= accuracy <= 1 or abs(right - round(right)) > 1e-4:
+        raise ResultError(
+            f"{file}: key metrics.accuracy is {accuracy}; expected a number of right answers out of {result.samples}."
+        )
+    interval = result.intervals.get("accuracy")
+    if interval is not None and not interval.low <= accuracy <= interval.high:
+        raise ResultError(
+            f"{file}: key intervals.accuracy is {interval.low} to {interval.high}; expected it to hold {accuracy}."
+        )
+
+
+def _complaint(comparison: Comparison) -> str:
+    return (
+        f"{comparison.model} on {comparison.task}: {comparison.metric} is {comparison.stored:.6g} in the result and "
+        f"{comparison.measured:.6g} here, expected at most {comparison.tolerance:.2g} apart"
+    )
