@@ -70,6 +70,7 @@ def client(hub: HubServer, tmp_path: Path) -> Run:
             command,
             env=client_environment(hub, tmp_path / "client-home", token=token, **extra),
             cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=120,

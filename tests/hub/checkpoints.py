@@ -1,0 +1,74 @@
+"""Small complete checkpoint folders of every kind that the zoo has, and their logits on fixed inputs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from urzoo.models import (
+    PixelSequenceImageProcessor,
+    URLSTMConfig,
+    URLSTMForImageClassification,
+    URLSTMForSequenceClassification,
+    pixel_permutation,
+)
+
+CARD = (
+    "---\nlibrary_name: transformers\ntags: [urzoo, ur-lstm]\nlicense: apache-2.0\n---\n# A checkpoint of the tests\n"
+)
+WORDS = ["the", "film", "was", "very", "good", "bad", "and", "long", "not"]
+
+
+def image_checkpoint(folder: Path, *, seed: int = 0, hidden_size: int = 8) -> Path:
+    """An image classifier that reads 4 x 4 grey images in a permuted order."""
+    torch.manual_seed(seed)
+    config = URLSTMConfig(hidden_size=hidden_size, head_hidden_size=4, num_labels=10)
+    _save(URLSTMForImageClassification(config), folder)
+    order = pixel_permutation(16, 1)
+    PixelSequenceImageProcessor(size={"height": 4, "width": 4}, pixel_order=order).save_pretrained(folder)
+    return folder
+
+
+def text_checkpoint(folder: Path, *, seed: int = 0) -> Path:
+    """A text classifier with a tokenizer of nine words."""
+    torch.manual_seed(seed)
+    tokenizer = _tokenizer()
+    config = URLSTMConfig(
+        hidden_size=8, num_layers=2, bidirectional=True, vocab_size=len(tokenizer), embedding_size=6, pad_token_id=0,
+        head_hidden_size=0, num_labels=2, pooling=["mean", "max"],
+    )  # fmt: skip
+    _save(URLSTMForSequenceClassification(config), folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", "<eos>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>",
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def _save(model: PreTrainedModel, folder: Path) -> None:
+    model.eval().save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+
+
+KINDS: dict[str, Callable[..., Path]] = {"image": image_checkpoint, "text": text_checkpoint}
+
+# A program that runs another, whose path is the first argument, as if urzoo were not installed.
+WITHOUT_URZOO = """
+import runpy, sys
+class _NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "urzoo":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, _NotInstalled())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""

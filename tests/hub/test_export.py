@@ -1,0 +1,112 @@
+"""An exported checkpoint stands by itself: the same answers without urzoo, and no trace of this machine."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from urzoo.errors import CheckpointError, UsageError
+from urzoo.hub.export import export, flatten
+
+from .answers import answers
+from .checkpoints import KINDS, WITHOUT_URZOO, image_checkpoint
+from .conftest import Run
+
+
+def test_the_exported_code_gives_the_same_answers_without_urzoo(client: Run, tmp_path: Path) -> None:
+    own, pairs = {}, []
+    for kind, make in KINDS.items():
+        folder = make(tmp_path / f"{kind}-in")
+        own[kind] = answers(kind, str(folder), trust=None, backend="reference")
+        pairs.append(f"{kind}={export(folder, tmp_path / kind, with_code=True).folder}")
+    program = str(Path(__file__).with_name("answers.py"))
+    remote = json.loads(client(program, *pairs, code=WITHOUT_URZOO).stdout.splitlines()[-1])
+    for kind in KINDS:
+        assert own[kind][0].startswith("urzoo.models.")
+        assert remote[kind][0].startswith("transformers_modules.")
+        assert remote[kind][1:] == json.loads(json.dumps(own[kind][1:]))
+
+
+@pytest.mark.parametrize("trust", [None, True])
+def test_with_urzoo_imported_the_code_beside_the_weights_never_runs(trust: bool | None, tmp_path: Path) -> None:
+    for kind, make in KINDS.items():
+        export(make(tmp_path / f"{kind}-in"), tmp_path / kind, with_code=True)
+        for path in (tmp_path / kind).glob("*.py"):
+            path.write_text("raise SystemExit('remote code ran')\n")
+        assert answers(kind, str(tmp_path / kind), trust=trust)[0].startswith("urzoo.models.")
+
+
+def test_an_export_without_code_is_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "in")
+    (folder / "optimizer.pt").write_bytes(b"pickle")
+    (folder / "notes.txt").write_text("mine")
+    done = export(folder, tmp_path / "out")
+    assert done.files == ("README.md", "config.json", "model.safetensors", "preprocessor_config.json")
+    assert all((tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes() for name in done.files)
+    assert not done.has_code
+
+
+def test_exporting_an_export_without_code_takes_the_code_away(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "in")
+    export(folder, tmp_path / "coded", with_code=True)
+    done = export(tmp_path / "coded", tmp_path / "plain")
+    assert not [name for name in done.files if name.endswith(".py")]
+    for name in ("config.json", "preprocessor_config.json"):
+        assert "auto_map" not in (tmp_path / "plain" / name).read_text()
+        assert json.loads((tmp_path / "plain" / name).read_text()) == json.loads((folder / name).read_text())
+
+
+def test_flattened_modules_import_each_other_in_the_one_form_that_is_followed() -> None:
+    files = flatten(["urzoo.models.modeling_urlstm", "urzoo.models.image_processing_urlstm"])
+    assert {"modeling_urlstm.py", "configuration_urlstm.py", "urzoo_recurrence_reference.py"} <= files.keys()
+    assert not any("cpu" in name or "triton" in name for name in files)
+    for name, text in files.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                assert all(alias.name.split(".")[0] != "urzoo" for alias in node.names), name
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                assert node.level == 1, name
+                assert f"{node.module}.py" in files, name
+            elif isinstance(node, ast.ImportFrom):
+                assert str(node.module).split(".")[0] != "urzoo", name
+        # Each relative import is one that transformers sees, line by line.
+        relative = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
+        assert len(re.findall(r"^\s*from\s+\.(\S+)\s+import", text, flags=re.MULTILINE)) == len(relative), name
+
+
+def test_an_export_is_the_same_each_time(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "in")
+    for name in ("one", "two"):
+        export(folder, tmp_path / name, with_code=True)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    assert not [name for name, content in one.items() if str(tmp_path).encode() in content]
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(UsageError, match=r"out exists and is not empty"):
+        export(folder, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_damaged_checkpoint_is_not_exported(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "in")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is truncated"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_is_not_followed_into_an_export(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "in")
+    (tmp_path / "secret").write_text("mine")
+    (folder / "LICENSE").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match="LICENSE is a link"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,83 @@
+"""What a checkpoint repository may hold: the names urzoo sends and takes, and those it refuses.
+
+One list for both directions, so that what a push sends is what a pull takes.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from urzoo.hub.connection import HubError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+
+# Files of a checkpoint, by full path: what transformers reads, and what training and the card generator write.
+_CHECKPOINT = re.compile(
+    r"""config\.json | generation_config\.json | preprocessor_config\.json | processor_config\.json
+      | model\.safetensors | model-\d{5}-of-\d{5}\.safetensors | model\.safetensors\.index\.json
+      | tokenizer\.json | tokenizer_config\.json | special_tokens_map\.json | added_tokens\.json
+      | vocab\.json | vocab\.txt | merges\.txt | chat_template\.jinja
+      | README\.md | LICENSE(\.(md|txt))? | recipe\.yaml | training\.json | log\.jsonl | learning_curve\.png
+      | \.eval_results/[A-Za-z0-9][A-Za-z0-9._-]*\.yaml""",
+    re.VERBOSE,
+)
+_CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
+_PICKLED = re.compile(r".*\.(bin|ckpt|dill|h5|joblib|keras|npy|npz|pickle|pkl|pt|pth|msgpack|onnx|pb)", re.IGNORECASE)
+# Names that other systems keep for devices; a folder that holds one cannot be moved there.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+LARGEST_WEIGHTS_BYTES = 4 * 1024**3
+LARGEST_OTHER_BYTES = 64 * 1024**2
+
+
+def is_checkpoint_file(path: str) -> bool:
+    """Whether a repository's file is one that a checkpoint consists of."""
+    return _CHECKPOINT.fullmatch(path) is not None
+
+
+def is_code(path: str) -> bool:
+    """Whether a file is Python code, as `export` writes it for `trust_remote_code`."""
+    return _CODE.fullmatch(path) is not None
+
+
+def is_pickled(path: str) -> bool:
+    """Whether a file looks like weights in a format that urzoo does not load, most of which can run code."""
+    return _PICKLED.fullmatch(path) is not None
+
+
+def is_weights(path: str) -> bool:
+    """Whether a file holds tensors."""
+    return path.endswith(".safetensors")
+
+
+def largest_bytes(path: str) -> int:
+    """The size above which a file is refused."""
+    return LARGEST_WEIGHTS_BYTES if is_weights(path) else LARGEST_OTHER_BYTES
+
+
+def check_names(paths: Iterable[str]) -> None:
+    """Refuse a repository with a name that could leave the folder it is written to, or hide in a listing.
+
+    Raises:
+        HubError: A path is absolute or escapes, holds control characters, backslashes or a drive, is reserved
+            on some system, or differs from another by case or accents only.
+    """
+    seen: dict[str, str] = {}
+    for path in paths:
+        parts = path.split("/")
+        if (
+            not path
+            or len(path.encode("utf-8", "surrogatepass")) > 1000
+            or any(part in ("", ".", "..", ".git") or part != part.strip() or part.endswith(".") for part in parts)
+            or any(_RESERVED.fullmatch(part) or len(part) > 200 for part in parts)
+            or any(char in '\\:*?"<>|' or not char.isprintable() for char in path)
+        ):
+            raise HubError(f"the repository holds a file with a hostile name, {path!a}; nothing was taken from it")
+        folded = unicodedata.normalize("NFKC", path).casefold()
+        if seen.setdefault(folded, path) != path:
+            raise HubError(
+                f"the repository holds {seen[folded]!a} and {path!a}, which are one file on some systems;"
+                " nothing was taken from it"
+            )

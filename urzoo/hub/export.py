@@ -1,0 +1,194 @@
+"""A checkpoint as a folder of its own, on request with the code to load it where urzoo is not installed.
+
+transformers loads such code (`trust_remote_code=True`) from the files beside the weights, and follows only
+imports of the form `from .x import y`. So `flatten` takes the modules of urzoo that a model needs and writes
+each as one file of a flat folder, every `from urzoo.a.b import x` rewritten to `from .urzoo_a_b import x`;
+modules of `urzoo.models` keep their names. Of the recurrence's back ends only the reference travels: the
+others are looked for by name where they run, and found missing.
+
+`auto_map`, which says what class is in what file, stands in config.json alone, for the image processor too.
+In preprocessor_config.json transformers' pipelines would also take it for the map of a video processor, ask
+whether to run it, and run it with urzoo imported. That file must then name no `image_processor_type`.
+"""
+
+import ast
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import urzoo
+from urzoo.errors import CheckpointError, UsageError
+from urzoo.files import whole_folder
+from urzoo.hub import contents
+from urzoo.hub.folder import check_checkpoint, refuse_link
+from urzoo.schema import read_json
+from urzoo.zoo.lookup import path as find_checkpoint
+from urzoo.zoo.lookup import read_config
+
+_MODELS = "urzoo.models"
+_CONFIGURATION = "configuration_urlstm.URLSTMConfig"
+_BASE_MODEL = "modeling_urlstm.URLSTMModel"
+_PREPROCESSOR = "preprocessor_config.json"
+_IMAGE_PROCESSOR = "image_processing_urlstm.PixelSequenceImageProcessor"
+_AUTO_CLASSES = ("ForImageClassification", "ForSequenceClassification", "ForCausalLM")
+# What a module is called where siblings import it as a whole (`from urzoo.recurrence import reference`).
+_WHOLE_MODULE = "THIS_MODULE"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported checkpoint: its folder and the names of its files."""
+
+    folder: Path
+    files: tuple[str, ...]
+    has_code: bool
+
+
+def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = False) -> Exported:
+    """Write a checkpoint to a new folder, complete or not at all.
+
+    Args:
+        name_or_folder: The name of a shipped checkpoint, or a checkpoint folder.
+        out: The folder to make; it must not exist, or be empty.
+        with_code: Whether the folder carries the code, and so loads without urzoo by
+            `AutoModelFor...from_pretrained(out, trust_remote_code=True)`.
+
+    Raises:
+        UsageError: There is no such checkpoint, or `out` holds something.
+        CheckpointError: The checkpoint is incomplete or damaged; nothing was written.
+        UrzooError: `out` cannot be written; nothing was written.
+    """
+    source, target = find_checkpoint(name_or_folder), Path(out).expanduser()
+    check_free(target)
+    check_checkpoint(source)
+    classes = _auto_map(source) if with_code else {}
+    code = flatten(sorted({f"{_MODELS}.{reference.split('.')[0]}" for reference in classes.values()}))
+    with whole_folder(target) as folder:
+        for path in sorted(source.rglob("*")):
+            name = path.relative_to(source).as_posix()
+            if contents.is_checkpoint_file(name) and not path.is_dir():
+                refuse_link(path)
+                copy = folder / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(_adapted(path, classes))
+        for name, text in code.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
+    return Exported(target, files, bool(code))
+
+
+def check_free(target: Path) -> None:
+    """Refuse a folder that would be overwritten.
+
+    Raises:
+        UsageError: It holds something, or is no folder.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UsageError(f"{target} exists and is no folder; name another")
+    if target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"folder {target} exists and is not empty; name another, or remove it first")
+
+
+def flatten(roots: list[str]) -> dict[str, str]:
+    """The modules `roots` and all of urzoo that they import, as files of one flat folder.
+
+    Args:
+        roots: Names of modules, such as "urzoo.models.modeling_urlstm".
+
+    Returns:
+        File names and their text.
+    """
+    texts: dict[str, str] = {}
+    whole: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        module = waiting.pop()
+        if module not in texts:
+            texts[module], imported, imported_whole = _rewritten(module)
+            waiting += imported
+            whole |= imported_whole
+    for module in whole:
+        texts[module] += f"\nimport sys  # noqa: E402\n\n{_WHOLE_MODULE} = sys.modules[__name__]\n"
+    note = f"# Copied from urzoo {urzoo.__version__} (Apache-2.0) by `urzoo export`; do not edit.\n"
+    return {f"{_flat(module)}.py": note + texts[module] for module in sorted(texts)}
+
+
+def _auto_map(source: Path) -> dict[str, str]:
+    """transformers' Auto classes, and where in the exported code each finds its class."""
+    architecture = read_config(source)["architectures"][0]
+    models = importlib.import_module(_MODELS)
+    if architecture not in models.__all__:
+        raise CheckpointError(
+            f"{source / contents.CONFIG}: architecture {architecture!r} is none that urzoo can export."
+        )
+    home = getattr(models, architecture).__module__.rsplit(".", 1)[1]
+    classes = {"AutoConfig": _CONFIGURATION, "AutoModel": _BASE_MODEL}
+    for suffix in _AUTO_CLASSES:
+        if architecture.endswith(suffix):
+            classes[f"AutoModel{suffix}"] = f"{home}.{architecture}"
+    if (source / _PREPROCESSOR).is_file():
+        classes["AutoImageProcessor"] = _IMAGE_PROCESSOR
+    return classes
+
+
+def _adapted(path: Path, classes: dict[str, str]) -> bytes:
+    """A file's content, with the `auto_map` of this export or none, whatever map the checkpoint came with."""
+    if path.name not in (contents.CONFIG, _PREPROCESSOR, "tokenizer_config.json"):
+        return path.read_bytes()
+    before = read_json(path, error=CheckpointError)
+    after = {key: value for key, value in before.items() if key != "auto_map"}
+    if path.name == contents.CONFIG and classes:
+        after = {"auto_map": classes, **after}
+    if path.name == _PREPROCESSOR:
+        after.pop("image_processor_type", None)
+        if not classes:
+            after["image_processor_type"] = _IMAGE_PROCESSOR.split(".")[1]
+    return path.read_bytes() if after == before else (json.dumps(after, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _source_of(module: str) -> Path | None:
+    """The file of a module of urzoo, None if there is no such module."""
+    path = Path(urzoo.__file__).parent.joinpath(*module.split(".")[1:])
+    if (path / "__init__.py").is_file():
+        return path / "__init__.py"
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None
+
+
+def _flat(module: str) -> str:
+    return module.removeprefix(f"{_MODELS}.").replace(".", "_")
+
+
+def _rewritten(module: str) -> tuple[str, list[str], set[str]]:
+    """A module's text with flat imports, what it imports, and what of that it imports as a whole module."""
+    path = _source_of(module)
+    if path is None:
+        raise ValueError(f"urzoo has no module {module}")
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    imported: list[str] = []
+    whole: set[str] = set()
+    # From the last to the first, so that earlier line numbers stay right.
+    for node in sorted(ast.walk(ast.parse(text)), key=lambda node: -getattr(node, "lineno", 0)):
+        if isinstance(node, ast.Import) and any(name.name.split(".")[0] == "urzoo" for name in node.names):
+            raise ValueError(f"{path}:{node.lineno} imports a module of urzoo by `import`; write `from ... import`")
+        if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "urzoo":
+            continue
+        parent = str(node.module)
+        modules = [name for name in node.names if _source_of(f"{parent}.{name.name}")]
+        names = [name for name in node.names if name not in modules]
+        new = []
+        if names:
+            imported.append(parent)
+            new.append(f"from .{_flat(parent)} import {', '.join(map(_as, names))}")
+        for name in modules:
+            whole.add(f"{parent}.{name.name}")
+            imported.append(f"{parent}.{name.name}")
+            new.append(f"from .{_flat(imported[-1])} import {_WHOLE_MODULE} as {name.asname or name.name}")
+        indent = " " * node.col_offset
+        lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in new]
+    return "".join(lines), imported, whole
+
+
+def _as(name: ast.alias) -> str:
+    return f"{name.name} as {name.asname}" if name.asname else name.name
