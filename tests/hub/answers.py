@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from transformers import pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 IMAGE = PIL.Image.fromarray((np.arange(16, dtype=np.uint8) * 15).reshape(4, 4))
 TEXTS = ["the film was very good", "not good"]
@@ -27,6 +27,13 @@ def answers(kind: str, model: str, *, trust: bool | None, **model_arguments: Any
         pipe = pipeline("text-classification", model=model, **options)
         inputs = pipe.tokenizer(TEXTS, padding=True, return_tensors="pt")
         answer = pipe(TEXTS, batch_size=2)
+    elif kind in ("series", "bare"):
+        auto_class = AutoModelForSequenceClassification if kind == "series" else AutoModel
+        loaded = auto_class.from_pretrained(model, trust_remote_code=trust, **model_arguments).eval()
+        series = torch.linspace(-1, 1, 24).reshape(2, 12 // loaded.config.input_size, -1)
+        with torch.no_grad():
+            outputs = loaded(inputs_embeds=series)
+        return [type(loaded).__module__, kind, outputs[0].tolist()]
     else:
         pipe = pipeline("text-generation", model=model, **options)
         inputs = pipe.tokenizer(TEXTS, padding=True, return_tensors="pt")

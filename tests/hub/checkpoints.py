@@ -10,8 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from urzoo.models import (
     PixelSequenceImageProcessor,
     URLSTMConfig,
+    URLSTMForCausalLM,
     URLSTMForImageClassification,
     URLSTMForSequenceClassification,
+    URLSTMModel,
     pixel_permutation,
 )
 
@@ -44,6 +46,33 @@ def text_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def language_checkpoint(folder: Path, *, seed: int = 0) -> Path:
+    """A language model over the same words."""
+    torch.manual_seed(seed)
+    tokenizer = _tokenizer()
+    config = URLSTMConfig(
+        hidden_size=8, vocab_size=len(tokenizer), embedding_size=8, pad_token_id=0, eos_token_id=2, bos_token_id=2
+    )
+    _save(URLSTMForCausalLM(config), folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def series_checkpoint(folder: Path, *, seed: int = 0) -> Path:
+    """A classifier of series of three numbers a step: neither processor nor tokenizer."""
+    torch.manual_seed(seed)
+    config = URLSTMConfig(cell="gru", gate="U-", hidden_size=8, input_size=3, head_hidden_size=0, num_labels=4)
+    _save(URLSTMForSequenceClassification(config), folder)
+    return folder
+
+
+def bare_checkpoint(folder: Path, *, seed: int = 0) -> Path:
+    """The recurrent model without a head."""
+    torch.manual_seed(seed)
+    _save(URLSTMModel(URLSTMConfig(hidden_size=8, num_layers=2)), folder)
+    return folder
+
+
 def _tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", "<eos>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -59,7 +88,11 @@ def _save(model: PreTrainedModel, folder: Path) -> None:
     (folder / "README.md").write_text(CARD)
 
 
-KINDS: dict[str, Callable[..., Path]] = {"image": image_checkpoint, "text": text_checkpoint}
+# Those with a pipeline, and all.
+WITH_PIPELINE: dict[str, Callable[..., Path]] = {
+    "image": image_checkpoint, "text": text_checkpoint, "language": language_checkpoint
+}  # fmt: skip
+KINDS = {**WITH_PIPELINE, "series": series_checkpoint, "bare": bare_checkpoint}
 
 # A program that runs another, whose path is the first argument, as if urzoo were not installed.
 WITHOUT_URZOO = """
