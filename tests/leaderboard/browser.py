@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -117,12 +118,15 @@ class Page:
 def browser(profile: Path) -> Iterator[Page]:
     """A fresh browser with an empty profile, gone when the block ends."""
     assert CHROMIUM is not None
-    their_read, our_write = os.pipe()
-    our_read, their_write = os.pipe()
-    # The protocol's pipes are file descriptors 3 and 4 of the browser.
+    low_read, our_write = os.pipe()
+    our_read, low_write = os.pipe()
+    # The protocol's pipes are file descriptors 3 and 4 of the browser: out of the way of these first.
+    their_read, their_write = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (low_read, low_write))
+    os.close(low_read)
+    os.close(low_write)
     command = f'exec "$0" {_FLAGS} --user-data-dir="$1" 3<&{their_read} 4>&{their_write}'
     process = subprocess.Popen(
-        ["/bin/sh", "-c", command, CHROMIUM, str(profile)],
+        ["/bin/bash", "-c", command, CHROMIUM, str(profile)],
         pass_fds=(their_read, their_write),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
