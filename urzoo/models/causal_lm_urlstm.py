@@ -4,8 +4,8 @@ Its memory is a state of fixed size, so a step of generation costs the same howe
 on from a state, give `cache_params` and only the inputs that follow; see `URLSTMCache`.
 """
 
-# mypy: disable-error-code="no-untyped-call, untyped-decorator"
-# (transformers is annotated in part only)
+# mypy: disable-error-code="no-untyped-call, untyped-decorator, misc, arg-type, override"
+# (transformers is annotated in part only, and GenerationMixin's methods for a protocol of its own)
 
 from dataclasses import dataclass
 from typing import Any
@@ -170,7 +170,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         return total / (count.to(total.device) if isinstance(count, Tensor) else count)
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def prepare_inputs_for_generation(
         self,
         input_ids: Tensor,
         inputs_embeds: Tensor | None = None,
@@ -195,8 +195,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             inputs["attention_mask"] = None
         elif mask is not None and cache_params is not None:
             # Going on from a state: a mask may cover what the state has read, as transformers' callers give it.
-            given = inputs.get("inputs_embeds") if inputs.get("inputs_embeds") is not None else inputs["input_ids"]
-            inputs["attention_mask"] = mask[:, -given.shape[1] :]
+            embedded = inputs.get("inputs_embeds")
+            steps = (inputs["input_ids"] if embedded is None else embedded).shape[1]
+            inputs["attention_mask"] = mask[:, -steps:]
         return inputs
 
     def _expand_inputs_for_generation(

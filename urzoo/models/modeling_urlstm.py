@@ -278,6 +278,9 @@ class URLSTMModel(URLSTMPreTrainedModel):
             kept = inputs_embeds.new_ones((*inputs_embeds.shape[:2], 1))
             inputs_embeds = inputs_embeds * nn.functional.dropout(kept, self.config.token_dropout)
         embedded: Tensor = self.embedding_dropout(inputs_embeds.to(self.dtype))
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled() and not embedded.requires_grad:
+            # Re-entrant checkpoints give no gradient to the parameters of a layer whose input needs none.
+            embedded = embedded.detach().requires_grad_()
         return embedded
 
     def _prepare_cache(self, cache: URLSTMCache | None, inputs: Tensor, use_cache: bool) -> URLSTMCache | None:  # noqa: FBT001

@@ -10,6 +10,10 @@ it. The rows of the output weights are the words either way, so they can be tied
 Source: Grave et al. 2017, arXiv:1609.04309, here without narrower clusters, which tying excludes.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+# (torch is annotated in part only)
+
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -75,7 +79,7 @@ def cross_entropy(
 
 def _split(words: nn.Linear, cutoffs: list[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     edges = [0, *cutoffs, words.weight.shape[0]]
-    sizes = [after - before for before, after in zip(edges[:-1], edges[1:], strict=True)]
+    sizes = [after - before for before, after in pairwise(edges)]
     return words.weight.split(sizes), words.bias.split(sizes)
 
 

@@ -1,0 +1,159 @@
+"""urzoo's classes under the tests that transformers writes for its own models; run by `scripts/conformance`.
+
+It is copied into the unpacked source of transformers, beside the test files it imports. What is written
+here is only what each of transformers' own models has to say to those tests: small configurations, inputs,
+labels. One test is left out, which asks an image model for a token embedding.
+"""
+
+import unittest
+from typing import ClassVar
+
+import torch
+from transformers.models.auto import modeling_auto
+
+from urzoo import (
+    URLSTMConfig,
+    URLSTMForCausalLM,
+    URLSTMForImageClassification,
+    URLSTMForSequenceClassification,
+    URLSTMModel,
+)
+
+from .generation.test_utils import GenerationTesterMixin
+from .test_configuration_common import ConfigTester
+from .test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
+
+BATCH, TIME, CHANNELS, HIDDEN, LAYERS, VOCABULARY = 3, 7, 3, 16, 2, 37
+
+# The tests look up by name what kind of labels a class takes; transformers' own classes stand in these tables.
+modeling_auto.MODEL_MAPPING_NAMES["urlstm"] = "URLSTMModel"
+modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["urlstm"] = "URLSTMForCausalLM"
+modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["urlstm"] = "URLSTMForSequenceClassification"
+modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES["urlstm"] = "URLSTMForImageClassification"
+
+
+class TextTester:
+    """Small text models and their inputs."""
+
+    batch_size, seq_length, hidden_size, num_hidden_layers, vocab_size = BATCH, TIME, HIDDEN, LAYERS, VOCABULARY
+    is_training = True
+    fields: ClassVar[dict[str, object]] = {}
+
+    def __init__(self, parent: unittest.TestCase) -> None:
+        self.parent = parent
+
+    def get_config(self) -> URLSTMConfig:
+        """A configuration of every size the tests ask for."""
+        return URLSTMConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=HIDDEN,
+            num_layers=LAYERS,
+            head_hidden_size=8,
+            pad_token_id=1,
+            bos_token_id=2,
+            eos_token_id=3,
+            num_labels=3,
+            **self.fields,
+        )
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[URLSTMConfig, dict[str, torch.Tensor]]:
+        """A configuration and a batch with padding."""
+        inputs = {
+            "input_ids": ids_tensor([BATCH, TIME], VOCABULARY).clamp(min=4),
+            "attention_mask": random_attention_mask([BATCH, TIME]),
+        }
+        return self.get_config(), inputs
+
+
+class GatedTextTester(TextTester):
+    """The same with every option of the layers."""
+
+    hidden_size = 12  # the width of the first hidden state
+    fields: ClassVar[dict[str, object]] = {
+        "layer_norm": True,
+        "residual": True,
+        "embedding_size": 12,
+        "pooling": ["last", "mean", "max"],
+    }
+
+
+class GruTextTester(TextTester):
+    """The same with the other cell."""
+
+    fields: ClassVar[dict[str, object]] = {"cell": "gru"}
+
+
+class ImageTester:
+    """Small models of images and their inputs."""
+
+    batch_size, seq_length, num_hidden_layers = BATCH, TIME, LAYERS
+    hidden_size = CHANNELS  # the width of the first hidden state
+    is_training = True
+
+    def __init__(self, parent: unittest.TestCase) -> None:
+        self.parent = parent
+
+    def get_config(self) -> URLSTMConfig:
+        """A configuration of every size the tests ask for."""
+        return URLSTMConfig(
+            input_size=CHANNELS, hidden_size=HIDDEN, num_layers=LAYERS, head_hidden_size=8, num_labels=3
+        )
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[URLSTMConfig, dict[str, torch.Tensor]]:
+        """A configuration and a batch of pixel sequences."""
+        return self.get_config(), {"pixel_values": floats_tensor([BATCH, TIME, CHANNELS])}
+
+
+class Conformance(ModelTesterMixin):
+    """What the groups below share."""
+
+    has_attentions = False
+    inputs_and_sizes: type = TextTester
+
+    def setUp(self) -> None:  # noqa: D102
+        self.model_tester = self.inputs_and_sizes(self)
+
+
+class TextTest(Conformance, GenerationTesterMixin, unittest.TestCase):
+    """The text models as configured by default."""
+
+    all_model_classes = (URLSTMModel, URLSTMForCausalLM, URLSTMForSequenceClassification)
+
+    def test_config(self) -> None:
+        """transformers' tests of the configuration."""
+        properties = ["hidden_size", "num_hidden_layers", "vocab_size"]
+        ConfigTester(
+            self, config_class=URLSTMConfig, common_properties=properties, hidden_size=HIDDEN, vocab_size=VOCABULARY
+        ).run_common_tests()
+
+
+class GatedTextTest(Conformance, GenerationTesterMixin, unittest.TestCase):
+    """The text models with residual connections, layer norm, projection, all poolings."""
+
+    all_model_classes = (URLSTMModel, URLSTMForCausalLM, URLSTMForSequenceClassification)
+    inputs_and_sizes = GatedTextTester
+
+
+class GruTextTest(Conformance, GenerationTesterMixin, unittest.TestCase):
+    """The text models with the GRU."""
+
+    all_model_classes = (URLSTMModel, URLSTMForCausalLM, URLSTMForSequenceClassification)
+    inputs_and_sizes = GruTextTester
+
+
+class ImageTest(Conformance, unittest.TestCase):
+    """The image classifier."""
+
+    all_model_classes = (URLSTMForImageClassification,)
+    test_resize_embeddings = False
+    inputs_and_sizes = ImageTester
+
+    @unittest.skip("An image model has no token embedding.")
+    def test_model_get_set_embeddings(self) -> None:
+        """Left out."""
+
+    def _prepare_config_and_inputs_for_retain_grad_hidden_states_attentions(self) -> tuple[URLSTMConfig, dict]:
+        # The first hidden state is the image itself, which has a gradient only where one is asked for.
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        inputs["pixel_values"].requires_grad_()
+        return config, inputs

@@ -1,0 +1,151 @@
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
+
+from urzoo import URLSTMConfig, URLSTMForSequenceClassification
+from urzoo.errors import UsageError
+
+VOCABULARY = 40
+POOLINGS = [["last"], ["mean"], ["max"], ["last", "mean", "max"]]
+
+
+def build(**fields) -> URLSTMForSequenceClassification:
+    config = URLSTMConfig(
+        **{
+            "vocab_size": VOCABULARY,
+            "hidden_size": 12,
+            "pad_token_id": 0,
+            "initializer_range": 1.0,
+            "id2label": {0: "neg", 1: "pos"},
+            "label2id": {"neg": 0, "pos": 1},
+            **fields,
+        }
+    )
+    return URLSTMForSequenceClassification(config).eval()
+
+
+def padded_batch(rows: list[torch.Tensor], sides: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(row) for row in rows) + 2
+    ids, masks = [], []
+    for row, side in zip(rows, sides, strict=True):
+        missing = longest - len(row)
+        before = {"left": missing, "right": 0, "both": missing // 2}[side]
+        # Padding is filled with a real token: the mask alone says what counts.
+        ids.append(nn.functional.pad(row, (before, missing - before), value=7))
+        masks.append(nn.functional.pad(torch.ones_like(row), (before, missing - before)))
+    return torch.stack(ids), torch.stack(masks)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+@pytest.mark.parametrize(
+    "fields", [{}, {"bidirectional": True}, {"num_layers": 2, "residual": True, "layer_norm": True}]
+)
+def test_padding_and_company_do_not_change_a_rows_scores(pooling, fields):
+    model = build(pooling=pooling, **fields)
+    rows = [torch.randint(1, VOCABULARY, (length,)) for length in (1, 5, 9, 3)]
+    alone = torch.cat([model(row[None]).logits for row in rows])
+    for sides in (["left"] * 4, ["right"] * 4, ["left", "right", "both", "right"]):
+        ids, mask = padded_batch(rows, sides)
+        torch.testing.assert_close(model(ids, attention_mask=mask).logits, alone, atol=1e-5, rtol=0)
+        order = torch.tensor([2, 0, 3, 1])
+        reordered = model(ids[order], attention_mask=mask[order]).logits
+        torch.testing.assert_close(reordered, alone[order], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=str)
+def test_a_row_of_padding_has_the_scores_of_nothing(pooling):
+    model = build(pooling=pooling, bidirectional=True)
+    ids = torch.randint(1, VOCABULARY, (2, 5))
+    mask = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
+    scores = model(ids, attention_mask=mask).logits
+    torch.testing.assert_close(scores[1], model.head(torch.zeros(1, 24 * len(pooling)))[0])
+    torch.testing.assert_close(scores[:1], model(ids[:1, :3]).logits, atol=1e-5, rtol=0)
+
+
+def test_poolings_are_what_they_are_called():
+    model = build(pooling=["last", "mean", "max"], bidirectional=True)
+    ids = torch.randint(1, VOCABULARY, (3, 6))
+    hidden = model.model(ids).last_hidden_state
+    last = torch.cat([hidden[:, -1, :12], hidden[:, 0, 12:]], dim=-1)
+    pooled = torch.cat([last, hidden.mean(1), hidden.amax(1)], dim=-1)
+    torch.testing.assert_close(model(ids).logits, model.head(pooled))
+
+
+def test_a_series_of_floats_is_classified_without_a_vocabulary(tmp_path):
+    model = build(vocab_size=None, pad_token_id=None, input_size=3, num_labels=2)
+    series = torch.randn(2, 7, 3)
+    scores = model(inputs_embeds=series).logits
+    padded, mask = nn.functional.pad(series, (0, 0, 0, 4), value=9.0), torch.tensor([[1] * 7 + [0] * 4] * 2)
+    torch.testing.assert_close(model(inputs_embeds=padded, attention_mask=mask).logits, scores, atol=1e-5, rtol=0)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(inputs_embeds=series).logits, scores)
+
+
+def test_embedded_tokens_score_as_their_ids():
+    model = build()
+    ids = torch.randint(1, VOCABULARY, (2, 5))
+    assert torch.equal(model(inputs_embeds=model.get_input_embeddings()(ids)).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels", "loss"),
+    [
+        ({}, torch.tensor([0, 1]), nn.functional.cross_entropy),
+        (
+            {"problem_type": "multi_label_classification"},
+            torch.tensor([[0.0, 1.0], [1.0, 1.0]]),
+            nn.functional.binary_cross_entropy_with_logits,
+        ),
+        ({"problem_type": "regression"}, torch.randn(2, 2), nn.functional.mse_loss),
+    ],
+    ids=["one label", "several labels", "regression"],
+)
+def test_the_loss_is_that_of_the_problem(fields, labels, loss):
+    model = build(**fields)
+    ids = torch.randint(1, VOCABULARY, (2, 5))
+    torch.testing.assert_close(model(ids, labels=labels).loss, loss(model(ids).logits, labels))
+
+
+def test_an_unknown_label_is_one_line():
+    with pytest.raises(UsageError, match="labels holds 2, expected class indices from 0 to 1"):
+        build()(torch.randint(1, VOCABULARY, (2, 5)), labels=torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize("fields", [{}, {"bidirectional": True}, {"cell": "gru", "num_layers": 2, "layer_norm": True}])
+def test_gradient_reaches_every_parameter_through_padding(fields):
+    model = build(pooling=["last", "mean", "max"], **fields).train()
+    rows = [torch.randint(1, VOCABULARY, (length,)) for length in (4, 9)]
+    ids, mask = padded_batch(rows, ["left", "right"])
+    output = model(ids, attention_mask=mask, labels=torch.tensor([0, 1]))
+    output.loss.backward()
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_pipeline_answers_with_probabilities(tmp_path):
+    words = ["<pad>", "<unk>", *(f"w{index}" for index in range(2, VOCABULARY))]
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    model = build(pooling=["mean", "max"], bidirectional=True)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    classify = pipeline("text-classification", model=str(tmp_path))
+    texts = ["w5 w6 w7", "w9", "\N{GRINNING FACE} привет 你好", " ".join(["w8", "w11"] * 5000)]
+    alone = [classify(text, top_k=None) for text in texts]
+    for answer in alone:
+        assert {entry["label"] for entry in answer} == {"neg", "pos"}
+        assert sum(entry["score"] for entry in answer) == pytest.approx(1.0)
+    together = classify(texts, batch_size=4, top_k=None)
+    for one, other in zip(alone, together, strict=True):
+        assert [entry["label"] for entry in one] == [entry["label"] for entry in other]
+        assert [entry["score"] for entry in one] == pytest.approx([entry["score"] for entry in other], abs=1e-5)
