@@ -75,7 +75,8 @@ def test_a_left_padded_batch_generates_what_each_row_does_alone(model, ids):
         for row, length in enumerate(lengths):
             alone = generate(model, ids[row : row + 1, 9 - length :], **options)[0, length:]
             assert torch.equal(together[row, : len(alone)], alone)
-            assert (together[row, len(alone) :] == 0).all()
+            # What follows the end is padding, or the end again, which beam search takes for a padding id of 0.
+            assert torch.isin(together[row, len(alone) :], torch.tensor([0, 2])).all()
 
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
@@ -149,7 +150,8 @@ def test_a_model_given_a_cache_writes_to_no_tensor_of_it(model, ids):
     model(ids, cache_params=cache)
     assert cache.seen_tokens == 18
     assert kept.seen_tokens == 9
-    assert all(torch.equal(one, other) for s, t in zip(kept.states, before, strict=True) for one, other in zip(s, t))
+    for state, old in zip(kept.states, before, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(state, old, strict=True))
     cache.reset()
     torch.testing.assert_close(model(ids, cache_params=cache).logits, model(ids).logits)
 
@@ -323,7 +325,7 @@ def test_the_pipeline_generates_in_batches_what_it_generates_alone(tokenizer, tm
     together = [answer[0]["generated_text"] for answer in write(texts, batch_size=3, **options)]
     assert together == alone
     ids = generate(model, torch.tensor([[5, 6, 7, 8]]), max_new_tokens=6)
-    assert alone[0] == texts[0] + tokenizer.decode(ids[0, 4:], skip_special_tokens=True).join([" ", ""])
+    assert alone[0].removeprefix(texts[0]).split() == tokenizer.decode(ids[0, 4:], skip_special_tokens=True).split()
 
 
 def test_streamed_text_is_the_generated_text(tokenizer):
