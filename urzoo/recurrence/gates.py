@@ -145,6 +145,28 @@ def initial_gate_bias(
     return torch.zeros(hidden_size)
 
 
+def complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:
+    """The bias of all blocks with the gate bias in it, for back ends that add one bias to the pre-activations.
+
+    Args:
+        gating: A gating without cumax.
+        bias: Shape `(len(blocks) * hidden,)`; None stands for zeros.
+        gate_bias: Log-odds of shape `(hidden,)`; None stands for zeros.
+
+    Returns:
+        Shape `(len(blocks) * hidden,)`, or None where both are None.
+    """
+    if gate_bias is None:
+        return bias
+    opening = ("master_forget",) if gating.auxiliary == "M" else ("forget", "update")
+    closing = {"master_input" if gating.auxiliary == "M" else "input"}
+    if gating.refine_offset:
+        closing.add("refine")
+    signs = [1.0 if block in opening else -1.0 if block in closing else 0.0 for block in gating.blocks]
+    offsets = (gate_bias.new_tensor(signs)[:, None] * gate_bias).flatten()
+    return offsets if bias is None else bias + offsets
+
+
 def cumax(preactivations: Tensor) -> Tensor:
     """The cumulative softmax over the last dimension: rises from near 0 to 1 along the hidden units."""
     return torch.cumsum(torch.softmax(preactivations, dim=-1), dim=-1)

@@ -8,12 +8,14 @@ autograd differentiates it as it stands. UR-LSTM, the default gating:
     e = r (1 - (1 - f)^2) + (1 - r) f^2        effective forget gate (the paper's g)
     c' = e c + (1 - e) tanh(candidate)         h' = sigmoid(output) tanh(c')
 
-Precision in a 16-bit dtype (bfloat16 or float16, given or by autocast): the operands of every product are
-rounded to it, everything else happens in float32, above all what is carried over time: the LSTM's cell and
-the GRU's hidden state. Gradients reach weights kept in float32 in float32.
+Precision in a 16-bit dtype (bfloat16 or float16, given or by autocast): the factors of every product, forward
+and backward, are rounded to it; sums and everything else happen in float32, above all what is carried over
+time: the LSTM's cell and the GRU's hidden state. Gradients reach weights kept in float32 in float32.
 
 Source: Gu et al. 2020, arXiv:1910.09890; gates.py has the other gatings.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +60,8 @@ def scan(
         inputs = torch.where(mask[:, :, None], inputs, 0.0)
     with torch.autocast(inputs.device.type, enabled=False):
         # The projection of all steps at once: one large product in place of many small ones.
-        projected = F.linear(_operand(inputs, dtype), _operand(input_weight, dtype), _carried(bias, dtype))
-        weight = _operand(recurrent_weight, dtype)
+        projected = _projected(inputs, input_weight, bias, dtype)
+        weight = _factor(recurrent_weight, dtype)
         gate_bias = _carried(gate_bias, dtype)
         state = tuple(part.to(carry_dtype(dtype)) for part in state)
 
@@ -88,9 +90,9 @@ def step(
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     with torch.autocast(inputs.device.type, enabled=False):
-        projection = F.linear(_operand(inputs, dtype), _operand(input_weight, dtype), _carried(bias, dtype))
+        projection = _projected(inputs, input_weight, bias, dtype)
         state = tuple(part.to(carry_dtype(dtype)) for part in state)
-        weight = _operand(recurrent_weight, dtype)
+        weight = _factor(recurrent_weight, dtype)
         state = _update(gating, projection, weight, _carried(gate_bias, dtype), state, dtype)
         return _leave(gating, state, dtype)
 
@@ -106,13 +108,13 @@ def _update(
     """One step from the projected inputs; all tensors in the carried dtype."""
     hidden = state[0]
     if gating.cell == "lstm":
-        preactivations = projection + F.linear(_rounded(hidden, dtype), weight)
+        preactivations = projection + _product(_rounded(hidden, dtype), weight, dtype)
         hidden, cell = lstm_update(gating, preactivations, gate_bias, state[1])
         return _rounded(hidden, dtype), cell
     gate_rows = weight.shape[0] - hidden.shape[-1]
-    preactivations = projection[:, :gate_rows] + F.linear(_rounded(hidden, dtype), weight[:gate_rows])
+    preactivations = projection[:, :gate_rows] + _product(_rounded(hidden, dtype), weight[:gate_rows], dtype)
     reset, effective_update = gru_gates(gating, preactivations, gate_bias)
-    recalled = F.linear(_rounded(reset * hidden, dtype), weight[gate_rows:])
+    recalled = _product(_rounded(reset * hidden, dtype), weight[gate_rows:], dtype)
     candidate = torch.tanh(projection[:, gate_rows:] + recalled)
     return ((1.0 - effective_update) * hidden + effective_update * candidate,)
 
@@ -120,6 +122,13 @@ def _update(
 def _leave(gating: Gating, state: State, dtype: torch.dtype) -> State:
     """The state as it is handed out: the LSTM's hidden state in `dtype`, what is carried as it is."""
     return (state[0].to(dtype), state[1]) if gating.cell == "lstm" else state
+
+
+def _projected(inputs: Tensor, input_weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The part of the pre-activations that does not depend on the state."""
+    product = _product(_factor(inputs, dtype), _factor(input_weight, dtype), dtype)
+    bias = _carried(bias, dtype)
+    return product if bias is None else product + bias
 
 
 def _carried(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -131,10 +140,32 @@ def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype).to(carry_dtype(dtype))
 
 
-def _operand(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A factor of a product: its values are those of `dtype`, its gradient is not rounded."""
+def _factor(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """An input or weight as the factor of a product: its values are those of `dtype`, its gradient is not rounded."""
     carried = tensor.to(carry_dtype(dtype))
     if tensor.dtype == dtype or carry_dtype(dtype) == dtype:
         return carried
     # The difference is exact, hence so is the sum; autograd sees the identity.
     return carried + (_rounded(carried, dtype) - carried).detach()
+
+
+def _product(left: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """`left @ weight.T` of factors that are rounded already, and a gradient that is rounded as a factor."""
+    product = F.linear(left, weight)
+    if carry_dtype(dtype) == dtype:
+        return product
+    rounded: Tensor = _RoundGradient.apply(product, dtype)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+class _RoundGradient(torch.autograd.Function):
+    """The identity, whose gradient takes the values of a dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.dtype = dtype
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.to(ctx.dtype).to(gradient.dtype), None

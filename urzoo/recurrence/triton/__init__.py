@@ -1,0 +1,113 @@
+"""The GPU back end: products through torch (cuBLAS), the gate arithmetic of a step in one Triton kernel.
+
+An LSTM step is two launches forward and two backward, a GRU step four; a shape that repeats is recorded as a
+CUDA graph and replayed. It takes the gatings without cumax and master gates, in float32, bfloat16 and float16.
+Triton is an optional dependency (`pip install 'urzoo[triton]'`) and is imported at the first call. With
+TRITON_INTERPRET=1 in the environment the kernels run on the CPU, slowly: that is for tests.
+"""
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from urzoo.recurrence.gates import Gating, State, complete_bias
+
+name = "triton"
+
+_INSTALLED = importlib.util.find_spec("triton") is not None
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def unavailable() -> str:
+    """Why this back end cannot run on this machine, with the remedy; "" if it can."""
+    if not _INSTALLED:
+        return "Triton is not installed; pip install 'urzoo[triton]'"
+    if not torch.cuda.is_available() and not _interpreted():
+        return "this machine has no CUDA device"
+    return ""
+
+
+def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str:
+    """Why this back end cannot take such a problem; "" if it can."""
+    if device.type != "cuda" and not (device.type == "cpu" and _interpreted()):
+        return f"device {str(device)!r}"
+    if gating.uses_cumax or gating.auxiliary == "M":
+        return f"gate {gating.name!r}"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"{str(dtype).removeprefix('torch.')} inputs"
+    return ""
+
+
+def scan(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor | None,
+    state: State,
+    *,
+    gating: Gating,
+    mask: Tensor | None,
+    reverse: bool,
+    save: str,  # noqa: ARG001
+    dtype: torch.dtype,
+) -> tuple[Tensor, State]:
+    """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
+    from urzoo.recurrence.triton.ops import gpu_scan  # Triton takes half a second to import.
+
+    tensors = (inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
+    differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs, hidden, cell, *_ = gpu_scan(
+            inputs,
+            input_weight,
+            recurrent_weight,
+            complete_bias(gating, _exact(bias), _exact(gate_bias)),
+            state[0],
+            state[1] if gating.cell == "lstm" else None,
+            mask,
+            gating.cell == "gru",
+            gating.tie_input_gate,
+            gating.auxiliary == "R",
+            reverse,
+            differentiated,
+            dtype,
+        )
+    return outputs.transpose(0, 1), (hidden, cell) if gating.cell == "lstm" else (hidden,)
+
+
+def step(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    gate_bias: Tensor | None,
+    state: State,
+    *,
+    gating: Gating,
+    dtype: torch.dtype,
+) -> State:
+    """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
+    _, state = scan(
+        inputs[:, None],
+        input_weight,
+        recurrent_weight,
+        bias,
+        gate_bias,
+        state,
+        gating=gating,
+        mask=None,
+        reverse=False,
+        save="activations",
+        dtype=dtype,
+    )
+    return state
+
+
+def _exact(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.float()
