@@ -312,9 +312,9 @@ class RecipeTrainer(Trainer):
             group["lr"] = rate
         assert self.lr_scheduler is not None
         rates = [rate] * len(optimizer.param_groups)
-        self.lr_scheduler.load_state_dict(
-            {"last_epoch": progress.step, "_step_count": progress.step + 1, "_last_lr": rates}
-        )
+        # LambdaLR keeps functions apart, by None where they are plain ones.
+        schedule = {"last_epoch": progress.step, "_step_count": progress.step + 1, "_last_lr": rates}
+        self.lr_scheduler.load_state_dict({**schedule, "lr_lambdas": [None] * len(rates)})
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: see the module's text."""
