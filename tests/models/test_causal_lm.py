@@ -321,6 +321,7 @@ def test_the_pipeline_generates_in_batches_what_it_generates_alone(tokenizer, tm
     texts = ["w5 w6 w7 w8", "w9", "w10 w11"]
     write = pipeline("text-generation", model=str(tmp_path))
     options = {"max_new_tokens": 6, "do_sample": False}
+    assert write("", **options)[0]["generated_text"]
     alone = [write(text, **options)[0]["generated_text"] for text in texts]
     together = [answer[0]["generated_text"] for answer in write(texts, batch_size=3, **options)]
     assert together == alone

@@ -64,6 +64,14 @@ def test_a_row_of_padding_has_the_scores_of_nothing(pooling):
     torch.testing.assert_close(scores[:1], model(ids[:1, :3]).logits, atol=1e-5, rtol=0)
 
 
+def test_an_empty_sequence_has_the_scores_of_nothing():
+    model = build()
+    expected = model.head(torch.zeros(2, 12))
+    torch.testing.assert_close(model(torch.zeros(2, 0)).logits, expected)
+    torch.testing.assert_close(model(torch.zeros(2, 0), attention_mask=torch.zeros(2, 0)).logits, expected)
+    torch.testing.assert_close(model(inputs_embeds=torch.zeros(2, 0, 12)).logits, expected)
+
+
 def test_poolings_are_what_they_are_called():
     model = build(pooling=["last", "mean", "max"], bidirectional=True)
     ids = torch.randint(1, VOCABULARY, (3, 6))
@@ -140,7 +148,7 @@ def test_the_pipeline_answers_with_probabilities(tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     classify = pipeline("text-classification", model=str(tmp_path))
-    texts = ["w5 w6 w7", "w9", "\N{GRINNING FACE} привет 你好", " ".join(["w8", "w11"] * 5000)]
+    texts = ["w5 w6 w7", "w9", "", "\N{GRINNING FACE} привет 你好", " ".join(["w8", "w11"] * 5000)]
     alone = [classify(text, top_k=None) for text in texts]
     for answer in alone:
         assert {entry["label"] for entry in answer} == {"neg", "pos"}

@@ -116,6 +116,12 @@ class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
             UsageError: The inputs are missing or given twice, or an id or label is not one of the model's.
         """
         kwargs["use_cache"] = False
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is not None and given.dim() > 1 and given.shape[1] == 0:
+            # An empty text, which a tokenizer gives as no tokens of no type: one step of padding.
+            attention_mask = torch.zeros(given.shape[0], 1, dtype=torch.bool, device=given.device)
+            padding = given.new_zeros(given.shape[0], 1, *given.shape[2:])
+            input_ids, inputs_embeds = (padding.long(), None) if input_ids is not None else (None, padding)
         outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
         states = outputs.last_hidden_state
         mask = check_mask(attention_mask, states)
