@@ -179,6 +179,15 @@ def write_checkpoints(folder: Path) -> None:
 
 def write_checkpoint(folder: Path, task: str, weights_sha256: str, accuracies: list[float]) -> None:
     folder.mkdir(parents=True)
+    write_training(folder, task, weights_sha256, {"accuracy": max(accuracies)})
+    lines: list[dict[str, Any]] = [{"kind": "training", "step": 1, "epoch": 0.1, "loss": 2.3}]
+    for epoch, accuracy in enumerate(accuracies, 1):
+        scores = {"accuracy": round(accuracy, 4), "cross_entropy": 0.1}
+        lines.append({"kind": "validation", "step": 40 * epoch, "epoch": float(epoch), "weights": "trained", **scores})
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_training(folder: Path, task: str, weights_sha256: str, validation: dict[str, float]) -> None:
     data = {"name": "mnist", "config": "mnist", "split": "train", "digest": "d" * 64}
     summary = {
         "schema_version": 1,
@@ -189,11 +198,11 @@ def write_checkpoint(folder: Path, task: str, weights_sha256: str, accuracies: l
         "transformers_version": "5.23.0",
         "started_at": "2026-11-19T08:00:00Z",
         "wall_seconds": 5400.0,
-        "epochs": float(len(accuracies)),
+        "epochs": 24.0,
         "steps": 1000,
         "seed": 1,
         "selection_split": "validation",
-        "validation": {"accuracy": max(accuracies)},
+        "validation": validation,
         "data": {**data, "rows_train": 55_000, "rows_validation": 5_000},
         "hardware": "2 threads of an x86-64 CPU",
         "device": "cpu",
@@ -204,8 +213,3 @@ def write_checkpoint(folder: Path, task: str, weights_sha256: str, accuracies: l
         "weights_sha256": weights_sha256,
     }
     (folder / "training.json").write_text(json.dumps(summary))
-    lines = [{"kind": "training", "step": 1, "epoch": 0.1, "loss": 2.3}]
-    for epoch, accuracy in enumerate(accuracies, 1):
-        lines.append({"kind": "validation", "step": 40 * epoch, "epoch": float(epoch), "weights": "trained",
-                      "accuracy": round(accuracy, 4), "cross_entropy": 0.1})  # fmt: skip
-    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

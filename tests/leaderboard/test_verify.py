@@ -1,0 +1,145 @@
+"""Repeating rows, with a real untrained checkpoint evaluated on all of the MNIST test split."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.zoo.conftest import make_checkpoint
+from urzoo.data import sources
+from urzoo.errors import ResultError, UrzooError
+from urzoo.evaluation.runner import evaluate
+from urzoo.evaluation.schema import Result, write_result
+from urzoo.leaderboard.verify import check_submission, verify
+from urzoo.zoo.weights import file_sha256
+
+from .conftest import write_training
+
+NAME = "small-8"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_checkpoint(tmp_path_factory.mktemp("zoo") / NAME)
+    write_training(folder, "smnist", file_sha256(folder / "model.safetensors"), {"accuracy": 0.1})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def honest(checkpoint: Path) -> Result:
+    return evaluate(checkpoint, "smnist", batch_size=500, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "hub_unreachable", lambda: "not in a test")
+    monkeypatch.delenv("URZOO_DATA_ROOT", raising=False)
+
+
+@pytest.fixture
+def submitted(results: Path, honest: Result) -> Callable[..., Path]:
+    """Write the honest result with some keys changed; returns the file."""
+
+    def write(**changes: object) -> Path:
+        content = honest.model_dump(mode="json")
+        for path, value in changes.items():
+            *parents, key = path.split("__")
+            place = content
+            for parent in parents:
+                place = place[parent]
+            place[key] = value
+        file = write_result(results, honest)
+        file.write_text(json.dumps(content))
+        return file
+
+    return write
+
+
+def test_an_honest_row_is_repeated_and_agrees(submitted: Callable[..., Path], results: Path, checkpoint: Path):
+    submitted()
+    verification = verify(results, 5, folders={NAME: checkpoint}, progress=False)
+    assert {one.metric for one in verification.compared} == {"accuracy", "cross_entropy"}
+    assert all(one.agrees for one in verification.compared)
+    assert not verification.unrepeatable
+
+
+def test_a_row_that_differs_fails_with_both_figures(submitted: Callable[..., Path], results: Path, checkpoint: Path):
+    better = {"low": 0.5, "high": 0.7, "level": 0.95, "method": "Wilson"}
+    submitted(metrics__accuracy=0.6, intervals__accuracy=better)
+    with pytest.raises(ResultError, match=r"accuracy is 0.6 in the result and 0\.\d+ here") as caught:
+        verify(results, 1, folders={NAME: checkpoint}, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_of_other_weights_fails_without_an_evaluation(
+    submitted: Callable[..., Path], results: Path, checkpoint: Path
+):
+    submitted(model__checkpoint_sha256="0" * 64)
+    with pytest.raises(ResultError, match="measured with checkpoint 000000000000"):
+        verify(results, 1, folders={NAME: checkpoint}, progress=False)
+
+
+def test_rows_that_cannot_be_repeated_are_told_with_the_reason(
+    submitted: Callable[..., Path], put: Callable[..., Path], results: Path, checkpoint: Path
+):
+    submitted()
+    put("elsewhere", "smnist", 0.98)
+    put("old", "smnist", 0.98, task__version=9)
+    verification = verify(results, 9, folders={NAME: checkpoint}, progress=False)
+    assert {one.model for one in verification.compared} == {NAME}
+    told = " ".join(verification.unrepeatable)
+    assert "elsewhere is not at hand" in told
+    assert "outdated" in told
+
+
+def test_with_nothing_to_repeat_verify_fails(put: Callable[..., Path], results: Path):
+    put("elsewhere", "smnist", 0.98)
+    with pytest.raises(UrzooError, match=r"no result under .* can be repeated here"):
+        verify(results, 1, progress=False)
+    with pytest.raises(UrzooError, match="verify is 0"):
+        verify(results, 0, progress=False)
+
+
+def test_an_honest_submission_passes(submitted: Callable[..., Path], checkpoint: Path):
+    compared = check_submission(submitted(), checkpoint, progress=False)
+    assert all(one.agrees for one in compared)
+    assert len(compared) == 2
+
+
+def test_a_sample_finds_a_gross_difference(submitted: Callable[..., Path], checkpoint: Path):
+    compared = check_submission(submitted(), checkpoint, samples=500, progress=False)
+    assert [one.metric for one in compared] == ["accuracy"]
+    bounds = {"low": 0.98, "high": 0.99, "level": 0.95, "method": "Wilson"}
+    with pytest.raises(ResultError, match=r"accuracy is 0\.985"):
+        check_submission(
+            submitted(metrics__accuracy=0.985, intervals__accuracy=bounds), checkpoint, samples=500, progress=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"samples": 100, "partial": True}, "key partial is true"),
+        ({"task__version": 9}, "would not be ranked: measured under version 9"),
+        ({"data__digest": "0" * 64}, "would not be ranked: measured on data 000000000000"),
+        ({"model__training__selection_split": "test"}, "selection_split is 'test'"),
+        ({"model__training__selection_split": "unknown"}, "not known on which split"),
+        ({"metrics__accuracy": 0.98765}, "a number of right answers out of 10000"),
+        ({"metrics__accuracy": 0.9}, "expected it to hold 0.9"),
+        ({"model__checkpoint_sha256": "0" * 64}, "measured with checkpoint 000000000000"),
+        ({"command": "urzoo \u202e"}, "U\\+202E"),
+    ],
+)
+def test_an_unfit_submission_is_refused_before_anything_is_evaluated(
+    submitted: Callable[..., Path], checkpoint: Path, tmp_path: Path, changes: dict, complaint: str
+):
+    # Without its weights the checkpoint could not be evaluated; its digest is asked for last.
+    if "model__checkpoint_sha256" not in changes:
+        checkpoint = Path(shutil.copytree(checkpoint, tmp_path / NAME))
+        (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(ResultError, match=complaint) as caught:
+        check_submission(submitted(**changes), checkpoint, progress=False)
+    assert "smnist.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
