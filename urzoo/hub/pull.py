@@ -33,8 +33,6 @@ from urzoo.hub.export import check_free
 from urzoo.hub.folder import check_checkpoint, check_model_type
 from urzoo.hub.store import RemoteFile, RepositoryStore, place
 
-_CHUNK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class Pulled:
@@ -296,6 +294,6 @@ def _warnings(wanted: dict[str, RemoteFile], skipped: tuple[str, ...]) -> Iterat
 
 def _chunks(response: httpx2.Response) -> Iterator[bytes]:
     try:
-        yield from response.iter_bytes(_CHUNK_BYTES)
+        yield from response.iter_bytes()  # as they come: a fixed size would hold back what precedes a cut
     except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError):
         raise PassingError("the connection was cut") from None

@@ -11,9 +11,10 @@ its deduplication gains nothing, and its requests cannot be bounded, logged and 
 import io
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from urzoo.errors import UsageError
@@ -168,6 +169,13 @@ def _is_same(file: LocalFile, present: RepoFile) -> bool:
     return file.sha256 == present.lfs.sha256 if present.lfs is not None else file.git_oid == present.blob_id
 
 
+@dataclass(frozen=True)
+class _Commit:
+    oid: str
+    url: str
+    pull_request_url: str | None
+
+
 class _Push:
     """The steps that send. Each may be repeated; the branch changes in `_commit` alone."""
 
@@ -194,8 +202,8 @@ class _Push:
         if plan.commits:
             for file in filter(_may_be_stored_apart, self.files):
                 self._upload(file)
-            info = self._commit()
-            commit, url, pull_request_url = info.oid, info.commit_url, info.pr_url
+            made = self._commit()
+            commit, url, pull_request_url = made.oid, made.url, made.pull_request_url
             self.done = ["the whole content, as one commit"]
         if plan.tag is not None and commit is not None:
             self._tag(plan.tag, commit)
@@ -241,12 +249,12 @@ class _Push:
         )
         self.done.append(f"{file.path} (to the file store, not visible without a commit)")
 
-    def _commit(self) -> CommitInfo:
+    def _commit(self) -> _Commit:
         plan, api = self.plan, self.api
 
-        def step() -> CommitInfo:
+        def step() -> _Commit:
             deletions = [CommitOperationDelete(path) for path in plan.deletions]
-            return api.create_commit(
+            info = api.create_commit(
                 plan.repo_id,
                 [*deletions, *(_addition(file) for file in self.files)],
                 commit_message=f"Push {plan.tag}" if plan.tag else "Push a checkpoint",
@@ -255,6 +263,7 @@ class _Push:
                 parent_commit=self.parent,
                 create_pr=plan.create_pr,
             )
+            return _Commit(info.oid, info.commit_url, info.pr_url)
 
         what = f"committing to {plan.repo_id}"
         try:
@@ -272,7 +281,7 @@ class _Push:
                 return info
             raise
 
-    def _committed(self) -> CommitInfo | None:
+    def _committed(self) -> _Commit | None:
         """Our commit, if it was made although its answer was lost: the branch's head, or a pull request's."""
         plan, api = self.plan, self.api
         heads = [plan.revision]
@@ -283,16 +292,16 @@ class _Push:
             log = api.list_repo_commits(plan.repo_id, revision=head)
             if len(log) > 1 and log[1].commit_id == self.parent and self._holds_all(log[0].commit_id):
                 number = head.removeprefix("refs/pr/")
-                return CommitInfo(
-                    commit_url=f"{plan.endpoint}/{plan.repo_id}/commit/{log[0].commit_id}",
-                    commit_message=log[0].title,
-                    commit_description="",
+                return _Commit(
                     oid=log[0].commit_id,
-                    pr_url=f"{plan.endpoint}/{plan.repo_id}/discussions/{number}" if plan.create_pr else None,
+                    url=f"{plan.endpoint}/{plan.repo_id}/commit/{log[0].commit_id}",
+                    pull_request_url=(
+                        f"{plan.endpoint}/{plan.repo_id}/discussions/{number}" if plan.create_pr else None
+                    ),
                 )
         return None
 
-    def _committed_after_all(self, what: str) -> CommitInfo | None:
+    def _committed_after_all(self, what: str) -> _Commit | None:
         """As `_committed`, for the last attempt; a Hub that does not answer leaves the question open."""
         try:
             return self.connection.attempt(what, self._committed)
