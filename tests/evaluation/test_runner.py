@@ -14,7 +14,7 @@ from tests.zoo.conftest import make_checkpoint
 from urzoo.data import load_split
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation import evaluate
-from urzoo.evaluation.image_classification import class_columns
+from urzoo.evaluation.classification import class_columns
 from urzoo.evaluation.provenance import git_commit
 from urzoo.evaluation.runner import Settings
 from urzoo.zoo import load, load_image_processor
@@ -137,7 +137,7 @@ def test_nan_scores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     weights = load_file(folder / "model.safetensors")
     weights = {name: torch.full_like(value, 3e38) if "head" in name else value for name, value in weights.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="gives NaN or infinite scores for image 0"):
+    with pytest.raises(CheckpointError, match="gives NaN or infinite scores for row 0"):
         run(folder, "smnist")
 
 

@@ -204,4 +204,5 @@ def test_an_unknown_task_gets_near_matches():
 def test_the_permutation_of_pmnist_stays_what_it_is():
     """Checkpoints carry it, and results are only comparable while it is the same."""
     seed = load_task("pmnist").requires.permutation_seed
+    assert seed == 0
     assert pixel_permutation(784, seed)[:8] == [693, 85, 647, 392, 765, 14, 299, 711]

@@ -46,19 +46,38 @@ class SequenceColumn(Strict):
 Column = Annotated[ImageColumn | LabelColumn | TextColumn | SequenceColumn, Field(discriminator="kind")]
 
 
+class Part(Strict):
+    """Some rows of a split that its publisher did not divide: what `hold_out` holds out of the file, or the rest."""
+
+    file: Name
+    file_rows: Positive
+    held_out_rows: Positive
+    seed: Annotated[int, Field(ge=0)]
+    take: Literal["held_out", "rest"]
+
+
 class SplitSpec(Strict):
     """The number of rows of a split, the digest of its decoded content (`digest.py`), and its files on the Hub."""
 
     rows: Positive
     digest: Sha256
     hub_files: Positive = 1
+    part: Part | None = None
+
+
+class Generator(Strict):
+    """Data that are drawn by a function of `generate.py` from a seed; `length` is the number of steps."""
+
+    kind: Literal["copy", "adding"]
+    length: Annotated[int, Field(ge=21)]
+    seed: Annotated[int, Field(ge=0)]
 
 
 class DataSet(Strict):
     """A data set file: one configuration of one Hub data set repository.
 
     `revision` is the repository's commit on the Hub, and null for data that are not there; `obtain` says where else
-    such data come from. The digests decide in any case.
+    such data come from, `generator` how they are drawn. The digests decide in any case.
     """
 
     name: Name
@@ -66,6 +85,7 @@ class DataSet(Strict):
     repository: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
     revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None
     obtain: Line | None
+    generator: Generator | None = None
     config: Name
     licence: Line
     citation: Line
@@ -77,8 +97,8 @@ class DataSet(Strict):
         kinds = [column.kind for column in self.columns.values()]
         if len(set(kinds)) != len(kinds):
             raise ValueError("two columns are of one kind")
-        if (self.revision is None) == (self.obtain is None):
-            raise ValueError("one of revision and obtain must be given, the other null")
+        if sum(source is not None for source in (self.revision, self.obtain, self.generator)) != 1:
+            raise ValueError("one of revision, obtain and generator must be given")
         return self
 
 

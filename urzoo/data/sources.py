@@ -17,7 +17,7 @@ from urzoo.errors import DataError, UsageError
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 PROBE_SECONDS = 6.0
-Source = Literal["data root", "shipped", "Hub"]
+Source = Literal["data root", "shipped", "Hub", "generated"]
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
@@ -74,7 +74,7 @@ def why_lacking(data_set: DataSet, split: str, data_root: Path | None) -> str:
     Raises:
         DataError: A folder holds some of a split's files and lacks others.
     """
-    if _nearby(data_set, split, data_root) is not None:
+    if data_set.generator is not None or _nearby(data_set, split, data_root) is not None:
         return ""
     looked = "not shipped"
     if data_root is not None:
@@ -130,6 +130,7 @@ def _nearby(data_set: DataSet, split: str, data_root: Path | None) -> Found | No
 
 def _in_folder(root: Path, data_set: DataSet, split: str) -> list[Path]:
     folder = root / data_set.repository / data_set.config
+    split = _file_split(data_set, split)
     files = sorted(path for path in folder.glob(f"{split}-*.parquet") if _SHARD.search(path.name))
     if files:
         shard = _SHARD.search(files[-1].name)
@@ -139,8 +140,15 @@ def _in_folder(root: Path, data_set: DataSet, split: str) -> list[Path]:
     return files
 
 
+def _file_split(data_set: DataSet, split: str) -> str:
+    """The split that the files are named after."""
+    part = data_set.splits[split].part
+    return split if part is None else part.file
+
+
 def _hub_files(data_set: DataSet, split: str) -> list[str]:
     count = data_set.splits[split].hub_files
+    split = _file_split(data_set, split)
     return [f"{data_set.config}/{split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
 
 

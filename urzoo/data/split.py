@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from urzoo.data.decode import decode
 from urzoo.data.digest import content_digest
+from urzoo.data.generate import generate
 from urzoo.data.schema import DataSet, load_data_set
 from urzoo.data.sources import Source, chosen_root, find, why_lacking
 from urzoo.errors import DataError, UsageError, unknown
@@ -31,7 +32,7 @@ class Split:
         data_set: The description of the data set; `data_set.name` and `data_set.config` say what it is.
         split: The split's name.
         digest: The verified digest of the whole split, also where only some of its rows are here.
-        source: Where the bytes came from: "data root", "shipped" or "Hub".
+        source: Where the rows came from: "data root", "shipped", "Hub" or "generated".
         columns: The decoded columns by name; for the forms see `digest.py`. They are not to be written to.
     """
 
@@ -139,22 +140,30 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
         DataError: What was found is damaged, or is not the content that the data set's file pins.
     """
     data_set = _known(name, split)
-    found = find(data_set, split, chosen_root(data_root))
-    columns = decode(found.files, data_set)
-    expected = data_set.splits[split]
-    rows = len(next(iter(columns.values())))
-    where = found.files[0] if len(found.files) == 1 else found.files[0].parent
-    if rows != expected.rows:
-        raise DataError(f"{where} has {rows} rows, expected {expected.rows} in split {split!r} of {name}.")
-    digest = content_digest(columns)
-    if digest != expected.digest:
+    spec = data_set.splits[split]
+    root = chosen_root(data_root)
+    if data_set.generator is not None:
+        where = "what was generated"
+        loaded = Split(data_set, split, spec.digest, "generated", generate(data_set.generator, spec.rows))
+    else:
+        found = find(data_set, split, root)
+        where = str(found.files[0] if len(found.files) == 1 else found.files[0].parent)
+        loaded = Split(data_set, split, spec.digest, found.source, decode(found.files, data_set))
+    rows = spec.rows if spec.part is None else spec.part.file_rows
+    if loaded.rows != rows:
+        raise DataError(f"{where} has {loaded.rows} rows, expected {rows} in split {split!r} of {name}.")
+    if spec.part is not None:
+        rest, held_out = hold_out(loaded, spec.part.held_out_rows, spec.part.seed)
+        loaded = held_out if spec.part.take == "held_out" else rest
+    digest = content_digest(loaded.columns)
+    if digest != spec.digest:
         raise DataError(
-            f"{where} is not split {split!r} of {name}: its content has digest {digest}, expected {expected.digest}."
+            f"{where} is not split {split!r} of {name}: its content has digest {digest}, expected {spec.digest}."
         )
-    for column in columns.values():
+    for column in loaded.columns.values():
         if isinstance(column, np.ndarray):
             column.setflags(write=False)
-    return Split(data_set=data_set, split=split, digest=digest, source=found.source, columns=columns)
+    return loaded
 
 
 def _known(name: str, split: str) -> DataSet:

@@ -15,12 +15,15 @@ import torch
 from PIL import Image
 
 from urzoo.data import Split
-from urzoo.errors import CheckpointError, UsageError
-from urzoo.evaluation.intervals import wilson
+from urzoo.errors import UsageError
+from urzoo.evaluation.classification import (
+    class_columns,
+    classification_figures,
+    classification_predictions,
+    finite_scores,
+)
 from urzoo.evaluation.journal import Outputs
-from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed, log_probabilities
-from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive
-from urzoo.evaluation.schema import DataRecord
+from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive, data_record
 from urzoo.evaluation.task import Task
 from urzoo.models import PixelSequenceImageProcessor, pixel_permutation
 from urzoo.zoo import load_image_processor
@@ -45,15 +48,7 @@ class ImageClassification:
         self.split = split
         self.precision = precision
         self.folder = folder
-        self.data = DataRecord(
-            name=split.name,
-            config=split.data_set.config,
-            split=split.split,
-            subset=None,
-            rows=split.rows,
-            digest=split.digest,
-            source=split.source,
-        )
+        self.data = data_record(split)
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
         """Consecutive images."""
@@ -64,30 +59,15 @@ class ImageClassification:
         inputs = self._pixel_values(self.split.images[rows])
         with torch.inference_mode(), self.precision.autocast():
             logits = self.model(pixel_values=inputs).logits
-        scores = logits.float().cpu().numpy()[:, self.columns]
-        finite = np.isfinite(scores).all(axis=1)
-        if not finite.all():
-            raise CheckpointError(f"{self.folder} gives NaN or infinite scores for image {rows[~finite][0]}.")
-        return {"scores": scores}
+        return {"scores": finite_scores(logits, self.columns, rows, self.folder)}
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """Accuracy with its Wilson interval, and cross entropy."""
-        scores, labels = outputs["scores"], self.split.labels[rows]
-        predicted = scores.argmax(axis=1)
-        accuracy = computed(Accuracy, predictions=predicted, references=labels)
-        cross_entropy = computed(CrossEntropy, predictions=scores, references=labels)
-        interval = wilson(int((predicted == labels).sum()), len(labels))
-        return Figures({**accuracy, **cross_entropy}, {"accuracy": interval})
+        return classification_figures(outputs["scores"], self.split.labels[rows])
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
         """The row, its label, the predicted class, and the log-probability of the label in nats."""
-        scores, labels = outputs["scores"], self.split.labels[rows]
-        return {
-            "row": rows,
-            "label": labels,
-            "prediction": scores.argmax(axis=1),
-            "label_log_probability": log_probabilities(scores, labels),
-        }
+        return classification_predictions(outputs["scores"], self.split.labels[rows], rows)
 
     def _pixel_values(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
         prepared: Any = images
@@ -105,6 +85,7 @@ def check_processor(processor: Any, task: Task, folder: Path) -> None:
         UsageError: What differs, in one line.
     """
     wanted = task.requires
+    assert wanted is not None
     if not isinstance(processor, PixelSequenceImageProcessor):
         if wanted.pixel_order == "permuted":
             raise UsageError(f"task {task.name} permutes the pixels of a sequence; {folder} reads whole images.")
@@ -123,29 +104,12 @@ def check_processor(processor: Any, task: Task, folder: Path) -> None:
             )
 
 
-def class_columns(config: Any, classes: list[str], folder: Path) -> list[int]:
-    """For every class of the data, the number of the model's score for it.
-
-    The model's own names of the classes decide; where they are none of the data's, the order is taken as it is.
-
-    Raises:
-        UsageError: The model scores another number of classes, or knows only some of the names.
-    """
-    names = [config.id2label[number] for number in range(config.num_labels)]
-    if len(names) != len(classes):
-        raise UsageError(f"{folder} scores {len(names)} classes, expected {len(classes)}: {', '.join(classes)}.")
-    if set(names) == set(classes):
-        return [names.index(name) for name in classes]
-    if set(names) & set(classes):
-        stray = sorted(set(names) - set(classes))[0]
-        raise UsageError(f"{folder} scores a class {stray!r}, expected {', '.join(classes)}.")
-    return list(range(len(classes)))
-
-
 def _order_name(pixel_order: list[int] | None, task: Task) -> str:
     if pixel_order is None or pixel_order == list(range(len(pixel_order))):
         return "raster"
-    seed = task.requires.permutation_seed
-    if seed is None or pixel_order == list(pixel_permutation(task.requires.steps, seed)):
+    wanted = task.requires
+    assert wanted is not None
+    seed = wanted.permutation_seed
+    if seed is None or pixel_order == list(pixel_permutation(wanted.steps, seed)):
         return "permuted"
     return "permuted in another way"

@@ -49,6 +49,59 @@ class CrossEntropy(evaluate.Metric):  # type: ignore[misc]
         return {"cross_entropy": float(-np.mean(log_probabilities(np.asarray(predictions), np.asarray(references))))}
 
 
+class MeanSquaredError(evaluate.Metric):  # type: ignore[misc]
+    """The mean of the squared differences."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        value = datasets.Value("float64")
+        return evaluate.MetricInfo(
+            description="Mean squared difference of predictions and references.",
+            citation="",
+            inputs_description="predictions and references: numbers.",
+            features=datasets.Features({"predictions": value, "references": value}),
+        )
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"mean_squared_error": float(np.mean((np.asarray(predictions) - np.asarray(references)) ** 2))}
+
+
+class Perplexity(evaluate.Metric):  # type: ignore[misc]
+    """The exponential of the negative log-probability for each unit, over a whole corpus.
+
+    Sums over all samples are divided, not the samples' perplexities averaged.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="exp(-(sum of predictions) / (sum of references)).",
+            citation="",
+            inputs_description="predictions: log-probability of each sample in nats; references: its units (words).",
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
+            ),
+        )
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"perplexity": float(np.exp(-np.sum(np.asarray(predictions)) / np.sum(np.asarray(references))))}
+
+
+class BitsPerUnit(evaluate.Metric):  # type: ignore[misc]
+    """The negative log-probability in bits for each unit, over a whole corpus."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="-(sum of predictions) / (sum of references) / ln 2.",
+            citation="",
+            inputs_description="predictions: log-probability of each sample in nats; references: its units (bytes).",
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
+            ),
+        )
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"bits": float(-np.sum(np.asarray(predictions)) / np.sum(np.asarray(references)) / np.log(2))}
+
+
 def log_probabilities(logits: Values, references: Values) -> npt.NDArray[np.float64]:
     """The log-probability of each reference class, `(samples,)`, from scores `(samples, classes)`, in nats."""
     scores = logits.astype(np.float64)

@@ -120,12 +120,13 @@ def evaluate_pairs(
 def fits(task: Task, checkpoint: CheckpointInfo) -> bool:
     """Whether a checkpoint is meant for a task: trained for it, or of the right kind where its training is unknown."""
     if checkpoint.task is not None:
-        return checkpoint.task == task.name
+        return checkpoint.task == task.checkpoints_of
+    if task.problem != "image-classification" or not checkpoint.architecture.endswith("ForImageClassification"):
+        # What other models were made for cannot be told from their files.
+        return False
     from urzoo.evaluation.image_classification import check_processor
     from urzoo.zoo import load_image_processor
 
-    if not checkpoint.architecture.endswith("ForImageClassification"):
-        return False
     with contextlib.suppress(UrzooError):
         check_processor(load_image_processor(checkpoint.folder), task, checkpoint.folder)
         return True

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from urzoo.data import Split
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.schema import DataRecord, Interval
 
@@ -68,3 +69,22 @@ class Problem(Protocol):
 def consecutive(batch_size: int, rows: int) -> list[Rows]:
     """Rows 0 to `rows` - 1 in batches of consecutive ones, the last of which may be smaller."""
     return [np.arange(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]
+
+
+def data_record(split: Split, *, subset: str | None = None, rows: int | None = None) -> DataRecord:
+    """What a result says of its data; `rows` where a task counts something else than the split's rows."""
+    return DataRecord(
+        name=split.name,
+        config=split.data_set.config,
+        split=split.split,
+        subset=subset,
+        rows=rows or split.rows,
+        digest=split.digest,
+        source=split.source,
+    )
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> list[Rows]:
+    """All rows in batches of similar length, the longest first, so that a lack of memory shows at once."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    return [order[part] for part in consecutive(batch_size, len(order))]

@@ -10,6 +10,7 @@ import json
 import platform
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -275,12 +276,24 @@ class Evaluation:
 
 def _problem(task: Task, folder: Path, model: Any, split: "Split", precision: Precision) -> Problem:
     from urzoo.evaluation.image_classification import ImageClassification
+    from urzoo.evaluation.language_modelling import Pages, Stream
+    from urzoo.evaluation.sequence_classification import SeriesClassification, TextClassification
+    from urzoo.evaluation.synthetic import Adding, Copy
 
-    kinds = {"image-classification": ("ForImageClassification", ImageClassification)}
-    suffix, kind = kinds[task.problem]
+    classifier, language_model = ("ForSequenceClassification",), ("ForCausalLM", "LMHeadModel")
+    kinds: dict[str, tuple[tuple[str, ...], Callable[..., Problem]]] = {
+        "image-classification": (("ForImageClassification",), ImageClassification),
+        "text-classification": (classifier, TextClassification),
+        "series-classification": (classifier, SeriesClassification),
+        "language-modelling-stream": (language_model, Stream),
+        "language-modelling-pages": (language_model, Pages),
+        "copy": (language_model, Copy),
+        "adding": (classifier, Adding),
+    }
+    suffixes, kind = kinds[task.problem]
     architecture = type(model).__name__
-    if not architecture.endswith(suffix):
-        raise UsageError(f"{folder} is a {architecture}; task {task.name} needs a model {suffix}.")
+    if not architecture.endswith(suffixes):
+        raise UsageError(f"{folder} is a {architecture}; task {task.name} needs a model {' or '.join(suffixes)}.")
     return kind(task, folder, model, split, precision)
 
 

@@ -14,7 +14,15 @@ from urzoo.errors import UrzooError, UsageError, unknown
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
 
 TASKS_FOLDER = Path(__file__).parent / "tasks"
-Problem = Literal["image-classification"]
+Problem = Literal[
+    "image-classification",
+    "text-classification",
+    "series-classification",
+    "language-modelling-stream",
+    "language-modelling-pages",
+    "copy",
+    "adding",
+]
 
 
 class DataSpec(Strict):
@@ -59,7 +67,12 @@ class MetricSpec(Strict):
 
 
 class Task(Strict):
-    """A task file. `published` is the key under which the leaderboard keeps published figures of the same task."""
+    """A task file.
+
+    `requires` is for images only. `time_scale`, for series only, is how many steps stand for each step of the data:
+    2.0 is twice the sampling rate. `trained_as` names the task whose checkpoints are evaluated, where that is another.
+    `published` is the key under which the leaderboard keeps published figures of the same task.
+    """
 
     name: Name
     version: Annotated[int, Field(ge=1)]
@@ -67,7 +80,9 @@ class Task(Strict):
     description: Line
     problem: Problem
     data: DataSpec
-    requires: Requirements
+    requires: Requirements | None = None
+    time_scale: Annotated[float, Field(gt=0)] | None = None
+    trained_as: Name | None = None
     metrics: Annotated[list[MetricSpec], Field(min_length=1)]
     licence: Line
     citation: Line
@@ -79,7 +94,16 @@ class Task(Strict):
             raise ValueError("exactly one metric must be primary")
         if len({metric.name for metric in self.metrics}) != len(self.metrics):
             raise ValueError("a metric stands twice")
+        if (self.problem == "image-classification") != (self.requires is not None):
+            raise ValueError("requires is needed with problem image-classification, and only there")
+        if (self.problem == "series-classification") != (self.time_scale is not None):
+            raise ValueError("time_scale is needed with problem series-classification, and only there")
         return self
+
+    @property
+    def checkpoints_of(self) -> str:
+        """The task that the checkpoints evaluated here were trained for."""
+        return self.trained_as or self.name
 
     @property
     def primary_metric(self) -> MetricSpec:

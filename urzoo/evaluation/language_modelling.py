@@ -1,0 +1,241 @@
+"""Language models on WikiText: one continuous stream, and page by page. Two tasks, because they are two figures.
+
+The stream is the classic test of recurrent models: the state is carried over the whole test set, and the perplexity is
+for each word, line ends counting as words. It needs a model that carries a state. The pages are what lm-eval 2.0 calls
+word perplexity: the text is detokenised, every page begins afresh from the prefix token, words and bytes are counted on
+the original page. A recurrent model reads a page whole; a model with a limited context reads it in windows of that
+length that do not overlap, each after the first conditioned on one token before it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from urzoo.data import Split
+from urzoo.errors import CheckpointError, UsageError
+from urzoo.evaluation.intervals import bootstrapped_ratio
+from urzoo.evaluation.journal import Outputs
+from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
+from urzoo.evaluation.problem import Figures, Precision, Rows, by_length, consecutive, data_record
+from urzoo.evaluation.task import Task
+from urzoo.evaluation.wikitext import detokenised, lines, pages, words_of_page
+from urzoo.zoo import load_tokenizer
+
+Values = npt.NDArray[Any]
+# Scores of so many tokens are held at a time: 32 MB for a vocabulary of 16,000.
+_TOKENS_AT_A_TIME = 512
+# Rows of the stream that are drawn together by the bootstrap: lines of one paragraph or article hang together.
+_ROWS_IN_A_BLOCK = 64
+
+
+class Scorer:
+    """The log-probabilities that a model gives to the tokens of one text after another.
+
+    `state` is what the model carries, None at the beginning of a text; `previous` is the token before the next one.
+    """
+
+    def __init__(self, folder: Path, model: Any, precision: Precision) -> None:
+        """Take the checkpoint's own tokenizer.
+
+        Raises:
+            CheckpointError: It is missing, malformed, or has neither a beginning nor an end token.
+        """
+        self.tokenizer = load_tokenizer(folder)
+        self.model, self.precision, self.folder = model, precision, folder
+        prefix = self.tokenizer.bos_token_id
+        self.prefix = self.tokenizer.eos_token_id if prefix is None else prefix
+        if self.prefix is None:
+            raise CheckpointError(f"the tokenizer of {folder} has neither a bos_token nor an eos_token to begin with.")
+        self.recurrent = model.config.model_type == "urlstm"
+        self.window = None if self.recurrent else _window(model.config)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything: the next token is the first."""
+        self.state: Any = None
+        self.previous = int(self.prefix)
+
+    def tokens(self, text: str, original: str) -> list[int]:
+        """The tokens of a text, without any added ones.
+
+        Raises:
+            CheckpointError: The tokenizer calls more words unknown than the original has `<unk>`: what it cannot
+                write would be predicted for nothing.
+        """
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and ids.count(unknown) > original.count("<unk>"):
+            raise CheckpointError(
+                f"the tokenizer of {self.folder} cannot write {original.strip()[:60]!r}: it has unknown tokens where "
+                "the text has no <unk>, which would flatter the perplexity."
+            )
+        return ids
+
+    def log_probabilities(self, ids: list[int]) -> Values:
+        """The log-probability of each token given all before it, in nats, `(tokens,)`; the state moves past them.
+
+        Raises:
+            CheckpointError: One is NaN.
+        """
+        parts = [self._segment(ids[at : at + _TOKENS_AT_A_TIME]) for at in range(0, len(ids), _TOKENS_AT_A_TIME)]
+        values = np.concatenate(parts) if parts else np.zeros(0)
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{self.folder} gives NaN or infinite scores.")
+        return values
+
+    def page(self, ids: list[int]) -> Values:
+        """The log-probability of each token of a page that is read from its beginning."""
+        if self.window is None:
+            self.begin()
+            return self.log_probabilities(ids)
+        before = [int(self.prefix), *ids[:-1]]
+        parts = [np.zeros(0)]
+        for at in range(0, len(ids), self.window):
+            inputs, targets = before[at : at + self.window], ids[at : at + self.window]
+            logits = self._logits(inputs, state=None)[0]
+            parts.append(_chosen(logits, targets))
+        return np.concatenate(parts)
+
+    def _segment(self, targets: list[int]) -> Values:
+        inputs = [self.previous, *targets[:-1]]
+        logits, self.state = self._logits(inputs, state=self.state)
+        self.previous = targets[-1]
+        return _chosen(logits, targets)
+
+    def _logits(self, inputs: list[int], *, state: Any) -> tuple[torch.Tensor, Any]:
+        ids = torch.tensor([inputs], device=self.precision.device)
+        options = {"cache_params": state, "use_cache": True} if self.recurrent else {"use_cache": False}
+        with torch.inference_mode(), self.precision.autocast():
+            output = self.model(input_ids=ids, **options)
+        return output.logits[0], output.cache_params if self.recurrent else None
+
+
+class Stream:
+    """A recurrent language model on a whole split as one text; the rows are its lines."""
+
+    default_batch_size = 64
+
+    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:
+        """Prepare the lines.
+
+        Raises:
+            UsageError: The model carries no state.
+            CheckpointError: The tokenizer does not do.
+        """
+        self.scorer = Scorer(folder, model, precision)
+        if not self.scorer.recurrent:
+            raise UsageError(
+                f"{folder} carries no state from one segment to the next, which task {task.name} is about; "
+                f"evaluate it on wikitext103_pages."
+            )
+        self.lines = lines(split.texts)
+        # Each line end is a word, as it is to word-level models.
+        self.words = np.array([len(line.split()) + 1 for line in self.lines], dtype=np.int64)
+        self.next_row = 0
+        self.data = data_record(split)
+
+    def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
+        """Lines in their order."""
+        return consecutive(batch_size, rows)
+
+    def outputs(self, rows: Rows) -> Outputs:
+        """The log-probability of each line in nats, and its tokens.
+
+        The state must be that after all lines before: those that another process or an earlier run has scored are
+        read again.
+        """
+        if self.next_row > rows[0]:
+            self.scorer.begin()
+            self.next_row = 0
+        for row in range(self.next_row, int(rows[0])):
+            self._line(row)
+        scored = [self._line(int(row)) for row in rows]
+        self.next_row = int(rows[-1]) + 1
+        return {
+            "log_probability": np.array([values.sum() for values in scored]),
+            "tokens": np.array([len(values) for values in scored]),
+        }
+
+    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
+        """The word perplexity of the stream, with a block bootstrap, and the tokens a word takes."""
+        words, values = self.words[rows], outputs["log_probability"]
+        name = "word_perplexity_stream"
+        metrics = {name: computed(Perplexity, predictions=values, references=words)["perplexity"]}
+        metrics["tokens_per_word"] = float(outputs["tokens"].sum() / words.sum())
+        interval = bootstrapped_ratio(values, words, _perplexity, block=_ROWS_IN_A_BLOCK)
+        return Figures(metrics, {name: interval})
+
+    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, Values]:
+        """The line, its words, and its log-probability in nats."""
+        return {"row": rows, "words": self.words[rows], "log_probability": outputs["log_probability"]}
+
+    def _line(self, row: int) -> Values:
+        line = self.lines[row]
+        return self.scorer.log_probabilities(self.scorer.tokens(line, line))
+
+
+class Pages:
+    """A language model on the pages of a split, each for itself."""
+
+    default_batch_size = 4
+
+    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:  # noqa: ARG002 - all problems are made alike
+        """Put the lines together to pages.
+
+        Raises:
+            CheckpointError: The tokenizer does not do.
+        """
+        self.scorer = Scorer(folder, model, precision)
+        self.pages = pages(split.texts)
+        self.words = np.array([words_of_page(page) for page in self.pages], dtype=np.int64)
+        self.bytes = np.array([len(page.encode("utf-8")) for page in self.pages], dtype=np.int64)
+        read = "whole" if self.scorer.window is None else f"in windows of {self.scorer.window} tokens"
+        self.data = data_record(split, subset=f"{len(self.pages)} pages, read {read}", rows=len(self.pages))
+
+    def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
+        """Pages, the longest first."""
+        return by_length([len(page) for page in self.pages[:rows]], batch_size)
+
+    def outputs(self, rows: Rows) -> Outputs:
+        """The log-probability of each page in nats."""
+        texts = [self.pages[row] for row in rows]
+        scored = [self.scorer.page(self.scorer.tokens(detokenised(text), text)) for text in texts]
+        return {"log_probability": np.array([values.sum() for values in scored])}
+
+    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
+        """Word perplexity with a bootstrap over pages, byte perplexity, bits for each byte."""
+        values, words, size = outputs["log_probability"], self.words[rows], self.bytes[rows]
+        metrics = {
+            "word_perplexity": computed(Perplexity, predictions=values, references=words)["perplexity"],
+            "byte_perplexity": computed(Perplexity, predictions=values, references=size)["perplexity"],
+            "bits_per_byte": computed(BitsPerUnit, predictions=values, references=size)["bits"],
+        }
+        return Figures(metrics, {"word_perplexity": bootstrapped_ratio(values, words, _perplexity, block=1)})
+
+    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, Values]:
+        """The page, its words, and its log-probability in nats."""
+        return {"row": rows, "words": self.words[rows], "log_probability": outputs["log_probability"]}
+
+
+def _perplexity(ratio: Values) -> Values:
+    values: Values = np.exp(-ratio)
+    return values
+
+
+def _chosen(logits: torch.Tensor, targets: list[int]) -> Values:
+    scores = torch.log_softmax(logits.float(), dim=-1)
+    chosen = scores[torch.arange(len(targets)), torch.tensor(targets, device=scores.device)]
+    values: Values = chosen.double().cpu().numpy()
+    return values
+
+
+def _window(config: Any) -> int:
+    """The longest context of a model without a state, as lm-eval finds it."""
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if isinstance(getattr(config, name, None), int):
+            return int(getattr(config, name))
+    return 2048
