@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
 
-from urzoo import URLSTMConfig, URLSTMForSequenceClassification
+from urzoo import URLSTMConfig, URLSTMForCausalLM, URLSTMForSequenceClassification
 from urzoo.errors import UsageError
 
 VOCABULARY = 40
@@ -157,3 +157,18 @@ def test_the_pipeline_answers_with_probabilities(tmp_path):
     for one, other in zip(alone, together, strict=True):
         assert [entry["label"] for entry in one] == [entry["label"] for entry in other]
         assert [entry["score"] for entry in one] == pytest.approx([entry["score"] for entry in other], abs=1e-5)
+
+
+def test_a_classifier_takes_over_the_layers_of_a_language_model(tmp_path):
+    config = URLSTMConfig(vocab_size=VOCABULARY, hidden_size=12, pad_token_id=0)
+    teacher = URLSTMForCausalLM(config)
+    teacher.save_pretrained(tmp_path)
+    pupil = URLSTMForSequenceClassification.from_pretrained(tmp_path, bidirectional=True, pooling=["mean", "max"])
+    taken = pupil.model.state_dict()
+    for name, value in teacher.model.state_dict().items():
+        assert torch.equal(value, taken[name]), name
+    backward = taken["layers.0.recurrence.weight_hh_l0_reverse"]
+    for block in backward.chunk(4):
+        torch.testing.assert_close(block @ block.T, torch.eye(12), atol=1e-5, rtol=0)
+    assert pupil.config.pooling == ["mean", "max"]
+    assert pupil(torch.randint(1, VOCABULARY, (2, 5))).logits.shape == (2, 2)
