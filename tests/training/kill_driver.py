@@ -60,7 +60,7 @@ def main() -> None:
     while not report["killed"] or report["killed"][-1] == -signal.SIGKILL:
         report["killed"].append(child(folder / "killed", recipe, rename=rename, signal_number=signal.SIGKILL))
         rename += 4
-    for rename in (9, 12, None):
+    for rename in (9, 5, None):
         report["stopped"].append(child(folder / "stopped", recipe, rename=rename, signal_number=signal.SIGINT))
     sys.stdout.write(json.dumps(report))
 

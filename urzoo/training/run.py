@@ -14,6 +14,7 @@ from urzoo.evaluation.task import load_task
 from urzoo.files import write_bytes, write_json
 from urzoo.training.recipe import Recipe, differences, load_recipe
 from urzoo.training.state import RunFolder, RunIdentity
+from urzoo.training.synthetic.recipe import is_synthetic, load_synthetic_recipe
 from urzoo.zoo.schema import read_training_summary
 
 if TYPE_CHECKING:
@@ -64,8 +65,13 @@ def train(
         TrainingStoppedError: The run was asked to stop (Ctrl-C or SIGTERM); its state is saved.
         UrzooError: Another run has the folder, it cannot be written to, or the loss is no longer finite.
     """
+    if is_synthetic(recipe_path):
+        from urzoo.training.synthetic.run import train_synthetic
+
+        synthetic = load_synthetic_recipe(recipe_path)
+        return train_synthetic(synthetic, runs=runs, out=out, restart=restart, progress=progress)
     recipe = load_recipe(recipe_path)
-    _check_task(recipe)
+    check_task(recipe)
     run = RunFolder(Path(runs) / recipe.name)
     place = run.path / "checkpoint" if out is None else Path(out)
 
@@ -107,7 +113,7 @@ class _Reporter:
             sys.stderr.flush()
 
 
-def _check_task(recipe: Recipe) -> None:
+def check_task(recipe: Recipe) -> None:
     """Refuse a recipe whose model the task would not admit: other pixels, another order, the test split."""
     task = load_task(recipe.task)
     if recipe.data.name != task.data.name:
@@ -117,6 +123,8 @@ def _check_task(recipe: Recipe) -> None:
             f"data.split is {recipe.data.split!r}, which task {task.name} is scored on; name the training split."
         )
     needs = task.requires
+    if needs is None:
+        raise RecipeError(f"task is {task.name!r}, a matter of {task.problem}; {recipe.architecture} reads images.")
     for key, value, expected in (
         ("processor.permutation_seed", recipe.processor.permutation_seed, needs.permutation_seed),
         ("model.input_size", recipe.model.input_size, needs.channels),

@@ -121,7 +121,10 @@ class RunFolder:
             lock.flush()
             # What a killed process left half-written has no use.
             for leftover in [*self.states.glob(".*.part"), *self.path.glob(".*.part")]:
-                shutil.rmtree(leftover, ignore_errors=True)
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
             # The lock ends with the descriptor; the file stays, as deleting it would let two runs lock two files.
             yield
 

@@ -1,0 +1,169 @@
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from urzoo import zoo
+from urzoo.errors import CheckpointError, ResultError, StaleError
+from urzoo.evaluation.schema import parse_result
+from urzoo.hub.card import check_card, code, render_card, text, write_card
+
+NAME = "urlstm-128-smnist"
+HOSTILE = '"]\n---\n# Owned\n<script>alert(1)</script> [x](javascript:y) | `z` ${{7*7}} \u202e'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(zoo.path(NAME), tmp_path / NAME)
+
+
+def result(folder, **changes):
+    checkpoint = zoo.info(folder)
+    content = {
+        "schema_version": 1,
+        "model": {
+            "name": NAME,
+            "source": "shipped",
+            "revision": None,
+            **{
+                key: getattr(checkpoint, key)
+                for key in ("architecture", "cell", "gate", "hidden_size", "num_layers", "parameters")
+            },
+            "weights_sha256": checkpoint.weights_sha256,
+            "checkpoint_sha256": checkpoint.checkpoint_sha256,
+            "training": None,
+        },
+        "task": {"name": "smnist", "version": 1},
+        "data": {
+            "name": "mnist",
+            "config": "mnist",
+            "split": "test",
+            "subset": None,
+            "rows": 10000,
+            "digest": "0" * 64,
+            "source": "shipped",
+        },
+        "metrics": {"accuracy": 0.9789, "cross_entropy": 0.0712},
+        "primary_metric": "accuracy",
+        "intervals": {},
+        "samples": 10000,
+        "partial": False,
+        "batch_size": 100,
+        "dtype": "float32",
+        "device": "cpu",
+        "hardware": "a processor",
+        "backend": "cpu",
+        "threads": 2,
+        "processes": 1,
+        "seed": 0,
+        "urzoo_version": "0.1.0",
+        "git_commit": None,
+        "torch_version": "2.13.0",
+        "transformers_version": "5.23.0",
+        "python_version": "3.11.7",
+        "command": "urzoo eval urlstm-128-smnist --task smnist",
+        "started_at": "2026-01-01T00:00:00Z",
+        "wall_seconds": 9.0,
+    }
+    return parse_result(content | changes, "a test")
+
+
+def test_the_card_says_what_the_results_say_and_how_to_repeat_them(folder):
+    card = render_card(folder, [result(folder)])
+    assert "| 97.89 % |" in card
+    assert f"urzoo eval {NAME} --task smnist" in card
+    data = ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag, data.license) == (
+        "transformers",
+        "image-classification",
+        "apache-2.0",
+    )
+    assert data.datasets == ["ylecun/mnist"]
+    assert {"urzoo", "ur-lstm"} <= set(data.tags)
+    assert {(entry.metric_type, entry.metric_value) for entry in data.eval_results} == {
+        ("accuracy", 0.9789),
+        ("cross_entropy", 0.0712),
+    }
+
+
+def test_the_same_inputs_give_the_same_bytes(folder):
+    assert render_card(folder, [result(folder)]) == render_card(folder, [result(folder)])
+
+
+def test_a_card_that_was_edited_or_is_missing_is_stale(folder):
+    write_card(folder, [])
+    check_card(folder, [])
+    with pytest.raises(StaleError, match="stale"):
+        check_card(folder, [result(folder)])
+    (folder / "README.md").unlink()
+    with pytest.raises(StaleError, match="stale"):
+        check_card(folder, [])
+
+
+def test_a_result_of_other_weights_is_refused(folder):
+    other = result(folder)
+    other = other.model_copy(update={"model": other.model.model_copy(update={"weights_sha256": "f" * 64})})
+    with pytest.raises(ResultError, match="is of weights ffffffffffff"):
+        render_card(folder, [other])
+
+
+def test_two_results_on_one_task_are_refused(folder):
+    with pytest.raises(ResultError, match="two results on one task"):
+        render_card(folder, [result(folder), result(folder)])
+
+
+def test_a_partial_result_is_left_out(folder):
+    partial = result(folder, samples=10, partial=True)
+    assert render_card(folder, [partial]) == render_card(folder, [])
+
+
+def parts(card):
+    """The front matter, and the body without its code blocks."""
+    front, body = card.removeprefix("---\n").split("\n---\n", 1)
+    return yaml.safe_load(front), re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", body)
+
+
+def test_hostile_values_stay_text_in_front_matter_and_body(folder):
+    plain_front, plain_body = parts(render_card(folder, []))
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"licence": HOSTILE}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe) + "# ```\n# ````\n")
+    config = json.loads((folder / "config.json").read_text())
+    one_line = " ".join(HOSTILE.split())
+    (folder / "config.json").write_text(json.dumps(config | {"gate": one_line, "cell": one_line}))
+    front, body = parts(render_card(folder, []))
+    assert front.keys() == plain_front.keys()
+    assert front | {"license": None} == plain_front | {"license": None}
+    assert re.findall("(?m)^#.*", body) == re.findall("(?m)^#.*", plain_body)
+    assert body.count("<") == plain_body.count("<")
+    assert "](javascript" not in body
+    assert "\u202e" not in body
+
+
+def test_a_name_that_is_none_is_refused(folder):
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"name": HOSTILE}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(CheckpointError, match="the checkpoint is called"):
+        render_card(folder, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("a|b", "a&#124;b"),
+        ("1. one", "1&#46; one"),
+        ("0.1.0", "0.1.0"),
+        ("- item", "&#45; item"),
+        ("two\nlines", "two lines"),
+        ("<b>", "&#60;b&#62;"),
+    ],
+)
+def test_text_shows_exactly_itself(value, shown):
+    assert text(value) == shown
+
+
+def test_code_with_backticks_or_bars_cannot_end_itself():
+    assert code("plain") == "`plain`"
+    assert code("a`|<b>") == "<code>a&#96;&#124;&#60;b&#62;</code>"

@@ -1,0 +1,60 @@
+import numpy as np
+
+from urzoo.models import PixelSequenceImageProcessor
+from urzoo.training.batches import Augmentation, EpochOrder, PixelData
+from urzoo.training.recipe import AugmentationRecipe
+
+
+def augmentation(**changes):
+    recipe = {"shift_pixels": 2, "flip_horizontal": True} | changes
+    return Augmentation(AugmentationRecipe(**recipe), rows=50, seed=1)
+
+
+def images(rows=50):
+    return np.random.default_rng(0).integers(1, 256, size=(rows, 6, 6), dtype=np.uint8)
+
+
+def test_an_epoch_has_each_row_at_most_once_and_whole_batches():
+    order = EpochOrder(50, batch_size=8, seed=0)
+    rows = [row for _, row in order]
+    assert len(order) == len(rows) == len(set(rows)) == 48
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    order, other = EpochOrder(50, batch_size=8, seed=0), EpochOrder(50, batch_size=8, seed=0)
+    first = list(order)
+    order.epoch = other.epoch = 1
+    assert list(order) == list(other)
+    assert list(order) != first
+    assert list(order) != list(EpochOrder(50, batch_size=8, seed=1))
+
+
+def test_what_a_sample_gets_does_not_depend_on_its_batch():
+    whole = augmentation()(images(), epoch=3, rows=np.arange(50))
+    part = augmentation()(images()[[30, 7]], epoch=3, rows=np.array([30, 7]))
+    assert np.array_equal(whole[[30, 7]], part)
+    assert not np.array_equal(whole, augmentation()(images(), epoch=4, rows=np.arange(50)))
+
+
+def test_shifts_and_mirroring_are_the_only_changes():
+    changed = augmentation()(images(), epoch=0, rows=np.arange(50))
+    for before, after in zip(images(), changed, strict=True):
+        padded = [np.pad(image, 2) for image in (before, before[:, ::-1])]
+        windows = [pad[y : y + 6, x : x + 6] for pad in padded for y in range(5) for x in range(5)]
+        assert any(np.array_equal(after, window) for window in windows)
+
+
+def test_nothing_is_changed_where_nothing_is_asked_for():
+    same = augmentation(shift_pixels=0, flip_horizontal=False)(images(), epoch=0, rows=np.arange(50))
+    assert np.array_equal(same, images())
+
+
+def test_a_batch_is_what_the_processor_makes_of_each_image():
+    processor = PixelSequenceImageProcessor(size={"height": 6, "width": 6})
+    data = PixelData(images(), np.arange(50), processor)
+    batch = data.__getitems__([4, 9])
+    assert batch["pixel_values"].shape == (2, 36, 1)
+    assert batch["labels"].tolist() == [4, 9]
+    for position, row in enumerate((4, 9)):
+        alone = processor(images()[row], return_tensors="pt")["pixel_values"][0]
+        assert np.array_equal(batch["pixel_values"][position], alone)

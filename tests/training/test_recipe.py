@@ -1,0 +1,85 @@
+import pytest
+from tiny import tiny_recipe
+
+from urzoo.errors import RecipeError
+from urzoo.models import URLSTMConfig
+from urzoo.training.recipe import ModelRecipe, differences, load_recipe
+from urzoo.training.run import train
+
+
+def complaint(folder, **changes):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tiny_recipe(folder, **changes))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_misspelt_key_is_refused_with_near_matches_and_its_place(tmp_path):
+    message = complaint(tmp_path, optimiser__learning_rat=0.1)
+    assert "'learning_rat'" in message
+    assert "Did you mean 'learning_rate'" in message
+    assert "in optimiser" in message
+
+
+def test_a_misspelt_section_is_refused_with_near_matches(tmp_path):
+    assert "Did you mean 'schedule'" in complaint(tmp_path, shedule={})
+
+
+def test_a_missing_key_is_named_with_its_path(tmp_path):
+    path = tiny_recipe(tmp_path)
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "weight_decay" not in line))
+    with pytest.raises(RecipeError, match=r"recipe key optimiser\.weight_decay is missing"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("run__batch_size", 0, "run.batch_size"),
+        ("run__epochs", "8", "run.epochs"),
+        ("optimiser__learning_rate", -1.0, "optimiser.learning_rate"),
+        ("model__gate", "URR", "unknown gate"),
+        ("model__input_size", 3, "model.input_size must be 1"),
+        ("processor__image_std", [0.3, 0.3, 0.3], "processor.image_std has 3 numbers"),
+        ("name", "../elsewhere", "name"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_its_key(tmp_path, key, value, expected):
+    assert expected in complaint(tmp_path, **{key: value})
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tiny_recipe(tmp_path)
+    path.write_text(path.read_text() + "name: other\n")
+    with pytest.raises(RecipeError, match="stands twice"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("data__split", "test", "data.split is 'test', which task smnist is scored on"),
+        ("data__name", "cifar10", "task smnist is about 'mnist'"),
+        ("processor__permutation_seed", 1, "requires None"),
+        ("processor__height", 14, "requires 784"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_task_is_refused_before_data_are_read(tmp_path, key, value, expected):
+    with pytest.raises(RecipeError, match=expected):
+        train(tiny_recipe(tmp_path, **{key: value}), data_root=tmp_path / "absent", runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_comments_do_not_change_a_recipe_and_values_do(tmp_path):
+    path = tiny_recipe(tmp_path)
+    before = load_recipe(path)
+    path.write_text("# measured cost: much\n" + path.read_text())
+    assert load_recipe(path).sha256 == before.sha256
+    after = load_recipe(tiny_recipe(tmp_path, run__seed=4))
+    assert after.sha256 != before.sha256
+    assert differences(before, after) == ["run.seed: 3 -> 4"]
+
+
+def test_each_model_key_is_one_of_the_configuration():
+    assert set(ModelRecipe.model_fields) <= set(URLSTMConfig.__dataclass_fields__)

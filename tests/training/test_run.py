@@ -1,0 +1,129 @@
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_data, tiny_recipe
+
+from urzoo import zoo
+from urzoo.errors import CheckpointError, RecipeError, UrzooError
+from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed
+from urzoo.hub.card import check_card
+from urzoo.models import PixelSequenceImageProcessor
+from urzoo.training import TrainingStoppedError, train
+from urzoo.training.log import ValidationLine, read_log
+from urzoo.training.progress import StopOnSignal
+from urzoo.zoo.schema import read_training_summary
+
+FILES = [
+    "README.md",
+    "config.json",
+    "learning_curve.png",
+    "log.jsonl",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "recipe.yaml",
+    "training.json",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = tiny_recipe(folder)
+    return folder, recipe, train(recipe, runs=folder, progress=False, data=tiny_data())
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that was asked to stop after its first step."""
+    recipe = tiny_recipe(tmp_path)
+    begin = StopOnSignal.on_train_begin
+
+    def ask(self, *arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return begin(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_train_begin", ask)
+        with pytest.raises(TrainingStoppedError, match="stopped at step 1 of 8"):
+            train(recipe, runs=tmp_path, progress=False, data=tiny_data())
+    return tmp_path, recipe
+
+
+def test_a_run_ends_in_a_complete_checkpoint_that_loads(trained):
+    _, recipe, place = trained
+    assert sorted(path.name for path in place.iterdir()) == FILES
+    assert (place / "recipe.yaml").read_bytes() == recipe.read_bytes()
+    assert json.loads((place / "config.json").read_text())["use_cache"] is True
+    assert zoo.load(place).config.hidden_size == 4
+    assert zoo.info(place).name == "tiny"
+    check_card(place, [])
+
+
+def test_the_best_averaged_weights_have_the_scores_that_the_summary_claims(trained):
+    _, _, place = trained
+    summary = read_training_summary(place / "training.json")
+    validations = [line for line in read_log(place / "log.jsonl") if isinstance(line, ValidationLine)]
+    assert summary.validation["cross_entropy"] == min(line.cross_entropy for line in validations)
+    assert {line.weights for line in validations} == {"averaged"}
+
+    from urzoo.data import hold_out
+
+    _, validation = hold_out(tiny_data(), 10, 0)
+    inputs = PixelSequenceImageProcessor.from_pretrained(place)(validation.images, return_tensors="pt")
+    with torch.no_grad():
+        logits = zoo.load(place)(**inputs).logits.numpy()
+    accuracy = computed(Accuracy, predictions=np.argmax(logits, 1), references=validation.labels)["accuracy"]
+    entropy = computed(CrossEntropy, predictions=logits, references=validation.labels)["cross_entropy"]
+    assert summary.validation["accuracy"] == pytest.approx(accuracy)
+    assert summary.validation["cross_entropy"] == pytest.approx(entropy, rel=1e-5)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(trained, capsys):
+    folder, recipe, place = trained
+    before = (place / "training.json").stat().st_mtime_ns
+    assert train(recipe, runs=folder, data=tiny_data()) == place
+    assert "already trained" in capsys.readouterr().err
+    assert (place / "training.json").stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_of_another_recipe_is_not_replaced_unasked(trained):
+    folder, _, place = trained
+    other = folder / "other"
+    other.mkdir()
+    with pytest.raises(UrzooError, match="not the checkpoint of this recipe"):
+        train(tiny_recipe(other, run__seed=9), runs=folder, out=place, progress=False, data=tiny_data())
+
+
+def test_a_changed_recipe_is_refused_with_the_changed_key_and_the_remedy(stopped):
+    folder, recipe = stopped
+    tiny_recipe(folder, optimiser__learning_rate=0.5)
+    with pytest.raises(RecipeError, match=r"optimiser\.learning_rate: 0\.02 -> 0\.5\)\. Pass --restart"):
+        train(recipe, runs=folder, progress=False, data=tiny_data())
+
+
+def test_other_data_are_refused(stopped):
+    folder, recipe = stopped
+    with pytest.raises(CheckpointError, match="other data"):
+        train(recipe, runs=folder, progress=False, data=tiny_data(44))
+
+
+def test_no_file_of_a_state_is_a_pickle(stopped):
+    folder, _ = stopped
+    files = [path.name for path in (folder / "tiny" / "states").rglob("*") if path.is_file()]
+    assert files
+    assert {name.rpartition(".")[2] for name in files} == {"safetensors", "json"}
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_without_a_state(tmp_path):
+    recipe = tiny_recipe(tmp_path, optimiser__learning_rate=1e30, schedule__initial_fraction=1.0)
+    with pytest.raises(UrzooError, match="not finite"):
+        train(recipe, runs=tmp_path, progress=False, data=tiny_data())
+    assert not (tmp_path / "tiny" / "checkpoint").exists()
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    with pytest.raises(UrzooError, match="batch_size is 64, but only 35 rows"):
+        train(tiny_recipe(tmp_path, run__batch_size=64), runs=tmp_path, progress=False, data=tiny_data())
