@@ -185,22 +185,19 @@ def assemble(
         admit(one, tasks)
         name = one.result.task.name
         rows[name].append(_row(one, tasks[name]))
-    keys = {current.task.published: name for name, current in sorted(tasks.items()) if current.task.published}
     sections = [
         _section(name, tasks[name].task, rows[name], published, list((curves or {}).items())) for name in sorted(tasks)
     ]
-    sections += [_published_only(key, published) for key in published.titles if key not in keys]
+    keys = {name: current.task.published for name, current in tasks.items()}
+    sections += [_published_only(key, published) for key in published.titles if key not in keys.values()]
     # Tasks with results first, then those that can be evaluated, then those that are only published; within each,
     # the order in which published.yaml names them, from the most to the least used.
-    order = list(published.titles)
-    place = {
-        section: order.index(key) for key, section in [*keys.items(), *((key, key) for key in order if key not in keys)]
-    }
+    order = {key: place for place, key in enumerate(published.titles)}
     sections.sort(
         key=lambda section: (
             not section.measured,
             section.version is None,
-            place.get(section.task, len(order)),
+            order.get(keys.get(section.task) or section.task, len(order)),
             section.task,
         )
     )

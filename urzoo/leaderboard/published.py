@@ -37,7 +37,7 @@ class Published(Strict):
     model: Line
     metric: Name
     value: Figure
-    unit: Literal["%", "perplexity", "fraction"]
+    unit: Literal["%", "per word", "fraction"]
     source: Name
     table: Line | None = None
     listed_by: tuple[Name, ...] = ()
