@@ -10,15 +10,18 @@ from urzoo.evaluation.schema import Result, read_result, result_path
 from urzoo.evaluation.task import Task, load_task, tasks
 
 if TYPE_CHECKING:
+    from urzoo.evaluation.comparison import Comparison, compare
     from urzoo.evaluation.pairs import Pair, evaluate_pairs
     from urzoo.evaluation.runner import Settings, Subject, evaluate
 
 __all__ = [
+    "Comparison",
     "Pair",
     "Result",
     "Settings",
     "Subject",
     "Task",
+    "compare",
     "evaluate",
     "evaluate_pairs",
     "load_task",
@@ -28,6 +31,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "comparison",
+    "compare": "comparison",
     "Pair": "pairs",
     "evaluate_pairs": "pairs",
     "Settings": "runner",

@@ -1,0 +1,114 @@
+"""Paired comparisons: the tests' known values, and the rows that decide."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from tests.evaluation.conftest import pairs
+from tests.evaluation.test_schema import RESULT
+from urzoo.errors import ResultError, UsageError
+from urzoo.evaluation import Settings, compare
+from urzoo.evaluation.comparison import mcnemar
+from urzoo.evaluation.predictions import predictions_path, write_predictions
+from urzoo.evaluation.runner import Outcome
+from urzoo.evaluation.schema import parse_result
+
+
+def save(results: Path, name: str, columns: dict[str, np.ndarray], *, task: str = "smnist", digest: str = "d") -> None:
+    rows = len(columns["row"])
+    content = {
+        **RESULT,
+        "model": {**RESULT["model"], "name": name},
+        "task": {"name": task, "version": 1},
+        "data": {**RESULT["data"], "rows": rows, "digest": digest * 64},
+        "samples": rows,
+    }
+    write_predictions(predictions_path(results, name, task), Outcome(parse_result(content, name), columns))
+
+
+def classes(right: np.ndarray) -> dict[str, np.ndarray]:
+    rows = np.arange(len(right))
+    return {
+        "row": rows,
+        "label": rows % 5,
+        "prediction": (rows + ~right) % 5,
+        "label_log_probability": np.zeros(len(right)),
+    }
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 17), (40, 21), (200, 300)])
+def test_mcnemar_is_the_binomial_test(first: int, second: int):
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar(first, second) == pytest.approx(min(1.0, expected), rel=1e-9)
+    assert mcnemar(second, first) == mcnemar(first, second)
+
+
+def test_classes_are_compared_row_by_row(results: Path):
+    random = np.random.RandomState(0)
+    one, other = random.rand(500) < 0.8, random.rand(500) < 0.9
+    save(results, "one", classes(one))
+    shuffled = random.permutation(500)
+    save(results, "other", {name: values[shuffled] for name, values in classes(other).items()})
+    found = compare(results, "one", "other", "smnist")
+    assert found.figures == (one.mean(), other.mean())
+    assert (found.only_first_right, found.only_second_right) == ((one & ~other).sum(), (~one & other).sum())
+    assert found.differing == np.flatnonzero(one != other).tolist()
+    assert found.p_value == mcnemar(found.only_first_right, found.only_second_right)
+    assert found.difference.low < other.mean() - one.mean() < found.difference.high
+
+
+def test_a_model_does_not_differ_from_itself(results: Path):
+    save(results, "one", classes(np.arange(50) % 3 > 0))
+    found = compare(results, "one", "one", "smnist")
+    assert (found.p_value, found.differing) == (1.0, [])
+
+
+@pytest.mark.parametrize(("gap", "differs"), [(0.0, False), (0.05, True)])
+def test_perplexities_are_compared_by_a_paired_bootstrap(results: Path, gap: float, differs: bool):
+    random = np.random.RandomState(1)
+    rows, words = np.arange(1000), random.randint(5, 30, 1000)
+    common = -4.0 * words + random.normal(0, 5, 1000)
+    for name, shift in (("one", 0.0), ("other", gap)):
+        noise = random.normal(0, 0.2, 1000) * words**0.5
+        columns = {"row": rows, "words": words, "log_probability": common + shift * words + noise}
+        save(results, name, columns, task="wikitext103")
+    found = compare(results, "one", "other", "wikitext103")
+    assert found.test == "paired bootstrap"
+    assert found.figures[0] == pytest.approx(np.exp(4), rel=0.05)
+    assert (found.p_value < 0.01) == differs
+    assert (found.difference.high < 0) == differs
+
+
+def test_sums_are_compared_by_their_errors(results: Path):
+    rows = np.arange(200)
+    label = np.random.RandomState(0).rand(200)
+    save(results, "one", {"row": rows, "label": label, "prediction": label + 0.1}, task="adding")
+    save(results, "other", {"row": rows, "label": label, "prediction": label + 0.2}, task="adding")
+    found = compare(results, "one", "other", "adding")
+    assert found.figures == pytest.approx((0.01, 0.04))
+    assert found.p_value < 0.01
+
+
+def test_real_predictions_are_compared(raster: Path, results: Path):
+    pairs([raster], ["smnist"], results=results, settings=Settings(limit=20), save_predictions=True)
+    assert compare(results, "raster-8", "raster-8", "smnist").rows == 20
+
+
+def test_what_cannot_be_compared_is_refused(results: Path):
+    right = np.ones(9, dtype=bool)
+    save(results, "one", classes(right))
+    save(results, "other", classes(right), digest="e")
+    with pytest.raises(ResultError, match="different data"):
+        compare(results, "one", "other", "smnist")
+    save(results, "other", {**classes(right), "row": np.arange(100, 109)})
+    with pytest.raises(ResultError, match="different rows"):
+        compare(results, "one", "other", "smnist")
+    with pytest.raises(ResultError, match="evaluate with --save-predictions first"):
+        compare(results, "one", "nobody", "smnist")
+    with pytest.raises(UsageError, match="unknown task 'smnits'"):
+        compare(results, "one", "other", "smnits")
+    predictions_path(results, "one", "smnist").write_bytes(b"PAR1")
+    with pytest.raises(ResultError, match="is damaged"):
+        compare(results, "one", "other", "smnist")

@@ -1,0 +1,176 @@
+"""Two models on the same rows: whether they differ by more than chance, and on which rows.
+
+Rows are compared one by one, which tells smaller differences apart than two intervals side by side can. Classes are
+compared by McNemar's exact test on the rows where only one model is right; other figures by a paired bootstrap of the
+rows' differences.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from urzoo.data.generate import COPIED
+from urzoo.errors import ResultError
+from urzoo.evaluation.predictions import Predictions, predictions_path, read_predictions
+from urzoo.evaluation.schema import Interval
+from urzoo.evaluation.task import load_task
+
+Values = npt.NDArray[Any]
+_RESAMPLES, _PORTION = 2_000, 100
+# Neighbouring lines of a stream hang together; they are drawn together.
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What telling two models apart on a task gives.
+
+    Attributes:
+        task: The task's name.
+        models: The two models' names.
+        figures: The primary metric of each over the rows compared, in its stored unit.
+        difference: The second model's figure less the first's, with an interval around it.
+        p_value: How often a difference this large would show, were the two equally good (two-sided).
+        test: The name of the test.
+        rows: How many rows were compared.
+        differing: The rows on which only one is right or, where there are no classes, on which they differ most.
+        only_first_right: For classes, on how many rows only the first model is right; else None.
+        only_second_right: The same of the second.
+    """
+
+    task: str
+    models: tuple[str, str]
+    figures: tuple[float, float]
+    difference: Interval
+    p_value: float
+    test: str
+    rows: int
+    differing: list[int]
+    only_first_right: int | None
+    only_second_right: int | None
+
+
+def compare(results: Path, first: str, second: str, task: str) -> Comparison:
+    """Compare two models by the predictions that were saved with their results.
+
+    Args:
+        results: The folder of results.
+        first: A model's name as results have it.
+        second: Another's.
+        task: The task both were evaluated on.
+
+    Raises:
+        UsageError: The task is unknown.
+        ResultError: Predictions are missing, damaged, or of different data or task versions.
+    """
+    load_task(task)
+    one, other = (read_predictions(predictions_path(results, name, task)) for name in (first, second))
+    for key, values in {
+        "versions of the task": (one.result.task, other.result.task),
+        "data": (one.result.data.digest, other.result.data.digest),
+        "parts of the data": (one.result.data.subset, other.result.data.subset),
+    }.items():
+        if values[0] != values[1]:
+            raise ResultError(f"{first} and {second} were evaluated on different {key}; evaluate them again.")
+    rows = np.intersect1d(one.columns["row"], other.columns["row"])
+    if not len(rows):
+        raise ResultError(f"{first} and {second} were evaluated on different rows of {task}.")
+    columns = (_at(one, rows), _at(other, rows))
+    names = (first, second)
+    if {"label", "prediction", "label_log_probability"} <= set(columns[0]):
+        return _classes(task, names, rows, columns)
+    return _figures(task, names, rows, columns)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p-value of McNemar's test, from the rows on which only one of two is right."""
+    total = only_first + only_second
+    if total == 0:
+        return 1.0
+    tail = sum(comb(total, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, float(2 * tail / 2**total))
+
+
+def _classes(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any, Any]) -> Comparison:
+    right = [part["label"] == part["prediction"] for part in columns]
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    gains = right[1].astype(np.float64) - right[0]
+    return Comparison(
+        task=task,
+        models=names,
+        figures=(float(right[0].mean()), float(right[1].mean())),
+        difference=_interval(_drawn(lambda drawn: gains[drawn].mean(axis=-1), len(rows), 1), 1),
+        p_value=mcnemar(only_first, only_second),
+        test="exact McNemar test",
+        rows=len(rows),
+        differing=rows[right[0] != right[1]].tolist(),
+        only_first_right=only_first,
+        only_second_right=only_second,
+    )
+
+
+def _figures(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any, Any]) -> Comparison:
+    losses, units, figure = _losses(columns)
+    block = _BLOCK if load_task(task).problem == "language-modelling-stream" else 1
+
+    def gap(drawn: Values) -> Values:
+        below = units[drawn].sum(axis=-1)
+        gaps: Values = figure(losses[1][drawn].sum(axis=-1) / below) - figure(losses[0][drawn].sum(axis=-1) / below)
+        return gaps
+
+    gaps = _drawn(gap, len(rows), block)
+    # The share of draws on the other side of zero, twice, the observed one counted among them.
+    beyond = int(min((gaps <= 0).sum(), (gaps >= 0).sum()))
+    whole = [float(figure(loss.sum() / units.sum())) for loss in losses]
+    return Comparison(
+        task=task,
+        models=names,
+        figures=(whole[0], whole[1]),
+        difference=_interval(gaps, block),
+        p_value=min(1.0, 2 * (beyond + 1) / (len(gaps) + 1)),
+        test="paired bootstrap",
+        rows=len(rows),
+        differing=rows[np.argsort(-np.abs(losses[1] - losses[0]), kind="stable")[:20]].tolist(),
+        only_first_right=None,
+        only_second_right=None,
+    )
+
+
+def _losses(columns: tuple[Any, Any]) -> tuple[list[Values], Values, Callable[[Any], Any]]:
+    """What is summed for each row and model, over what, and the figure of the ratio of the sums."""
+    units = np.ones(len(columns[0]["row"]))
+    if "log_probability" in columns[0]:
+        return [-part["log_probability"] for part in columns], columns[0]["words"].astype(np.float64), np.exp
+    if "symbols_right" in columns[0]:
+        return [part["symbols_right"] / COPIED for part in columns], units, np.positive
+    return [(part["prediction"] - part["label"]) ** 2 for part in columns], units, np.positive
+
+
+def _at(predictions: Predictions, rows: Values) -> dict[str, Values]:
+    """The columns at `rows`, which are sorted."""
+    order = np.argsort(predictions.columns["row"], kind="stable")
+    chosen = order[np.searchsorted(predictions.columns["row"], rows, sorter=order)]
+    return {name: values[chosen] for name, values in predictions.columns.items()}
+
+
+def _drawn(gap: Callable[[Values], Values], rows: int, block: int) -> Values:
+    """The gap in many draws of as many rows, always from the same seed; blocks of neighbours are drawn together."""
+    random = np.random.RandomState(0)
+    blocks = -(-rows // block)
+    parts = []
+    # In portions, because all draws of 25,000 rows at once would take 2 GB.
+    for _ in range(_RESAMPLES // _PORTION):
+        starts = random.randint(0, blocks, (_PORTION, blocks)) * block
+        drawn = (starts[:, :, None] + np.arange(block)).reshape(_PORTION, -1)
+        parts.append(gap(np.minimum(drawn, rows - 1)))
+    return np.concatenate(parts)
+
+
+def _interval(gaps: Values, block: int) -> Interval:
+    low, high = np.quantile(gaps, [0.025, 0.975])
+    return Interval(low=float(low), high=float(high), level=0.95, method=f"paired bootstrap, blocks of {block}")
