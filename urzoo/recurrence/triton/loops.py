@@ -133,6 +133,7 @@ def _lstm_forward(
         MASKED=problem.masked,
         SAVE=problem.save,
         BLOCK=kernels.BLOCK,
+        enable_fp_fusion=True,  # Triton's default so far, on which it warns while it is changing
     )
 
 
@@ -155,6 +156,7 @@ def _lstm_backward(problem: Problem, tensors: Tensors, time: int, cell_before: T
         MASKED=problem.masked,
         SUM=problem.rounds,
         BLOCK=kernels.BLOCK,
+        enable_fp_fusion=True,
     )
     multiply(tensors["preactivations_grad"][time], tensors["recurrent_weight"], tensors["hidden_grad"])
 
@@ -176,6 +178,7 @@ def _gru_forward(
         REFINED=problem.refined,
         SAVE=problem.save,
         BLOCK=kernels.BLOCK,
+        enable_fp_fusion=True,
     )
     multiply(recalled, tensors["recurrent_weight"][gate_rows:].t(), tensors["recalled_product"])
     kernels.gru_candidate_forward[_grid(problem)](
@@ -192,6 +195,7 @@ def _gru_forward(
         MASKED=problem.masked,
         SAVE=problem.save,
         BLOCK=kernels.BLOCK,
+        enable_fp_fusion=True,
     )
 
 
@@ -213,6 +217,7 @@ def _gru_backward(problem: Problem, tensors: Tensors, time: int, carry_before: T
         MASKED=problem.masked,
         SUM=problem.rounds,
         BLOCK=kernels.BLOCK,
+        enable_fp_fusion=True,
     )
     multiply(gradient[:, gate_rows:], tensors["recurrent_weight"][gate_rows:], tensors["recalled_grad"])
     kernels.gru_reset_backward[_grid(problem)](
@@ -227,5 +232,6 @@ def _gru_backward(problem: Problem, tensors: Tensors, time: int, carry_before: T
         REFINED=problem.refined,
         SUM=problem.rounds,
         BLOCK=kernels.BLOCK,
+        enable_fp_fusion=True,
     )
     multiply(gradient[:, :gate_rows], tensors["recurrent_weight"][:gate_rows], tensors["hidden_grad"])
