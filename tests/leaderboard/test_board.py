@@ -80,6 +80,14 @@ def test_published_rows_stand_apart_and_have_no_rank(example: Path):
     assert (section.best_published.model, section.best_published.shown) == ("S4", "99.63")
 
 
+def test_variants_of_a_task_stand_together(example: Path):
+    tasks = [section.task for section in board_of(example).sections]
+    assert tasks[:2] == ["smnist", "pmnist"]
+    for family in ("character_trajectories", "wikitext103"):
+        places = [place for place, task in enumerate(tasks) if task.startswith(family)]
+        assert places == list(range(places[0], places[0] + len(places)))
+
+
 def test_a_figure_no_paper_vouches_for_is_never_the_best(results: Path):
     assert board_of(results).section("imdb").best_published is None
 

@@ -188,20 +188,19 @@ def assemble(
     sections = [
         _section(name, tasks[name].task, rows[name], published, list((curves or {}).items())) for name in sorted(tasks)
     ]
-    keys = {name: current.task.published for name, current in tasks.items()}
-    sections += [_published_only(key, published) for key in published.titles if key not in keys.values()]
-    # Tasks with results first, then those that can be evaluated, then those that are only published; within each,
-    # the order in which published.yaml names them, from the most to the least used.
-    order = {key: place for place, key in enumerate(published.titles)}
+    keys = {current.task.published for current in tasks.values()}
+    sections += [_published_only(key, published) for key in published.titles if key not in keys]
+    order = list(published.titles)
+    # Tasks with results first, then those that can be evaluated, then those that are only published.
     sections.sort(
-        key=lambda section: (
-            not section.measured,
-            section.version is None,
-            order.get(keys.get(section.task) or section.task, len(order)),
-            section.task,
-        )
+        key=lambda section: (not section.measured, section.version is None, _place(section.task, order), section.task)
     )
     return Board(sections=tuple(sections))
+
+
+def _place(task: str, order: Sequence[str]) -> int:
+    """Where a task stands among the published ones, which are ordered by use; a variant stands with its plain task."""
+    return next((place for place, key in enumerate(order) if task == key or task.startswith(f"{key}_")), len(order))
 
 
 def admit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:

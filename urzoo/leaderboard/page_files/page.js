@@ -160,7 +160,8 @@
     }
     for (const section of sections) {
       section.hidden = wanted.task !== "" && section.dataset.task !== wanted.task;
-      section.querySelector(".empty").hidden = left.get(section) > 0;
+      const empty = section.querySelector(".empty");
+      if (empty) empty.hidden = left.get(section) > 0;
     }
     output.textContent = `${visible} of ${rows.length} rows`;
     return wanted;
