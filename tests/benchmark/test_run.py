@@ -9,6 +9,7 @@ from urzoo.benchmark.memory import measure, peak_memory_mib
 from urzoo.benchmark.rows import FIGURES, find
 from urzoo.benchmark.run import run_benchmark
 from urzoo.benchmark.shapes import Shape, shape_named
+from urzoo.benchmark.training_step import TrainingStep
 from urzoo.errors import UrzooError, UsageError
 from urzoo.recurrence import Gating, backends
 
@@ -113,11 +114,21 @@ def test_a_run_has_a_row_for_every_contender_and_figure(gating):
     assert limit.gflops_per_second > 0
 
 
-def test_the_whole_training_step_stands_beside_the_bare_recurrence():
-    report = run_benchmark(shapes=["b2t3i1h8"], figures=["training_step"], seconds=0.001)
-    row = find(report.rows, shape="b2t3i1h8", figure="training_step", contender="urzoo-reference")
+@pytest.mark.parametrize("shape", ["b2t3i1h8", "b2t3i8h8"])
+def test_the_whole_training_step_stands_beside_the_bare_recurrence(shape):
+    report = run_benchmark(shapes=[shape], figures=["training_step"], seconds=0.001)
+    row = find(report.rows, shape=shape, figure="training_step", contender="urzoo-reference")
     assert row.share_of_recurrence > 0
-    assert find(report.rows, shape="b2t3i1h8", figure="training_step", contender="torch-lstm") is None
+    assert find(report.rows, shape=shape, figure="training_step", contender="torch-lstm") is None
+
+
+@pytest.mark.parametrize("shape", ["b2t3i1h8", "b2t3i8h8"])
+def test_training_steps_lower_the_loss(shape):
+    step = TrainingStep(CONTENDERS["urzoo-reference"], shape_named(shape), Gating(), CPU)
+    first = float(step())
+    for _ in range(20):
+        last = float(step())
+    assert last < first
 
 
 def test_a_back_end_that_is_not_usable_has_a_row_that_says_why():

@@ -96,7 +96,7 @@ def timed_rows(
     """
     chosen = [contender for contender in chosen if takes_part(contender, group.figure)]
     if group.figure == "training_step":
-        chosen = [contender for contender in chosen if has_model(contender, group.shape)]
+        chosen = [contender for contender in chosen if has_model(contender)]
     layers, rows = build_layers(group, chosen, gating, device)
     if not layers:
         return rows

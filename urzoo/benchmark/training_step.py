@@ -2,21 +2,26 @@
 
 The step is that of the recipes: forward pass with the loss, backward pass, clipping of the gradient norm, AdamW,
 gradients set to None. Shapes with up to four input channels train the image classifier on pixels; wider ones the
-language model, embedding as wide as the shape's input.
+language model with a vocabulary of 8,000, its embedding as wide as the shape's input and tied to the output, the
+product with the vocabulary in bfloat16.
 """
 
 import contextlib
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from urzoo.benchmark.contenders import Contender
 from urzoo.benchmark.shapes import Shape
+from urzoo.models.causal_lm_urlstm import URLSTMForCausalLM
 from urzoo.models.classification_urlstm import URLSTMForImageClassification
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.recurrence import Gating
 
 WIDEST_IMAGE = 4  # channels
+VOCABULARY = 8000
 GRADIENT_NORM_CLIP = 1.0
 
 
@@ -27,13 +32,18 @@ class TrainingStep:
         generator = torch.Generator().manual_seed(0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self._model = _image_classifier(contender, shape, gating)
+            self._model = _model(contender, shape, gating)
         self._model.to(device)  # type: ignore[arg-type]
         self._model.train()
-        self._batch = {
-            "pixel_values": torch.rand(shape.batch, shape.time, shape.input_size, generator=generator).to(device),
-            "labels": torch.randint(0, 10, (shape.batch,), generator=generator).to(device),
-        }
+        if shape.input_size <= WIDEST_IMAGE:
+            pixels = torch.rand(shape.batch, shape.time, shape.input_size, generator=generator)
+            batch = {"pixel_values": pixels, "labels": torch.randint(0, 10, (shape.batch,), generator=generator)}
+        else:
+            tokens = torch.randint(0, VOCABULARY, (shape.batch, shape.time + 1), generator=generator)
+            batch = {"input_ids": tokens[:, :-1], "shift_labels": tokens[:, 1:]}
+        self._batch: dict[str, Any] = {name: value.to(device) for name, value in batch.items()}
+        if shape.input_size > WIDEST_IMAGE:
+            self._batch["compute_logits"] = False
         self._autocast = (
             torch.autocast(device.type, torch.bfloat16) if contender.dtype == "bf16" else contextlib.nullcontext()
         )
@@ -51,22 +61,24 @@ class TrainingStep:
         return loss.detach()
 
 
-def has_model(contender: Contender, shape: Shape) -> bool:
-    """Whether there is a model to train around this contender: one of urzoo's, for inputs of this width."""
-    # The models choose between saving and recomputing by themselves.
-    return contender.family == "urzoo" and contender.save == "activations" and shape.input_size <= WIDEST_IMAGE
+def has_model(contender: Contender) -> bool:
+    """Whether there is a model to train around this contender: the models are urzoo's, and always save activations."""
+    return contender.family == "urzoo" and contender.save == "activations"
 
 
-def _image_classifier(contender: Contender, shape: Shape, gating: Gating) -> URLSTMForImageClassification:
-    config = URLSTMConfig(
-        cell=gating.cell,
-        gate=gating.name,
-        tie_input_gate=gating.tie_input_gate,
-        refine_offset=gating.refine_offset,
-        max_time=shape.time + 1 if gating.primary == "C" else None,
-        input_size=shape.input_size,
-        hidden_size=shape.hidden_size,
-        num_labels=10,  # type: ignore[call-arg]  # one of transformers' own fields
-        backend=contender.backend,
+def _model(contender: Contender, shape: Shape, gating: Gating) -> PreTrainedModel:
+    fields: dict[str, Any] = {
+        "cell": gating.cell,
+        "gate": gating.name,
+        "tie_input_gate": gating.tie_input_gate,
+        "refine_offset": gating.refine_offset,
+        "max_time": shape.time + 1 if gating.primary == "C" else None,
+        "hidden_size": shape.hidden_size,
+        "backend": contender.backend,
+    }
+    if shape.input_size <= WIDEST_IMAGE:
+        fields |= {"input_size": shape.input_size, "num_labels": 10}
+        return URLSTMForImageClassification(URLSTMConfig(**fields))
+    return URLSTMForCausalLM(
+        URLSTMConfig(**fields, vocab_size=VOCABULARY, embedding_size=shape.input_size, head_dtype="bfloat16")
     )
-    return URLSTMForImageClassification(config)
