@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from urzoo.errors import ResultError
-from urzoo.leaderboard.board import Board, assemble
+from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.collect import collect, current_tasks
 from urzoo.leaderboard.published import read_published
+from urzoo.leaderboard.schema import Board
 
 
 def board_of(results: Path) -> Board:

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from urzoo.errors import CheckpointError
-from urzoo.leaderboard.board import Curve
 from urzoo.leaderboard.collect import collect, current_tasks
 from urzoo.leaderboard.curves import shipped_curves, validation_scores
+from urzoo.leaderboard.schema import Curve
 
 
 def curves(results: Path, checkpoints: Path) -> dict[tuple[str, str], Curve]:

@@ -1,4 +1,4 @@
-"""The leaderboard as data: the one object that the Markdown, CSV, JSON and HTML are written from.
+"""Putting the board together from results and published figures.
 
 `assemble` is a pure function of its arguments. Rows measured with urzoo and figures that others
 published never stand in one list, and only measured rows have ranks. A row is ranked if it was measured
@@ -9,21 +9,15 @@ test split; `reason` says why another is not.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
 
 from urzoo.errors import ResultError, unknown
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task
 from urzoo.leaderboard.published import Published, PublishedFile
-from urzoo.schema import Strict
-
-SCHEMA_VERSION: Final = 1
+from urzoo.leaderboard.schema import Board, Curve, Kind, PublishedRow, Row, Section, Status
 
 _GATING = re.compile(r"[-COU][-MR]")
 _CELLS = ("lstm", "gru")
-
-Kind = Literal["shipped", "submitted", "baseline"]
-Status = Literal["ranked", "unranked", "outdated"]
 
 
 @dataclass(frozen=True)
@@ -41,126 +35,6 @@ class Evidence:
     result: Result
     file: str
     link: str | None
-
-
-class Row(Strict):
-    """One measured result. `value`, `low` and `high` are shown in `unit`; `shown` has the metric's decimals.
-
-    `kind`: "shipped" (a checkpoint that comes with urzoo), "submitted" (another of urzoo's models) or "baseline"
-    (any other model). `training_seconds` is None where the checkpoint does not tell. `provenance` is all of the
-    result file.
-    """
-
-    id: str
-    status: Status
-    rank: int | None
-    reason: str | None
-    model: str
-    kind: Kind
-    architecture: str
-    cell: str | None
-    gate: str | None
-    hidden_size: int | None
-    num_layers: int | None
-    parameters: int
-    value: float
-    shown: str
-    low: float | None
-    high: float | None
-    interval: str | None
-    samples: int
-    training_seconds: float | None
-    selection_split: str
-    task_version: int
-    date: str
-    command: str
-    link: str | None
-    provenance: dict[str, Any]
-
-
-class PublishedRow(Strict):
-    """One published figure; `comparable` where it is in the task's primary metric and unit.
-
-    `secondary` where it was found on an aggregator's page alone, so that nobody's paper vouches for it.
-    """
-
-    id: str
-    model: str
-    metric: str
-    shown: str
-    unit: str
-    comparable: bool
-    secondary: bool
-    cell: str | None
-    gate: str | None
-    hidden_size: int | None
-    parameters: int | None
-    listed: str
-    title: str
-    authors: str
-    arxiv: str
-    note: str | None
-
-
-class Curve(Strict):
-    """The learning curve of a checkpoint: a metric on the validation rows, in the task's unit, by epoch."""
-
-    model: str
-    gate: str | None
-    epochs: tuple[float, ...]
-    values: tuple[float, ...]
-
-
-class Section(Strict):
-    """A task's part of the board. `version` is None where there are published figures but no task yet."""
-
-    task: str
-    title: str
-    description: str
-    version: int | None
-    metric: str
-    metric_title: str
-    unit: str
-    digits: int
-    higher_is_better: bool
-    data: str | None
-    licence: str | None
-    citation: str | None
-    measured: tuple[Row, ...]
-    outdated: tuple[Row, ...]
-    published: tuple[PublishedRow, ...]
-    curves: tuple[Curve, ...]
-
-    @property
-    def heading(self) -> str:
-        """The metric and its unit, as the head of a column: "Accuracy, %"."""
-        return self.metric_title if self.unit in self.metric_title.lower() else f"{self.metric_title}, {self.unit}"
-
-    @property
-    def best(self) -> Row | None:
-        """The first of the ranked rows."""
-        return next((row for row in self.measured if row.rank == 1), None)
-
-    @property
-    def best_published(self) -> PublishedRow | None:
-        """The first of the figures in this task's metric that a paper vouches for."""
-        return next((row for row in self.published if row.comparable and not row.secondary), None)
-
-    @property
-    def reference(self) -> PublishedRow | None:
-        """The published UR-LSTM, where its figure is in this task's metric: what this project is measured against."""
-        return next((row for row in self.published if row.model == "UR-LSTM" and row.comparable), None)
-
-
-class Board(Strict):
-    """The whole leaderboard."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    sections: tuple[Section, ...]
-
-    def section(self, task: str) -> Section:
-        """The part of the board that is about `task`."""
-        return next(section for section in self.sections if section.task == task)
 
 
 def assemble(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from urzoo.errors import StaleError, UrzooError
 from urzoo.files import write_bytes
-from urzoo.leaderboard.board import Board, assemble
+from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.charts import KINDS, Chart, charts
 from urzoo.leaderboard.collect import collect, current_tasks
 from urzoo.leaderboard.curves import shipped_curves
@@ -20,6 +20,7 @@ from urzoo.leaderboard.page import render_page
 from urzoo.leaderboard.png import drawn_from, render_png, source_digest
 from urzoo.leaderboard.published import read_published
 from urzoo.leaderboard.readme import embedded_board, update_readme
+from urzoo.leaderboard.schema import Board
 from urzoo.leaderboard.tables import REGENERATE, render_csv, render_json, render_markdown
 from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
 

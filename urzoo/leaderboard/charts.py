@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from urzoo.leaderboard.board import Board, PublishedRow, Row, Section
+from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section
 from urzoo.leaderboard.text import duration
 
 

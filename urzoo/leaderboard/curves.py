@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from urzoo.errors import CheckpointError
-from urzoo.leaderboard.board import CurrentTask, Curve, Evidence
+from urzoo.leaderboard.board import CurrentTask, Evidence
+from urzoo.leaderboard.schema import Curve
 from urzoo.schema import read_text
 from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
 from urzoo.zoo.schema import read_training_summary

@@ -16,8 +16,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from urzoo.leaderboard.board import Board, PublishedRow, Row
 from urzoo.leaderboard.charts import KINDS, Chart
+from urzoo.leaderboard.schema import Board, PublishedRow, Row
 from urzoo.leaderboard.svg import render_svg
 from urzoo.leaderboard.text import count, duration, script_json
 

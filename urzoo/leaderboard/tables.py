@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 
-from urzoo.leaderboard.board import Board, PublishedRow, Row, Section
+from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section
 from urzoo.leaderboard.text import count, csv_cell, duration, markdown, markdown_code
 
 REGENERATE = "urzoo leaderboard"
