@@ -11,7 +11,7 @@ import sys
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from urzoo.cli import benchmark, catalog, evaluation, training
+from urzoo.cli import benchmark, catalog, evaluation, hub, training
 from urzoo.errors import UrzooError
 
 INTERRUPTED = 130
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for part in (catalog, evaluation, training, benchmark):
+for part in (catalog, evaluation, training, hub, benchmark):
     part.register(app)
 
 

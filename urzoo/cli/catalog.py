@@ -17,9 +17,12 @@ def register(app: typer.Typer) -> None:
 def list_checkpoints(
     *,
     plain: Annotated[bool, typer.Option("--plain", help="One name a line, nothing else.")] = False,
+    hub: Annotated[
+        str | None, typer.Option(metavar="OWNER", help="Those of a user or organisation on the Hub instead.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
 ) -> None:
-    """List the checkpoints shipped with the package.
+    """List the checkpoints shipped with the package, or those of an owner on the Hub.
 
     Example:
 
@@ -29,6 +32,9 @@ def list_checkpoints(
 
     if plain and as_json:
         raise UsageError("--plain and --json exclude each other; give one of them.")
+    if hub is not None:
+        _list_hub(hub, plain=plain, as_json=as_json)
+        return
     names = checkpoints()
     if plain:
         for name in names:
@@ -75,6 +81,29 @@ def info(
         typer.echo("\nwhat runs a float32 problem here when no back end is named")
         for name, gatings in content["default_back_end"].items():
             typer.echo(f"  {name:<10}  {gatings}")
+
+
+def _list_hub(owner: str, *, plain: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from urzoo.hub.listing import list_hub
+
+    found = list_hub(owner)
+    if plain:
+        for checkpoint in found:
+            typer.echo(checkpoint.repo_id)
+    elif as_json:
+        print_json([asdict(checkpoint) for checkpoint in found])
+    elif not found:
+        note(f"{owner} has no urzoo checkpoints on the Hub that can be seen from here.")
+    else:
+        print_table(
+            ["repository", "pipeline", "visibility", "updated", "commit"],
+            [
+                [one.repo_id, one.pipeline_tag, "private" if one.private else "public", one.updated, one.commit]
+                for one in found
+            ],
+        )
 
 
 def _described(name: str) -> dict[str, Any]:

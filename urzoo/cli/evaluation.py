@@ -1,5 +1,7 @@
-"""`urzoo eval` and `urzoo leaderboard`: figures, and the board made of them."""
+"""`urzoo eval`, `compare` and `leaderboard`: figures, and the board made of them."""
 
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,7 @@ from urzoo.cli.output import note, print_json
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from urzoo.evaluation import Pair
+    from urzoo.evaluation import Pair, Subject
 
 RESULTS = Path("leaderboard/results")
 BOARD = Path("leaderboard")
@@ -23,12 +25,14 @@ DataRoot = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command("eval")(evaluate)
+    app.command("compare")(compare)
     app.command("leaderboard")(leaderboard)
 
 
 def evaluate(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Checkpoints by name (`urzoo list`) or folder.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Checkpoints by name (`urzoo list`), folder, or OWNER/NAME[@REVISION] on the Hub."),
     ] = None,
     *,
     task: Annotated[
@@ -73,7 +77,7 @@ def evaluate(
     settings = Settings(batch_size, device, dtype, backend, limit, seed)  # type: ignore[arg-type] # it checks dtype
     done, failures = [], 0
     for pair in evaluate_pairs(
-        None if everything else models,
+        None if everything else [_subject(model) for model in models or ()],
         task,
         results=results,
         data_root=data_root,
@@ -95,6 +99,43 @@ def evaluate(
     if not done and not failures and not everything:
         raise UsageError(f"no task is made for {' or '.join(models or ())}; name one with --task.")
     raise typer.Exit(1 if failures else 0)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A model's name, as results have it.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another's.")],
+    *,
+    task: Annotated[str, typer.Option(help="The task both were evaluated on.")],
+    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
+    rows: Annotated[int, typer.Option(min=0, help="How many of the rows on which they differ are listed.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="The comparison as JSON, for scripts.")] = False,
+) -> None:
+    """Compare two models row by row, by a paired test; both evaluated with --save-predictions.
+
+    Example:
+
+        urzoo compare urlstm-128-pmnist my-model --task pmnist
+    """
+    from urzoo.evaluation import load_task
+    from urzoo.evaluation.comparison import compare as compared
+
+    found = compared(results, first, second, task)
+    if as_json:
+        print_json(asdict(found) | {"difference": found.difference.model_dump()})
+        return
+    metric = load_task(task).primary_metric
+    scale, digits = metric.scale, metric.digits
+    typer.echo(f"{task}: {metric.title} on the same {found.rows} rows")
+    for name, figure in zip(found.models, found.figures, strict=True):
+        typer.echo(f"  {name}: {figure * scale:.{digits}f} {metric.unit}")
+    low, high = found.difference.low * scale, found.difference.high * scale
+    difference = (found.figures[1] - found.figures[0]) * scale
+    typer.echo(f"  difference: {difference:+.{digits}f} {metric.unit} [{low:+.{digits}f}, {high:+.{digits}f}]")
+    typer.echo(f"  p = {found.p_value:.3g} ({found.test})")
+    if found.only_first_right is not None:
+        typer.echo(f"  right alone: {found.only_first_right} and {found.only_second_right} rows")
+    if rows and found.differing:
+        typer.echo(f"  rows that differ: {', '.join(str(row) for row in found.differing[:rows])}")
 
 
 def leaderboard(
@@ -142,6 +183,21 @@ def leaderboard(
         note(f"left out, because it is partial: {name}")
     for path in built.files:
         typer.echo(path)
+
+
+def _subject(model: str) -> "Subject | str":
+    """A checkpoint as named, or, for OWNER/NAME that is no folder here, the one pulled from the Hub."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", model) or model.startswith(".") or Path(model).exists():
+        return model
+    from urzoo.evaluation import Subject
+    from urzoo.hub.connection import parse_reference
+    from urzoo.hub.pull import pull
+
+    repo_id, revision = parse_reference(model)
+    pulled = pull(repo_id, revision)
+    for warning in pulled.warnings:
+        note(f"warning: {warning}")
+    return Subject.of(pulled.folder, name=repo_id, revision=pulled.commit)
 
 
 def _is_failure(pair: "Pair", *, asked: bool) -> bool:

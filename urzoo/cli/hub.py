@@ -1,0 +1,176 @@
+"""`urzoo push`, `pull`, `export` and `card`: the way to and from the Hugging Face Hub."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from urzoo.cli.output import note, print_json
+from urzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from urzoo.hub.plan import PushPlan
+
+Checkpoint = Annotated[str, typer.Argument(help="A name of `urzoo list`, or a checkpoint folder.")]
+WithCode = Annotated[
+    bool, typer.Option("--with-code", help="With the code, so that it loads without urzoo (trust_remote_code).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="What was done as JSON, for scripts.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    for command in (push, pull, export, card):
+        app.command()(command)
+
+
+def push(
+    checkpoint: Checkpoint,
+    repo: Annotated[str, typer.Argument(help="The repository, OWNER/NAME; made if it does not exist.")],
+    *,
+    private: Annotated[bool, typer.Option("--private", help="Make a private repository, or insist on one.")] = False,
+    with_code: WithCode = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
+    revision: Annotated[str, typer.Option(help="The branch; made if it does not exist.")] = "main",
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send a checkpoint to the Hub as one atomic commit with a tag.
+
+    The access token is the one of `hf auth login` or HF_TOKEN.
+
+    Example:
+
+        urzoo push urlstm-128-pmnist alice/urlstm-128-pmnist --private
+    """
+    from urzoo.hub.push import push as send
+
+    def confirm(plan: "PushPlan") -> bool:
+        _show(plan)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError("there is no terminal to ask on, so nothing was sent; add --yes to send without asking.")
+        return typer.confirm("Send this?", err=True)
+
+    result = send(
+        checkpoint,
+        repo,
+        private=private or None,
+        with_code=with_code,
+        dry_run=dry_run,
+        revision=revision,
+        create_pr=create_pr,
+        confirm=confirm,
+    )
+    if dry_run:
+        _show(result.plan)
+    if as_json:
+        print_json(asdict(result))
+    elif result.sent:
+        typer.echo(result.pull_request_url or result.commit_url)
+    elif result.plan.sends_nothing:
+        typer.echo(f"{repo} already holds exactly this; nothing was sent.")
+    else:
+        typer.echo("Nothing was sent.")
+
+
+def pull(
+    repo: Annotated[str, typer.Argument(metavar="REPO[@REVISION]", help="OWNER/NAME, with a branch, tag or commit.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="The folder to make; urzoo's store when omitted.")
+    ] = None,
+    *,
+    with_code: WithCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a checkpoint from the Hub: pinned to a commit, safetensors only, every file checked by its hash.
+
+    Example:
+
+        urzoo pull alice/urlstm-128-pmnist@main my-checkpoint
+    """
+    from urzoo.hub.connection import parse_reference
+    from urzoo.hub.pull import pull as take
+
+    repo_id, revision = parse_reference(repo)
+    pulled = take(repo_id, revision, folder, with_code=with_code)
+    for warning in pulled.warnings:
+        note(f"warning: {warning}")
+    if as_json:
+        print_json(asdict(pulled) | {"folder": str(pulled.folder)})
+        return
+    if pulled.offline:
+        note(f"the Hub could not be asked; this is the copy of {pulled.revision} pulled earlier")
+    note(f"{pulled.repo_id} at commit {pulled.commit}")
+    typer.echo(pulled.folder)
+
+
+def export(
+    checkpoint: Checkpoint,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    *,
+    with_code: WithCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint to a folder of its own, complete or not at all.
+
+    Example:
+
+        urzoo export urlstm-128-pmnist my-checkpoint --with-code
+    """
+    from urzoo.hub.export import export as write
+
+    exported = write(checkpoint, folder, with_code=with_code)
+    if as_json:
+        print_json(asdict(exported) | {"folder": str(exported.folder)})
+    else:
+        typer.echo(exported.folder)
+
+
+def card(
+    checkpoint: Checkpoint,
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the card is stale.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = Path("leaderboard/results"),
+) -> None:
+    """Generate a checkpoint's card from its configuration, recipe and results.
+
+    Example:
+
+        urzoo card urlstm-128-pmnist --check
+    """
+    from urzoo.evaluation import read_result
+    from urzoo.hub.card import check_card, write_card
+    from urzoo.zoo import checkpoint_name, path
+
+    folder = path(checkpoint)
+    found = [read_result(file) for file in sorted((results / checkpoint_name(folder)).glob("*.json"))]
+    if check:
+        check_card(folder, found)
+        typer.echo(f"The card of {checkpoint_name(folder)} is up to date.")
+    else:
+        typer.echo(write_card(folder, found))
+
+
+def _show(plan: "PushPlan") -> None:
+    """What a push is about to do, on standard error: standard output carries the answer."""
+    kind = "private" if plan.private else "public"
+    made = "a new" if plan.creates_repository else "the"
+    where = f"{made} {kind} repository {plan.repo_id} at {plan.endpoint}"
+    if plan.create_pr:
+        note(f"A pull request to branch {plan.revision} of {where}:")
+    else:
+        note(f"One commit to {'new ' if plan.creates_branch else ''}branch {plan.revision} of {where}:")
+    for file in plan.files:
+        note(f"  {file.change:<8} {file.size_bytes:>12,} bytes  {file.path}")
+    for path in plan.deletions:
+        note(f"  deleted  {'':>12}        {path}")
+    for path in plan.left_out:
+        note(f"  stays here, no part of a checkpoint: {path}")
+    if plan.tag is not None:
+        note(f"  tag {plan.tag}{' (exists)' if plan.tag_exists else ''}")
+    note(f"{plan.bytes_to_send:,} bytes to send.")
