@@ -1,8 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from urzoo import zoo
+from urzoo.data import Split
+from urzoo.data.schema import load_data_set
+from urzoo.training import train
 from urzoo.training.model import build_model, build_processor
 from urzoo.training.recipe import load_recipe
 from urzoo.training.run import check_task
@@ -28,3 +33,34 @@ def test_a_recipe_fits_its_place_its_task_and_its_model(path):
     assert (processor.pixel_order is None) == (recipe.processor.permutation_seed is None)
     if recipe.model.hidden_size <= 128:
         assert build_model(recipe, [str(number) for number in range(10)]).config.gate == recipe.model.gate
+
+
+def test_the_gatings_that_are_compared_have_the_same_number_of_parameters():
+    compared = [load_recipe(path) for path in RECIPES if "-seed" in path.stem]
+    models = [build_model(recipe, [str(number) for number in range(10)]) for recipe in compared]
+    assert len(compared) == 28
+    # A gating without a gate bias lacks its 128 numbers.
+    gate_biases = [
+        sum(value.numel() for name, value in model.named_parameters() if "forget_bias" in name) for model in models
+    ]
+    counts = {model.num_parameters() - biases for model, biases in zip(models, gate_biases, strict=True)}
+    assert counts == {102_154}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.stem[-1] not in "12"], ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_a_recipe_trains_on_a_slice(path, tmp_path):
+    content = yaml.safe_load(path.read_text())
+    content["data"]["validation_rows"] = 10
+    content["run"] |= {"epochs": 1, "batch_size": 2}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    data_set = load_data_set(content["data"]["name"])
+    image, label = data_set.columns
+    shape = (14, 28, 28) if content["processor"]["do_grayscale"] else (14, 32, 32, 3)
+    images = np.random.default_rng(0).integers(0, 256, size=shape, dtype=np.uint8)
+    data = Split(data_set, "train", "0" * 64, "data root", {image: images, label: np.arange(14) % 10})
+    place = train(recipe, runs=tmp_path, progress=False, data=data)
+    assert zoo.load(place).config.hidden_size == content["model"]["hidden_size"]
