@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.data.conftest import ROWS, encoded, images, labels, write_parquet
-from urzoo.data import DataMissing, Split, data_sets, hold_out, lacking, load_data_set, load_split
+from urzoo.data import DataMissing, Split, data_sets, hold_out, lacking, load_data_set, load_split, schema
+from urzoo.data.digest import content_digest
 from urzoo.errors import DataError, UsageError
 
 
@@ -228,3 +230,31 @@ def test_a_held_out_part_is_the_same_for_the_same_seed_only(mnist: Split):
 def test_an_impossible_held_out_part_is_refused(mnist: Split, rows: int):
     with pytest.raises(UsageError, match=f"rows to hold out is {rows}"):
         hold_out(mnist, rows, seed=0)
+
+
+@pytest.mark.parametrize("name", ["copy", "adding"])
+def test_generated_data_are_the_pinned_ones_on_any_machine(name: str, offline: None):
+    split = load_split(name, "test")
+    assert (split.source, split.rows) == ("generated", 1000)
+    assert lacking(name, "test") == ""
+
+
+def test_parts_of_an_undivided_file_are_held_out_and_verified(toy: Path, place, tmp_path: Path):
+    write_parquet(place(), images(), labels())
+    file = tmp_path / "sets" / "toy.yaml"
+    description = yaml.safe_load(file.read_text())
+    rest, held_out = hold_out(load_split("toy", "test", data_root=toy), 3, seed=5)
+    part = {"file": "test", "file_rows": ROWS, "held_out_rows": 3, "seed": 5}
+    description["splits"] = {
+        take: {"rows": rows.rows, "digest": content_digest(rows.columns), "part": {**part, "take": take}}
+        for take, rows in {"rest": rest, "held_out": held_out}.items()
+    }
+    file.write_text(yaml.safe_dump(description))
+    schema.load_data_set.cache_clear()
+    assert np.array_equal(load_split("toy", "held_out", data_root=toy).images, held_out.images)
+    assert np.array_equal(load_split("toy", "rest", data_root=toy).images, rest.images)
+    description["splits"]["rest"]["part"]["seed"] = 6
+    file.write_text(yaml.safe_dump(description))
+    schema.load_data_set.cache_clear()
+    with pytest.raises(DataError, match="digest"):
+        load_split("toy", "rest", data_root=toy)
