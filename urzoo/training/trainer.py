@@ -64,6 +64,7 @@ def training_arguments(recipe: Recipe, run: RunFolder) -> TrainingArguments:
         save_steps=recipe.cadence.save_every_steps,
         eval_strategy="no",  # `_Cadence` asks for validation at the last step of an epoch, before the state is saved.
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         disable_tqdm=True,
         report_to=[],
     )
