@@ -47,17 +47,22 @@ _HOMES = {
     "path": "urzoo.zoo",
 }
 
+# Parts of the package that are reached as attributes, such as `urzoo.data.load_split`.
+_PARTS = ("data", "evaluation", "models", "nn", "recurrence", "zoo")
+
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version("urzoo")
+    if name in _PARTS:
+        return import_module(f"urzoo.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'urzoo' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "__version__"})
+    return sorted({*globals(), *_HOMES, *_PARTS, "__version__"})
 
 
 _register()
