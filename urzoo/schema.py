@@ -5,6 +5,7 @@ derived from `Strict`: unknown keys, wrong types, NaN and infinities are refused
 same rules as JSON, so that `yes`, dates and octal numbers cannot slip in as something else.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -33,6 +34,11 @@ class Strict(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def content_sha256(content: Any) -> str:
+    """The sha256 of JSON-able content: the same however it was written, with whatever comments and order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_text(path: Path, *, error: type[UrzooError]) -> str:

@@ -15,6 +15,7 @@ from urzoo.cli import benchmark, catalog, evaluation, hub, training
 from urzoo.errors import UrzooError
 
 INTERRUPTED = 130
+_INTERRUPTED_MESSAGE = "interrupted; what was finished is kept, the same command goes on from there."
 
 app = typer.Typer(
     name="urzoo",
@@ -57,15 +58,18 @@ def main(arguments: list[str] | None = None) -> int:
     except TyperException as mistake:
         return _wrong_use(mistake)
     except Exit as end:
-        return end.exit_code
+        code = end.exit_code
     except UrzooError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, Abort):
-        return _fail("interrupted; what was finished is kept, the same command goes on from there.", INTERRUPTED)
+        return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has gone: nothing is wrong, and there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if code == INTERRUPTED:
+        # typer makes this exit code of Ctrl-C, and says nothing.
+        return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

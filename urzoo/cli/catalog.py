@@ -80,7 +80,7 @@ def info(
             typer.echo(f"  {name:<10}  {reason or 'usable'}")
         typer.echo("\nwhat runs a float32 problem here when no back end is named")
         for name, gatings in content["default_back_end"].items():
-            typer.echo(f"  {name:<10}  {gatings}")
+            typer.echo(f"  {name:<10}  {', '.join(gatings)}")
 
 
 def _list_hub(owner: str, *, plain: bool, as_json: bool) -> None:
@@ -147,7 +147,7 @@ def _installation() -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
-        "default_back_end": {name: ", ".join(gatings) for name, gatings in chosen.items()},
+        "default_back_end": chosen,
         "backends": backends(),
     }
 

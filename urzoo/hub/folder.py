@@ -11,10 +11,9 @@ import yaml
 
 from urzoo.errors import CheckpointError
 from urzoo.hub import contents
-from urzoo.schema import read_json
+from urzoo.schema import content_sha256, read_json, read_yaml
 from urzoo.zoo.loading import load, load_image_processor, load_tokenizer
 from urzoo.zoo.lookup import read_config, training_summary
-from urzoo.zoo.weights import file_sha256
 
 MODEL_TYPES = ("urlstm",)
 # An access token of the Hub: what must never be in a file that is published.
@@ -97,11 +96,13 @@ def check_checkpoint(folder: Path) -> None:
         load_tokenizer(folder)
     summary = training_summary(folder)
     recipe = folder / "recipe.yaml"
-    if summary is not None and recipe.exists() and file_sha256(recipe) != summary.recipe_sha256:
-        raise CheckpointError(
-            f"{recipe} is not the recipe of this training: its sha256 is {file_sha256(recipe)}, training.json says "
-            f"{summary.recipe_sha256}."
-        )
+    if summary is not None and recipe.exists():
+        digest = content_sha256(read_yaml(recipe, error=CheckpointError))
+        if digest != summary.recipe_sha256:
+            raise CheckpointError(
+                f"{recipe} is not the recipe of this training: its content has the sha256 {digest}, training.json says "
+                f"{summary.recipe_sha256}."
+            )
 
 
 def check_model_type(config: Any, source: object) -> None:

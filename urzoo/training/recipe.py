@@ -5,7 +5,6 @@ that is misspelt, missing or impossible is refused before any data are read. Two
 their parsed content is: comments and layout do not enter `Recipe.sha256`.
 """
 
-import hashlib
 import json
 import types
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from urzoo.errors import RecipeError, unknown
 from urzoo.recurrence.gates import Gating
-from urzoo.schema import Line, Name, Strict, describe, read_yaml
+from urzoo.schema import Line, Name, Strict, content_sha256, describe, read_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -158,7 +157,7 @@ class Recipe(Strict):
     @property
     def sha256(self) -> str:
         """The digest of the parsed content, keys sorted: two files that differ in comments alone have one digest."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return content_sha256(self.model_dump(mode="json"))
 
 
 def load_recipe(path: Path | str) -> Recipe:

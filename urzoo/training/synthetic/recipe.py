@@ -3,7 +3,6 @@
 No sequence is seen twice, so that there are no epochs, and nothing to overfit: the last weights are kept, unseen.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from urzoo.data.schema import load_data_set
 from urzoo.errors import RecipeError
 from urzoo.recurrence.gates import Gating
-from urzoo.schema import Line, Name, Strict, describe, read_yaml
+from urzoo.schema import Line, Name, Strict, content_sha256, describe, read_yaml
 from urzoo.training.recipe import Count, OptimiserRecipe, Positive, ScheduleRecipe, Seed
 
 ARCHITECTURES = {"copy": "URLSTMForCausalLM", "adding": "URLSTMForSequenceClassification"}
@@ -88,7 +87,7 @@ class SyntheticRecipe(Strict):
     @property
     def sha256(self) -> str:
         """The digest of the parsed content, keys sorted."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return content_sha256(self.model_dump(mode="json"))
 
     def with_seed(self, seed: int) -> "SyntheticRecipe":
         """The same run with another seed, under a name of its own."""

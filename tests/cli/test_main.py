@@ -1,0 +1,139 @@
+"""The command line: help, exit codes, and one line for every mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from urzoo.cli import app, main
+
+COMMANDS = ["list", "info", "eval", "compare", "leaderboard", "train", "push", "pull", "export", "card", "bench"]
+
+
+def _error(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"Example:\n\n      urzoo {command}" in capsys.readouterr().out
+
+
+def test_the_list_of_commands_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    registered = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    assert sorted(registered) == sorted(COMMANDS)
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from urzoo.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lst"], "Did you mean 'list'?"),
+        (["list", "--plian"], "--plain"),
+        (["list", "--plain", "--json"], "exclude each other"),
+        (["info", "urlstm-128-smnst"], "Did you mean 'urlstm-128-smnist'"),
+        (["eval"], "no checkpoint is named"),
+        (["eval", "--all", "urlstm-128-smnist"], "not both"),
+        (["eval", "urlstm-128-smnist", "--task", "smnst"], "Did you mean 'smnist'"),
+        (["eval", "urlstm-128-smnist", "--overwrite", "yes"], "Available: always, never, stale"),
+        (["eval", "urlstm-128-smnist", "--dtype", "float23"], "Did you mean 'float32'"),
+        (["eval", "urlstm-128-smnist", "--batch-size", "none"], "batch-size"),
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["train"], "recipe"),
+        (["bench", "--shape", "h127"], "Did you mean"),
+        (["bench", "--gate", "XR"], "unknown gate 'XR'"),
+        (["push", "urlstm-128-smnist", "no-owner"], "no-owner"),
+        (["pull", "alice/../x"], "alice/../x"),
+        (["export", "nothing", "folder"], "unknown checkpoint 'nothing'"),
+        (["card", "nothing"], "unknown checkpoint 'nothing'"),
+        (["compare", "a", "b", "--task", "smnst"], "Did you mean 'smnist'"),
+        (["list", "--hub", "a b"], "a b"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert said in _error(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_list_plain_gives_one_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--plain"]) == 0
+    assert {"urlstm-128-pmnist", "urlstm-128-smnist"} <= set(capsys.readouterr().out.split("\n"))
+
+
+def test_list_and_info_give_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert listed["urlstm-128-pmnist"]["gate"] == "UR"
+    assert main(["info", "urlstm-128-pmnist", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hidden_size"] == 128
+
+
+def test_info_says_which_back_end_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["backends"]["reference"] == ""
+    ran = ", ".join(", ".join(gatings) for gatings in content["default_back_end"].values())
+    assert "lstm OM" in ran
+    assert "gru UR" in ran
+
+
+def test_a_partial_evaluation_is_written_and_marked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["eval", "urlstm-128-smnist", "--task", "smnist", "--limit", "8", "--results", str(tmp_path), "--json"]
+    assert main(arguments) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["partial"] is True
+    assert result["samples"] == 8
+    assert json.loads((tmp_path / "urlstm-128-smnist" / "smnist.json").read_text("utf-8")) == result
+
+
+def test_lacking_data_that_were_asked_for_fail(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("URZOO_DATA_ROOT", raising=False)
+    arguments = ["eval", "urlstm-128-smnist", "--task", "character_trajectories", "--results", str(tmp_path)]
+    assert main(arguments) == 1
+    assert "character" in capsys.readouterr().err
+
+
+def test_a_stale_board_exits_with_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["leaderboard", "--check", "--results", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
+    assert "urzoo leaderboard" in _error(capsys)
+
+
+def test_export_makes_a_folder_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["export", "urlstm-128-smnist", str(tmp_path / "copy")]) == 0
+    assert main(["info", str(tmp_path / "copy"), "--json"]) == 0
+    assert '"name": "copy"' in capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m urzoo list --json | head -c 1", shell=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+
+
+def test_an_interruption_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("urzoo.zoo.checkpoints", interrupted)
+    assert main(["list"]) == 130
+    assert "interrupted" in _error(capsys)
