@@ -11,12 +11,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("urzoo/recurrence/cpu/source")
-COMMON = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]
+COMMON = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]
 VARIANTS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    VARIANTS |= {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}
+    VARIANTS |= {"avx2": AVX2, "avx512": AVX512}
 
 
 class BuildLibraries(build_ext):
@@ -40,7 +40,7 @@ def library(variant, flags):
         f"urzoo.recurrence.cpu._fused_{variant}",
         sources=[str(SOURCE / name) for name in ("interface.cpp", "threads.cpp", "variants.cpp")],
         depends=[str(path) for path in sorted(SOURCE.glob("*.h"))],
-        extra_compile_args=[*COMMON, *flags],
+        extra_compile_args=[*COMMON, "-pthread", *flags],
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,

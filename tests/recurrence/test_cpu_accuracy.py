@@ -47,7 +47,7 @@ def faults(got: dict[str, Tensor], rounded: dict[str, Tensor], exact: dict[str, 
     """What is off by more than twice what the reference is off by in the same dtype, in the mean and at worst.
 
     In small problems the reference is off by nearly nothing by chance, so some roundings of the largest value
-    are allowed in any case: four in the mean, eight at worst.
+    are allowed in any case: four in the mean, twelve at worst.
     """
     found = []
     for name, true in exact.items():
@@ -55,7 +55,7 @@ def faults(got: dict[str, Tensor], rounded: dict[str, Tensor], exact: dict[str, 
         ours, theirs = got[name] - true, rounded[name] - true
         for kind, ours_off, theirs_off, floor in (
             ("in the mean", ours.square().mean().sqrt(), theirs.square().mean().sqrt(), 4 * rounding),
-            ("at worst", ours.abs().max(), theirs.abs().max(), 8 * rounding),
+            ("at worst", ours.abs().max(), theirs.abs().max(), 12 * rounding),
         ):
             allowed = max(2 * theirs_off, floor)
             if not ours_off <= allowed:
@@ -124,7 +124,7 @@ FAULTS = {
         "load(place));}\n    });",
     ),
     "the padding is not skipped": ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
-    "gradient of the first chunk only": ("backward.h", "chunk.last == p.time;", "true;"),
+    "gradient of the first chunk only": ("backward.h", "chunk.last == p.time && line == 0;", "true;"),
 }
 
 

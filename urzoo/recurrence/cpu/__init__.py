@@ -11,7 +11,7 @@ from urzoo.recurrence import reference
 from urzoo.recurrence.cpu.library import problem_with_it, variants
 from urzoo.recurrence.cpu.memory import release
 from urzoo.recurrence.cpu.ops import lstm_scan
-from urzoo.recurrence.gates import Gating, State
+from urzoo.recurrence.gates import Gating, State, complete_bias
 
 __all__ = ["name", "release", "scan", "step", "unavailable", "unsupported", "variants"]
 
@@ -54,7 +54,7 @@ def scan(
     dtype: torch.dtype,  # noqa: ARG001
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
-    bias = _complete_bias(gating, bias, gate_bias)
+    bias = complete_bias(gating, bias, gate_bias)
     hidden, cell = state
     tensors = (inputs, input_weight, recurrent_weight, bias, hidden, cell)
     differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
@@ -104,13 +104,3 @@ def step(
         dtype=dtype,
     )
     return state
-
-
-def _complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:
-    """The bias of all blocks with the gate bias in it, with the signs that `effective_gate` gives it."""
-    if gate_bias is None:
-        return bias
-    zeros = torch.zeros_like(gate_bias)
-    parts = {"forget": gate_bias, "input": -gate_bias, "refine": -gate_bias if gating.refine_offset else zeros}
-    offsets = torch.cat([parts.get(block, zeros) for block in gating.blocks])
-    return offsets if bias is None else bias + offsets

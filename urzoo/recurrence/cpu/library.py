@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-VARIANTS = ("avx512bf16", "avx512", "avx2", "baseline")
+VARIANTS = ("avx512", "avx2", "baseline")
 """From the fastest to the one that every processor runs; only "baseline" exists off x86-64."""
 
 REMEDY = "install a C++17 compiler such as g++ and install urzoo again, with `pip install --force-reinstall --no-deps`"

@@ -160,14 +160,13 @@ class Backward final : public Work {
     for_row_groups<max_rows(Width)>(chunk.rows.size(), [&](auto count, int64_t first) {
       constexpr int Rows = decltype(count)::value;
       float* to = hidden_grad + (chunk.rows.begin + first) * layout.stride + unit * kWidth;
-      vf sum[Rows][Width];
-      for (int row = 0; row < Rows; ++row)
-        for (int column = 0; column < Width; ++column)
-          sum[row][column] = load(to + row * layout.stride + column * kWidth);
+      vf sum[Rows][Width] = {};
       multiply<Rows, Width>(sum, chunk, chunk.line(step, first), weight);
       for (int row = 0; row < Rows; ++row)
-        for (int column = 0; column < Width; ++column)
-          store(to + row * layout.stride + column * kWidth, sum[row][column]);
+        for (int column = 0; column < Width; ++column) {
+          float* place = to + row * layout.stride + column * kWidth;
+          store(place, load(place) + sum[row][column]);
+        }
     });
   }
 
@@ -229,13 +228,18 @@ class Backward final : public Work {
     const float* delta = chunk.deltas + unit * chunk.lines * kColumns;
     for (int64_t block = 0; block < factors / kRows; ++block) {
       float* to = chunk.weight_grad + (unit * factors + block * kRows) * kColumns;
-      vf sum[kRows][kGates];
-      for (int row = 0; row < kRows; ++row)
-        for (int gate = 0; gate < kGates; ++gate)
-          sum[row][gate] = chunk.last == p.time ? vf{} : load(to + row * kColumns + gate * kWidth);
-      accumulate<kRows>(sum, chunk.panel + block * chunk.lines * kRows, 1, delta, chunk.used());
-      for (int row = 0; row < kRows; ++row)
-        for (int gate = 0; gate < kGates; ++gate) store(to + row * kColumns + gate * kWidth, sum[row][gate]);
+      for (int64_t line = 0; line < chunk.used(); line += kSegment / 2) {
+        vf sum[kRows][kGates] = {};
+        accumulate<kRows>(sum, chunk.panel + (block * chunk.lines + line) * kRows, 1, delta + line * kColumns,
+                          std::min(chunk.used() - line, kSegment / 2));
+        // The sum over a segment begins at zero, which loses less to rounding than going on from the sum so far.
+        bool first = chunk.last == p.time && line == 0;
+        for (int row = 0; row < kRows; ++row)
+          for (int gate = 0; gate < kGates; ++gate) {
+            float* place = to + row * kColumns + gate * kWidth;
+            store(place, first ? sum[row][gate] : load(place) + sum[row][gate]);
+          }
+      }
     }
   }
 

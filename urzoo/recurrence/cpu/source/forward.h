@@ -29,12 +29,11 @@ class Forward final : public Work {
     Barrier& group = layout.groups[layout.row_group(thread)];
     Range rows = layout.rows_of(thread), units = layout.units_of(thread);
     float* chunk_inputs = own + own_size * thread;
-    projection = nullptr;
     float* projections = chunk_inputs + layout.chunk_rows() * p.input_size;
     for (int64_t step = 0; step < p.time; ++step) {
       int64_t slot = step % layout.chunk_steps();
       if (!fused() && slot == 0) project(step, rows, units, chunk_inputs, projections);
-      Place place{step, layout.time_of(step), projections + slot * rows.size() * kColumns, chunk_size(rows)};
+      Place place{step, layout.time_of(step), nullptr};
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
         place.start = projections + ((unit - units.begin) * layout.chunk_steps() + slot) * rows.size() * kColumns;
         for_row_groups<kRows>(rows.size(), [&](auto count, int64_t first) {
@@ -54,7 +53,6 @@ class Forward final : public Work {
   struct Place {
     int64_t step, time;
     const float* start;  // projected inputs of the unit and the step, (rows, columns)
-    int64_t unused;
   };
 
   bool fused() const { return p.input_size <= kFusedInput; }
@@ -102,20 +100,14 @@ class Forward final : public Work {
       float* place = to + (unit - units.begin) * chunk_size(rows) * kColumns;
       for_row_groups<kRows>(steps * rows.size(), [&](auto count, int64_t first) {
         constexpr int Rows = decltype(count)::value;
-        vf sum[Rows][kGates];
-        start_with_bias<Rows>(sum, unit);
+        vf sum[Rows][kGates] = {};
         accumulate<1>(sum, chunk_inputs + first * size, size, weight, size);
         for (int row = 0; row < Rows; ++row)
           for (int gate = 0; gate < kGates; ++gate)
-            store(place + ((first + row) * kGates + gate) * kWidth, sum[row][gate]);
+            store(place + ((first + row) * kGates + gate) * kWidth,
+                  sum[row][gate] + load(biases + (unit * kGates + gate) * kWidth));
       });
     }
-  }
-
-  template <int Rows>
-  INLINE void start_with_bias(vf (&sum)[Rows][kGates], int64_t unit) {
-    for (int row = 0; row < Rows; ++row)
-      for (int gate = 0; gate < kGates; ++gate) sum[row][gate] = load(biases + (unit * kGates + gate) * kWidth);
   }
 
   // Pre-activations, gates and new state of `Rows` rows and one vector of units at one step.
@@ -126,18 +118,25 @@ class Forward final : public Work {
     float* new_hidden = hidden[(place.step + 1) % 2] + row0 * layout.stride;
     float* cells = cell + row0 * layout.stride + unit * kWidth;
     const float* weight = weights + unit * depth() * kColumns;
-    vf sum[Rows][kGates];
+    vf sum[Rows][kGates] = {};
     if (fused()) {
-      start_with_bias<Rows>(sum, unit);
       accumulate<1>(sum, p.inputs + (row0 * p.time + place.time) * p.input_size, p.time * p.input_size, weight,
                     p.input_size);
       weight += p.input_size * kColumns;
-    } else {
-      for (int row = 0; row < Rows; ++row)
-        for (int gate = 0; gate < kGates; ++gate)
-          sum[row][gate] = load(place.start + ((first + row) * kGates + gate) * kWidth);
     }
-    accumulate<1>(sum, old_hidden, layout.stride, weight, p.hidden_size);
+    accumulate<1>(sum, old_hidden, layout.stride, weight, std::min(p.hidden_size, kSegment));
+    for (int64_t done = kSegment; done < p.hidden_size; done += kSegment) {
+      vf part[Rows][kGates] = {};
+      accumulate<1>(part, old_hidden + done, layout.stride, weight + done * kColumns,
+                    std::min(p.hidden_size - done, kSegment));
+      add(sum, part);
+    }
+    // Added last: sums that begin small lose less to rounding.
+    const float* start = fused() ? biases + unit * kColumns : place.start + first * kColumns;
+    int64_t start_stride = fused() ? 0 : kColumns;
+    for (int row = 0; row < Rows; ++row)
+      for (int gate = 0; gate < kGates; ++gate)
+        sum[row][gate] += load(start + row * start_stride + gate * kWidth);
 
     float* saved = p.saved == nullptr
                        ? nullptr
@@ -173,6 +172,6 @@ class Forward final : public Work {
 
   const Problem& p;
   Layout layout;
-  float *weights, *projected_weights, *biases, *hidden[2], *cell, *own, *projection;
+  float *weights, *projected_weights, *biases, *hidden[2], *cell, *own;
   int64_t own_size;
 };

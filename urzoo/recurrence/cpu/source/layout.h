@@ -12,6 +12,8 @@
 constexpr int64_t kFusedInput = 16;
 constexpr int64_t kChunkRows = 256;
 constexpr int64_t kMostGroups = 256;
+constexpr int64_t kFewRows = 12;
+constexpr int64_t kLongStep = 60000;
 
 inline int64_t vectors(int64_t floats) { return (floats + kWidth - 1) / kWidth; }
 
@@ -25,6 +27,12 @@ struct Layout {
     threads = threads_used;
     row_groups = static_cast<int>(std::min<int64_t>(threads, p.batch));
     unit_groups = 1;
+    // With few rows to a thread each of them would read all the weights for little work: better to share the rows,
+    // each thread with its part of the weights, if a step is long beside a barrier.
+    if (p.batch < kFewRows * threads && p.batch * p.hidden_size * p.hidden_size >= kLongStep) {
+      row_groups = 1;
+      unit_groups = static_cast<int>(std::min<int64_t>(threads, units));
+    }
     all.set_threads(threads);
     for (int group = 0; group < row_groups; ++group) groups[group].set_threads(unit_groups);
   }

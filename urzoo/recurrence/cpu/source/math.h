@@ -36,5 +36,8 @@ INLINE vf tanh(vf x) {
   p = p * r + 0.5f;
   p = p * (r * r) + r;
   vf less_one = power * p + (power - 1.0f);
-  return less_one * reciprocal(less_one + 2.0f);
+  // The quotient, and once more for what it leaves: saturated values would otherwise be off by three roundings.
+  vf inverse = reciprocal(less_one + 2.0f);
+  vf quotient = less_one * inverse;
+  return quotient + inverse * ((less_one - quotient * 2.0f) - quotient * less_one);
 }

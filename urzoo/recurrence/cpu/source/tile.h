@@ -14,7 +14,8 @@ constexpr int max_rows(int columns) {
 
 // sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` values of k.
 template <int KStride, int Rows, int Columns>
-INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth) {
+INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b,
+                                int64_t depth) {
   for (int64_t k = 0; k < depth; ++k) {
     vf weights[Columns];
 #pragma GCC unroll 8
@@ -30,7 +31,51 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
   }
 }
 
-// Calls `body(std::integral_constant<int, rows>, first)` on groups of at most Most rows that cover [0, count), as
+// The same. Where a tile leaves registers free, the terms go to several sums, which hides the latency of the adders
+// and loses less to rounding.
+template <int KStride, int Rows, int Columns>
+INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth) {
+  constexpr int kSums = 4 * Rows <= max_rows(Columns) ? 4 : 2 * Rows <= max_rows(Columns) ? 2 : 1;
+  if constexpr (kSums > 1) {
+    vf parts[kSums][Rows][Columns] = {};
+    int64_t rounds = depth / kSums;
+    for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 4
+      for (int part = 0; part < kSums; ++part) {
+#pragma GCC unroll 16
+        for (int row = 0; row < Rows; ++row) {
+          vf value = broadcast(a[row * row_stride + part * KStride]);
+#pragma GCC unroll 8
+          for (int column = 0; column < Columns; ++column)
+            parts[part][row][column] += value * load(b + (part * Columns + column) * kWidth);
+        }
+      }
+      a += kSums * KStride;
+      b += kSums * Columns * kWidth;
+    }
+#pragma GCC unroll 4
+    for (int part = 0; part < kSums; ++part)
+#pragma GCC unroll 16
+      for (int row = 0; row < Rows; ++row)
+#pragma GCC unroll 8
+        for (int column = 0; column < Columns; ++column) sum[row][column] += parts[part][row][column];
+    depth -= rounds * kSums;
+  }
+  accumulate_in_order<KStride>(sum, a, row_stride, b, depth);
+}
+
+// A long sum is made of sums over segments of this length: each begins at zero and loses less to rounding.
+constexpr int64_t kSegment = 128;
+
+template <int Rows, int Columns>
+INLINE void add(vf (&sum)[Rows][Columns], const vf (&part)[Rows][Columns]) {
+#pragma GCC unroll 16
+  for (int row = 0; row < Rows; ++row)
+#pragma GCC unroll 8
+    for (int column = 0; column < Columns; ++column) sum[row][column] += part[row][column];
+}
+
+// Calls `body(Count<rows>{}, first)` on groups of at most Most rows that cover [0, count), as
 // equal in size as can be.
 template <int Rows> struct Count { static constexpr int value = Rows; };
 

@@ -1,0 +1,68 @@
+// Runs the fused back end over odd shapes on tensors of exactly their size, for scripts/sanitize. Ends with 1 if a
+// result that should be a number is not one.
+#include <cmath>
+#include <cstdio>
+#include <vector>
+
+#include "problem.h"
+
+extern "C" int64_t urzoo_vector_width();
+extern "C" int urzoo_forward(const Problem*);
+extern "C" int urzoo_backward(const Problem*);
+
+namespace {
+
+uint32_t state = 1;
+float noise() {
+  state = state * 1664525u + 1013904223u;
+  return static_cast<float>(state >> 8) / (1 << 24) - 0.5f;
+}
+std::vector<float> random(int64_t size) {
+  std::vector<float> values(static_cast<size_t>(size));
+  for (float& value : values) value = noise();
+  return values;
+}
+bool finite(const std::vector<float>& values) {
+  for (float value : values)
+    if (!std::isfinite(value)) return false;
+  return true;
+}
+
+bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t tied, int64_t refined, bool masked,
+           int64_t threads) {
+  int64_t gates = 3 + !tied + refined, width = urzoo_vector_width(), vectors = (hidden + width - 1) / width;
+  auto empty = [](int64_t size) { return std::vector<float>(static_cast<size_t>(size), NAN); };
+  auto x = random(batch * time * input), wi = random(gates * hidden * input), wh = random(gates * hidden * hidden);
+  auto bias = random(gates * hidden), h = random(batch * hidden), c = random(batch * hidden);
+  auto grad = random(batch * time * hidden), grad_h = random(batch * hidden), grad_c = random(batch * hidden);
+  std::vector<uint8_t> mask(static_cast<size_t>(batch * time));
+  for (uint8_t& step : mask) step = noise() > 0;
+  auto out = empty(batch * time * hidden), last_h = empty(batch * hidden), last_c = empty(batch * hidden);
+  auto saved = empty(time * vectors * batch * (gates + 1) * width);
+  auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
+  auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
+  Problem p = {batch,       time,        input,       hidden,      tied,       refined,     masked,    threads,
+               x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr,
+               out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
+               dx.data(),   dwi.data(),  dwh.data(),  db.data(),   dh.data(),  dc.data()};
+  if (urzoo_forward(&p) != 0 || urzoo_backward(&p) != 0) return false;
+  for (const auto* result : {&out, &last_h, &last_c, &saved, &dx, &dwi, &dwh, &db, &dh, &dc})
+    if (!finite(*result)) return false;
+  return true;
+}
+
+}  // namespace
+
+int main() {
+  const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 2, 3, 17},  {7, 63, 65, 48},  {64, 2, 1, 100},
+                               {1, 9, 65, 256}, {2, 40, 16, 33}, {5, 300, 17, 16}, {13, 7, 1, 100}};
+  for (const auto& shape : shapes)
+    for (int64_t gating = 0; gating < 4; ++gating)
+      for (int64_t threads : {1, 2, 3})
+        if (!check(shape[0], shape[1], shape[2], shape[3], gating & 1, gating >> 1, threads == 2, threads)) {
+          std::printf("wrong at batch %ld time %ld input %ld hidden %ld\n", long(shape[0]), long(shape[1]),
+                      long(shape[2]), long(shape[3]));
+          return 1;
+        }
+  return 0;
+}

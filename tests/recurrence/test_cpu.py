@@ -1,0 +1,193 @@
+"""What the fused CPU back end promises beside its numbers: operators, threads, fork, memory, missing libraries."""
+
+import gc
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from urzoo.recurrence import Gating, backend_for, backends, scan, step
+from urzoo.recurrence.cpu import library, memory
+
+pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
+
+
+def arguments(*, batch: int = 3, time: int = 7, input_size: int = 2, hidden_size: int = 20) -> list[Tensor]:
+    """Inputs, input weight, recurrent weight, bias and gate bias of a UR-LSTM."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(batch, time, input_size), (4 * hidden_size, input_size), (4 * hidden_size, hidden_size)]
+    shapes += [(4 * hidden_size,), (hidden_size,)]
+    return [(0.3 * torch.randn(shape, generator=generator)).requires_grad_() for shape in shapes]
+
+
+def gradients(tensors: list[Tensor], run: Callable = scan) -> list[Tensor]:
+    outputs, (hidden, cell) = run(*tensors, backend="cpu")
+    loss = outputs.sin().sum() + hidden.square().sum() + cell.cos().sum()
+    return [outputs, *torch.autograd.grad(loss, tensors)]
+
+
+def test_it_is_chosen_for_what_it_takes_and_named_when_it_does_not():
+    assert backend_for(torch.zeros(1, 1, 1)) == "cpu"
+    assert backend_for(torch.zeros(1, 1, 1), Gating("OM")) == "reference"
+    assert backend_for(torch.zeros(1, 1, 1, dtype=torch.float64)) == "reference"
+
+
+def test_the_same_inputs_give_the_same_bits():
+    tensors = arguments(batch=9, time=50, hidden_size=70)
+    first = gradients(tensors)
+    for _ in range(3):
+        assert all(map(torch.equal, first, gradients(tensors)))
+
+
+def test_torch_compile_traces_it_whole():
+    tensors = arguments()
+    compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
+    for ours, eager in zip(gradients(tensors, compiled), gradients(tensors), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=0, atol=0)
+
+
+def test_the_operators_keep_torchs_rules():
+    inputs, input_weight, recurrent_weight, bias, _ = arguments(batch=2, time=3, hidden_size=5)
+    state = torch.zeros(2, 5, requires_grad=True), torch.zeros(2, 5, requires_grad=True)
+    call = (inputs, input_weight, recurrent_weight, bias, *state, None, True, True, False, True)
+    rules = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
+
+
+@pytest.mark.parametrize("where", ["inputs", "input_weight", "recurrent_weight", "bias"])
+def test_nan_in_gives_nan_out(where: str):
+    tensors = [tensor.detach() for tensor in arguments(batch=1)]
+    tensors[("inputs", "input_weight", "recurrent_weight", "bias").index(where)].view(-1)[0] = torch.nan
+    outputs, (hidden, _) = scan(*tensors, backend="cpu")
+    assert outputs.isnan().any()
+    assert hidden.isnan().any()
+
+
+def test_infinite_preactivations_saturate():
+    tensors = [tensor.detach() for tensor in arguments()]
+    for extreme in (1e4, 1e30, -1e30):
+        tensors[3] = torch.full_like(tensors[3], extreme)
+        outputs, _ = scan(*tensors, backend="cpu")
+        reference, _ = scan(*tensors, backend="reference")
+        torch.testing.assert_close(outputs, reference, rtol=1e-6, atol=1e-6)
+
+
+def test_nan_in_the_padding_reaches_nothing():
+    tensors = arguments()
+    tensors[0].data[:, 4:] = torch.nan
+    mask = (torch.arange(7) < 4).expand(3, 7)
+    outputs, _ = scan(*tensors, mask=mask, backend="cpu")
+    for grad in torch.autograd.grad(outputs.sum(), tensors):
+        assert grad.isfinite().all()
+
+
+def test_arguments_of_any_strides_are_taken():
+    tensors = [tensor.detach() for tensor in arguments()]
+    twisted = [tensors[0].transpose(0, 1).contiguous().transpose(0, 1), *(t.t().contiguous().t() for t in tensors[1:])]
+    for strided in twisted[:3]:
+        assert not strided.is_contiguous()
+    torch.testing.assert_close(scan(*twisted, backend="cpu")[0], scan(*tensors, backend="cpu")[0], rtol=0, atol=0)
+
+
+def test_steps_one_by_one_give_the_sequence():
+    inputs, *weights = (tensor.detach() for tensor in arguments())
+    outputs, final = scan(inputs, *weights, backend="cpu")
+    state = (torch.zeros(3, 20), torch.zeros(3, 20))
+    for time in range(7):
+        state = step(inputs[:, time], *weights, state, backend="cpu")
+        torch.testing.assert_close(state[0], outputs[:, time])
+    torch.testing.assert_close(state, final)
+
+
+def test_a_weight_changed_in_place_before_backward_is_noticed():
+    tensors = arguments()
+    outputs, _ = scan(*tensors, backend="cpu")
+    tensors[2].data.mul_(1)
+    with torch.no_grad():
+        tensors[2].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs.sum().backward()
+
+
+def test_threads_may_call_at_the_same_time():
+    tensors = arguments(time=60, hidden_size=40)
+    expected, got = gradients(tensors), {}
+
+    def work(index: int) -> None:
+        got[index] = gradients([tensor.detach().requires_grad_() for tensor in tensors])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 4
+    for result in got.values():
+        assert all(map(torch.equal, expected, result))
+
+
+def _in_child(queue: "multiprocessing.Queue[float]") -> None:
+    tensors = [tensor.detach() for tensor in arguments(batch=40)]
+    queue.put(scan(*tensors, backend="cpu")[0].sum().item())
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_computes_too():
+    tensors = [tensor.detach() for tensor in arguments(batch=40)]
+    expected = scan(*tensors, backend="cpu")[0].sum().item()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_memory_returns_to_the_pool_when_its_tensor_dies():
+    memory.release()
+    tensor = memory.empty(2, memory.HUGE_PAGE_BYTES)
+    address = tensor.data_ptr()
+    view = tensor[1]
+    del tensor
+    gc.collect()
+    another = memory.empty(2, memory.HUGE_PAGE_BYTES)
+    assert another.data_ptr() != address, "the view still needs it"
+    del view
+    gc.collect()
+    assert memory.empty(2, memory.HUGE_PAGE_BYTES).data_ptr() == address
+    memory.release()
+
+
+def _run(code: str, **environment: str) -> str:
+    root = Path(library.__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root), **environment}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_environment_chooses_the_variant():
+    code = "from urzoo.recurrence.cpu import library; print(library.current().variant)"
+    assert _run(code, URZOO_CPU_VARIANT="baseline") == "baseline"
+    code = "from urzoo.recurrence import backends; print(backends()['cpu'])"
+    assert "URZOO_CPU_VARIANT is 'sse9', expected one of" in _run(code, URZOO_CPU_VARIANT="sse9")
+
+
+def test_without_its_libraries_the_reference_runs_and_the_reason_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(library, "_path", lambda variant: tmp_path / f"_fused_{variant}.so")
+    assert library.variants() == []
+    reason = library.load()
+    assert isinstance(reason, str)
+    assert "was not compiled at installation; install a C++17 compiler" in reason
+    monkeypatch.setattr(library, "_loaded", reason)
+    assert backends()["cpu"] == reason
+    assert backend_for(torch.zeros(1, 1, 1), backend="reference") == "reference"
