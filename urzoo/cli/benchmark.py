@@ -7,6 +7,8 @@ import typer
 
 from urzoo.cli.output import note
 
+FOLDER = Path("leaderboard/benchmarks")
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
@@ -28,9 +30,12 @@ def bench(
     threads: Annotated[int | None, typer.Option(help="Threads of torch; as many as it has when omitted.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Time for the timing in all; 300 when omitted.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes and figures, 20 seconds.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the CSV, the plot and their page, such as leaderboard/benchmarks.")
-    ] = None,
+    untied: Annotated[bool, typer.Option("--untied", help="An input gate of its own, as torch.nn.LSTM has.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the CSV, the plot and their page.")] = FOLDER,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Time nothing; make the page anew from the CSV files in the folder.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Time and write nothing; fail if the page is stale.")] = False,
 ) -> None:
     """Time the recurrence against torch.nn.LSTM, ur-lstm-torch, the eager reference and the limit, interleaved.
 
@@ -42,7 +47,16 @@ def bench(
     """
     from rich.console import Console
 
-    from urzoo.benchmark.report import write_report, write_summary
+    from urzoo.benchmark.report import check_summary, write_report, write_summary
+
+    if check:
+        check_summary(out)
+        typer.echo("The page of benchmarks is up to date.")
+        return
+    if summary:
+        typer.echo(write_summary(out))
+        return
+
     from urzoo.benchmark.run import run_benchmark
     from urzoo.benchmark.tables import table
     from urzoo.recurrence import Gating
@@ -51,7 +65,7 @@ def bench(
         shapes=shape,
         contenders=contender,
         figures=figure,
-        gating=Gating(gate, cell),
+        gating=Gating(gate, cell, tie_input_gate=not untied),
         device=device,
         threads=threads,
         seconds=seconds,
@@ -59,6 +73,5 @@ def bench(
         progress=note,
     )
     Console().print(table(report))
-    if out is not None:
-        for path in [*write_report(report, out, suffix="quick" if quick else ""), write_summary(out)]:
-            typer.echo(path)
+    for path in [*write_report(report, out, suffix="quick" if quick else ""), write_summary(out)]:
+        typer.echo(path)
