@@ -53,10 +53,15 @@ def test_torch_compile_traces_it_whole():
         torch.testing.assert_close(ours, eager, rtol=0, atol=0)
 
 
-def test_the_operators_keep_torchs_rules():
+@pytest.mark.parametrize("save", ["nothing", "activations", "recompute"])
+def test_the_operators_keep_torchs_rules(save: str):
     inputs, input_weight, recurrent_weight, bias, _ = arguments(batch=2, time=3, hidden_size=5)
-    state = torch.zeros(2, 5, requires_grad=True), torch.zeros(2, 5, requires_grad=True)
-    call = (inputs, input_weight, recurrent_weight, bias, *state, None, True, True, False, True)
+    if save == "nothing":
+        inputs, input_weight, recurrent_weight, bias = (
+            tensor.detach() for tensor in (inputs, input_weight, recurrent_weight, bias)
+        )
+    state = torch.zeros(2, 5), torch.zeros(2, 5)
+    call = (inputs, input_weight, recurrent_weight, bias, *state, None, True, True, False, save)
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
 

@@ -63,12 +63,19 @@ def faults(got: dict[str, Tensor], rounded: dict[str, Tensor], exact: dict[str, 
     return found
 
 
-def compare(problem: Callable, gating: Gating, shape: tuple[int, int, int, int], **options: object) -> list[str]:
+def compare(
+    problem: Callable,
+    gating: Gating,
+    shape: tuple[int, int, int, int],
+    *,
+    save: str = "activations",
+    **options: object,
+) -> list[str]:
     batch, time, input_size, hidden_size = shape
     sizes = {"batch": batch, "time": time, "input_size": input_size, "hidden_size": hidden_size}
     exact = problem(gating, **sizes, **options)
     rounded = exact.to(torch.float32)
-    got = rounded.results(backend="cpu")
+    got = rounded.results(backend="cpu", save=save)
     return faults(got, rounded.results(backend="reference"), exact.results(backend="reference"))
 
 
@@ -92,6 +99,14 @@ def test_it_agrees_with_the_reference_over_padding_in_both_directions(
 ):
     lengths = [9, 1, 4, 9, 7]
     assert not compare(problem, gating, (5, 9, 3, 20), lengths=lengths, pad=pad, reverse=reverse)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("time", [5, 32, 70])
+def test_recomputing_agrees_as_saving_does(time: int, reverse: bool, problem: Callable):
+    lengths = [time, 1, time // 2]
+    options = {"lengths": lengths, "reverse": reverse, "save": "recompute"}
+    assert not compare(problem, Gating("UR"), (3, time, 3, 20), **options)
 
 
 @pytest.mark.parametrize("variant", library.variants())

@@ -50,7 +50,7 @@ def scan(
     gating: Gating,
     mask: Tensor | None,
     reverse: bool,
-    save: str,  # noqa: ARG001
+    save: str,
     dtype: torch.dtype,  # noqa: ARG001
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
@@ -69,7 +69,7 @@ def scan(
         gating.tie_input_gate,
         gating.auxiliary == "R",
         reverse,
-        differentiated,
+        save if differentiated else "nothing",
     )
     return outputs, (final_hidden, final_cell)
 
