@@ -101,14 +101,37 @@ def test_arguments_of_any_strides_are_taken():
     torch.testing.assert_close(scan(*twisted, backend="cpu")[0], scan(*tensors, backend="cpu")[0], rtol=0, atol=0)
 
 
-def test_steps_one_by_one_give_the_sequence():
-    inputs, *weights = (tensor.detach() for tensor in arguments())
+@pytest.mark.parametrize("batch", [1, 3, 9, 20])
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_steps_one_by_one_give_the_sequence(batch: int, differentiated: bool):
+    inputs, *weights = (tensor.detach() for tensor in arguments(batch=batch))
+    weights[1].requires_grad_(differentiated)
     outputs, final = scan(inputs, *weights, backend="cpu")
-    state = (torch.zeros(3, 20), torch.zeros(3, 20))
+    state = (torch.zeros(batch, 20), torch.zeros(batch, 20))
     for time in range(7):
         state = step(inputs[:, time], *weights, state, backend="cpu")
         torch.testing.assert_close(state[0], outputs[:, time])
     torch.testing.assert_close(state, final)
+    assert state[0].requires_grad == differentiated
+
+
+@pytest.mark.parametrize("gating", [Gating("--", tie_input_gate=False), Gating("-R"), Gating("UR")], ids=str)
+def test_a_step_sees_weights_changed_in_place(gating: Gating):
+    rows = 17 * len(gating.blocks)
+    weights = [torch.randn(rows, 3), torch.randn(rows, 17), torch.randn(rows)]
+    inputs, state = torch.randn(2, 3), (torch.randn(2, 17), torch.randn(2, 17))
+    for _ in range(2):
+        ours = step(inputs, *weights, state=state, gating=gating, backend="cpu")
+        torch.testing.assert_close(ours, step(inputs, *weights, state=state, gating=gating, backend="reference"))
+        weights[1].mul_(-1)
+
+
+def test_torch_compile_traces_a_step_whole():
+    inputs, *weights = (tensor.detach() for tensor in arguments())
+    state = (torch.zeros(3, 20), torch.zeros(3, 20))
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    ours = compiled(inputs[:, 0], *weights, state, backend="cpu")
+    torch.testing.assert_close(ours, step(inputs[:, 0], *weights, state, backend="cpu"), rtol=0, atol=0)
 
 
 def test_a_weight_changed_in_place_before_backward_is_noticed():

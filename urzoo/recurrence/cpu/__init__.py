@@ -10,14 +10,16 @@ from torch import Tensor
 from urzoo.recurrence import reference
 from urzoo.recurrence.cpu.library import problem_with_it, variants
 from urzoo.recurrence.cpu.memory import release
-from urzoo.recurrence.cpu.ops import lstm_scan
+from urzoo.recurrence.cpu.ops import lstm_scan, step_directly
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
 __all__ = ["name", "release", "scan", "step", "unavailable", "unsupported", "variants"]
 
 name = "cpu"
 
-# A sequence begins by packing the weights, which takes longer than one step of so few rows by a plain product.
+# A sequence begins by packing the weights, which takes longer than one step of few rows without it: of very few by
+# the library's own step, of some more by torch's products.
+_VERY_FEW_ROWS = 4
 _FEW_ROWS = 16
 
 
@@ -56,8 +58,7 @@ def scan(
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
     bias = complete_bias(gating, bias, gate_bias)
     hidden, cell = state
-    tensors = (inputs, input_weight, recurrent_weight, bias, hidden, cell)
-    differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, hidden, cell)
     outputs, final_hidden, final_cell, _ = lstm_scan(
         inputs,
         input_weight,
@@ -86,6 +87,11 @@ def step(
     dtype: torch.dtype,
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
+    differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
+    if inputs.shape[0] <= _VERY_FEW_ROWS and not differentiated:
+        offsets = complete_bias(gating, bias, gate_bias)
+        options = {"tied": gating.tie_input_gate, "refined": gating.auxiliary == "R"}
+        return step_directly(inputs, input_weight, recurrent_weight, offsets, (state[0], state[1]), **options)
     if inputs.shape[0] <= _FEW_ROWS:
         return reference.step(
             inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype
@@ -104,3 +110,7 @@ def step(
         dtype=dtype,
     )
     return state
+
+
+def _differentiated(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)

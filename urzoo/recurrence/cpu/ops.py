@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, saved_shape
+from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, saved_shape, step
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -103,6 +103,53 @@ def _(
     inputs_grad = inputs.new_empty(inputs.shape if wants_inputs else (0,))
     bias_grad = inputs.new_empty(input_weight.shape[0])
     return inputs_grad, _like(input_weight), _like(recurrent_weight), bias_grad, _like(hidden), _like(cell)
+
+
+@torch.library.custom_op("urzoo::lstm_step", mutates_args=(), device_types="cpu")
+def lstm_step(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    hidden: Tensor,
+    cell: Tensor,
+    tied: bool,  # noqa: FBT001
+    refined: bool,  # noqa: FBT001
+) -> tuple[Tensor, Tensor]:
+    """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
+    sequence = _sequence(inputs[:, None], input_weight, recurrent_weight, bias, hidden, cell, None)
+    return step(sequence, Kind(tied, refined, reverse=False))
+
+
+def step_directly(
+    inputs: Tensor,
+    input_weight: Tensor,
+    recurrent_weight: Tensor,
+    bias: Tensor | None,
+    state: tuple[Tensor, Tensor],
+    *,
+    tied: bool,
+    refined: bool,
+) -> tuple[Tensor, Tensor]:
+    """`lstm_step` past the dispatcher where nobody traces: the way through it takes as long as a small step."""
+    if torch.compiler.is_compiling() or type(inputs) is not Tensor:
+        return lstm_step(inputs, input_weight, recurrent_weight, bias, *state, tied, refined)
+    sequence = _sequence(inputs[:, None], input_weight, recurrent_weight, bias, *state, None)
+    return step(sequence, Kind(tied, refined, reverse=False))
+
+
+@lstm_step.register_fake
+def _(
+    inputs: Tensor,  # noqa: ARG001
+    input_weight: Tensor,  # noqa: ARG001
+    recurrent_weight: Tensor,  # noqa: ARG001
+    bias: Tensor | None,  # noqa: ARG001
+    hidden: Tensor,
+    cell: Tensor,
+    tied: bool,  # noqa: FBT001, ARG001
+    refined: bool,  # noqa: FBT001, ARG001
+) -> tuple[Tensor, Tensor]:
+    return _like(hidden), _like(cell)
 
 
 def _sequence(

@@ -14,6 +14,8 @@ from urzoo.recurrence.cpu.library import current
 from urzoo.recurrence.cpu.memory import empty
 
 SEGMENT_STEPS = 16
+SHARED_WEIGHTS = 1 << 23
+"""With fewer weights than this a single step is over before another thread has woken."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,16 @@ def backward(
     return [inputs_grad, *sums, hidden_grad, cell_grad]
 
 
+def step(sequence: Sequence, kind: Kind) -> tuple[Tensor, Tensor]:
+    """Hidden state and cell after the one step of the sequence, without the packing that a sequence begins with."""
+    final_hidden, final_cell = torch.empty_like(sequence.hidden), torch.empty_like(sequence.cell)
+    arguments = _common(sequence, kind)
+    if sequence.recurrent_weight.numel() < SHARED_WEIGHTS:
+        arguments["threads"] = 1
+    current().run("step", **arguments, final_hidden=final_hidden, final_cell=final_cell)
+    return final_hidden, final_cell
+
+
 def _segments(sequence: Sequence, kind: Kind) -> list[slice]:
     """The times of the segments, in the order in which the scan comes through them."""
     time = sequence.inputs.shape[1]
@@ -120,7 +132,10 @@ def _segments(sequence: Sequence, kind: Kind) -> list[slice]:
 def _common(sequence: Sequence, kind: Kind) -> dict[str, Tensor | int | None]:
     batch, time, input_size = sequence.inputs.shape
     return {
-        **{"batch": batch, "time": time, "input_size": input_size, "hidden_size": sequence.hidden.shape[1]},
+        "batch": batch,
+        "time": time,
+        "input_size": input_size,
+        "hidden_size": sequence.hidden.shape[1],
         **vars(kind),
         **vars(sequence),
         "threads": torch.get_num_threads(),

@@ -1,6 +1,7 @@
 // The functions that Python calls through ctypes.
 #include "backward.h"
 #include "forward.h"
+#include "step.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -22,3 +23,4 @@ EXPORT int64_t urzoo_vector_width() { return kWidth; }
 EXPORT int64_t urzoo_problem_size() { return sizeof(Problem); }
 EXPORT int urzoo_forward(const Problem* problem) { return run_pass<Forward>(*problem); }
 EXPORT int urzoo_backward(const Problem* problem) { return run_pass<Backward>(*problem); }
+EXPORT int urzoo_step(const Problem* problem) { return run_pass<Step>(*problem); }

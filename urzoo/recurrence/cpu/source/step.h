@@ -1,0 +1,65 @@
+// One step of few rows, as decoding takes it: reads the weights once, in torch's order, because packing them would
+// take longer than the step.
+#pragma once
+
+#include "cells.h"
+#include "layout.h"
+
+template <class Cell>
+class Step final : public Work {
+ public:
+  explicit Step(const Problem& problem) : p(problem) {}
+
+  void lay_out(Workspace&, int threads_used) override { threads = threads_used; }
+
+  void run(int thread) override {
+    Range units = share(vectors(p.hidden_size), threads, thread);
+    for (int64_t unit = units.begin; unit < units.end; ++unit)
+      for (int64_t row = 0; row < p.batch; ++row) advance(unit, row);
+  }
+
+ private:
+  static constexpr int kGates = Cell::kGates;
+
+  void advance(int64_t unit, int64_t row) {
+    int64_t left = p.hidden_size - unit * kWidth, lanes = std::min<int64_t>(kWidth, left);
+    float preactivations[kGates][kWidth] = {};
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      vf sum[kGates] = {};
+      int64_t first = unit * kWidth + lane;
+      multiply(sum, p.inputs + row * p.input_size, p.input_weight + first * p.input_size, p.input_size);
+      multiply(sum, p.hidden + row * p.hidden_size, p.recurrent_weight + first * p.hidden_size, p.hidden_size);
+      for (int gate = 0; gate < kGates; ++gate) {
+        preactivations[gate][lane] = total(sum[gate]);
+        if (p.bias != nullptr) preactivations[gate][lane] += p.bias[gate * p.hidden_size + first];
+      }
+    }
+    vf gates[kGates];
+    for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(preactivations[gate]);
+    int64_t place = row * p.hidden_size + unit * kWidth;
+    vf cell = load_first(p.cell + place, left);
+    store_first(p.final_hidden + place, Cell::forward(gates, cell), left);
+    store_first(p.final_cell + place, cell, left);
+  }
+
+  // sum[gate] += vector * weight row of the gate, elementwise; the rows of the gates lie `hidden` rows apart.
+  INLINE void multiply(vf (&sum)[kGates], const float* vector, const float* weight, int64_t depth) {
+    for (int64_t k = 0; k < depth; k += kWidth) {
+      vf values = load_first(vector + k, depth - k);
+#pragma GCC unroll 8
+      for (int gate = 0; gate < kGates; ++gate)
+        sum[gate] += values * load_first(weight + gate * p.hidden_size * depth + k, depth - k);
+    }
+  }
+
+  static INLINE float total(vf sum) {
+    float parts[kWidth];
+    store(parts, sum);
+    for (int half = kWidth / 2; half > 0; half /= 2)
+      for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
+    return parts[0];
+  }
+
+  const Problem& p;
+  int threads = 1;
+};
