@@ -16,7 +16,10 @@ from torch import Tensor
 VARIANTS = ("avx512", "avx2", "baseline")
 """From the fastest to the one that every processor runs; only "baseline" exists off x86-64."""
 
-REMEDY = "install a C++17 compiler such as g++ and install urzoo again, with `pip install --force-reinstall --no-deps`"
+REMEDY = (
+    "install a C++17 compiler such as g++ and install urzoo again "
+    "(`pip install --force-reinstall --no-deps .`, or with -e, in its folder)"
+)
 
 _SIZES = ("batch", "time", "input_size", "hidden_size", "tied", "refined", "reverse", "threads")
 _POINTERS = (

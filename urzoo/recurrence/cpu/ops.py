@@ -133,7 +133,8 @@ def step_directly(
 ) -> tuple[Tensor, Tensor]:
     """`lstm_step` past the dispatcher where nobody traces: the way through it takes as long as a small step."""
     if torch.compiler.is_compiling() or type(inputs) is not Tensor:
-        return lstm_step(inputs, input_weight, recurrent_weight, bias, *state, tied, refined)
+        hidden, cell = lstm_step(inputs, input_weight, recurrent_weight, bias, *state, tied, refined)
+        return hidden, cell
     sequence = _sequence(inputs[:, None], input_weight, recurrent_weight, bias, *state, None)
     return step(sequence, Kind(tied, refined, reverse=False))
 
