@@ -295,3 +295,12 @@ def test_every_shipped_checkpoint_is_whole(name: str):
     assert found.training.selection_split in {"validation", "none"}
     assert sum(p.numel() for p in load(name).parameters()) == found.parameters
     assert found.weights_bytes < 25 * 2**20
+
+
+def test_a_control_character_in_the_configuration_is_one_line(checkpoint: Path):
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"gate": "U\x07R", "cell": "lstm", "num_layers": 1}))
+    with pytest.raises(CheckpointError, match="key gate") as caught:
+        info(checkpoint)
+    assert "\n" not in str(caught.value)
+    assert "\x07" not in str(caught.value)

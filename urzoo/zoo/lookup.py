@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from urzoo.errors import CheckpointError, UsageError, unknown
-from urzoo.schema import read_json
+from urzoo.schema import describe, read_json
 from urzoo.zoo.schema import CheckpointInfo, TrainingSummary, read_training_summary
 from urzoo.zoo.weights import WEIGHTS_FILE, file_sha256, parameter_count, read_header
 
@@ -86,23 +88,27 @@ def info(name_or_folder: str | Path) -> CheckpointInfo:
     training = training_summary(folder)
     weights = verified_weights_sha256(folder, training)
     known = _urzoo_fields(config) if config["model_type"] == "urlstm" else {}
-    return CheckpointInfo(
-        name=checkpoint_name(name_or_folder),
-        folder=folder,
-        source=_source(folder),
-        architecture=config["architectures"][0],
-        model_type=config["model_type"],
-        cell=known.get("cell"),
-        gate=known.get("gate"),
-        hidden_size=known.get("hidden_size"),
-        num_layers=known.get("num_layers"),
-        parameters=parameter_count(header),
-        weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-        weights_sha256=weights,
-        checkpoint_sha256=_checkpoint_sha256(folder, weights),
-        task=training.task if training else None,
-        training=training,
-    )
+    try:
+        return CheckpointInfo(
+            name=checkpoint_name(name_or_folder),
+            folder=folder,
+            source=_source(folder),
+            architecture=config["architectures"][0],
+            model_type=config["model_type"],
+            cell=known.get("cell"),
+            gate=known.get("gate"),
+            hidden_size=known.get("hidden_size"),
+            num_layers=known.get("num_layers"),
+            parameters=parameter_count(header),
+            weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+            weights_sha256=weights,
+            checkpoint_sha256=_checkpoint_sha256(folder, weights),
+            task=training.task if training else None,
+            training=training,
+        )
+    except ValidationError as failure:
+        # Names and sizes come from the checkpoint's own config.json, which nothing vouches for.
+        raise CheckpointError(f"{folder / 'config.json'}: {describe(failure)}") from failure
 
 
 def read_config(folder: Path) -> dict[str, Any]:
