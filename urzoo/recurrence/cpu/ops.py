@@ -185,10 +185,12 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    bias = ctx.saved_tensors[3]
+    # Asked for once: under activation checkpointing a second look would compute the forward pass again.
+    saved = ctx.saved_tensors
+    bias = saved[3]
     wants_inputs = ctx.needs_input_grad[0]
     inputs_grad, *weight_grads, bias_grad, hidden_grad, cell_grad = lstm_scan_backward(
-        *grads[:3], *ctx.saved_tensors, *ctx.options, wants_inputs
+        *grads[:3], *saved, *ctx.options, wants_inputs
     )
     leading = (inputs_grad if wants_inputs else None, *weight_grads, None if bias is None else bias_grad)
     return (*leading, hidden_grad, cell_grad, *(None,) * 5)
