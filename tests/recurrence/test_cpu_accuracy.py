@@ -43,23 +43,29 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def faults(got: dict[str, Tensor], rounded: dict[str, Tensor], exact: dict[str, Tensor]) -> list[str]:
+# One draw's results: what came out, what the reference gives in the same dtype, and what it gives in float64.
+Draw = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
+
+
+def faults(draws: list[Draw]) -> list[str]:
     """What is off by more than twice what the reference is off by in the same dtype, in the mean and at worst.
 
-    In small problems the reference is off by nearly nothing by chance, so some roundings of the largest value
-    are allowed in any case: four in the mean, twelve at worst.
+    Errors are counted in roundings of the largest value, all draws taken together as one. In small problems the
+    reference is off by nearly nothing by chance, so some roundings are allowed in any case: four in the mean, twelve
+    at worst.
     """
     found = []
-    for name, true in exact.items():
+    for name in draws[0][2]:
+        got, rounded, true = (torch.cat([draw[part][name].double().flatten() for draw in draws]) for part in range(3))
         rounding = torch.finfo(torch.float32).eps * true.abs().max()
-        ours, theirs = got[name] - true, rounded[name] - true
+        ours, theirs = (got - true) / rounding, (rounded - true) / rounding
         for kind, ours_off, theirs_off, floor in (
-            ("in the mean", ours.square().mean().sqrt(), theirs.square().mean().sqrt(), 4 * rounding),
-            ("at worst", ours.abs().max(), theirs.abs().max(), 12 * rounding),
+            ("in the mean", ours.square().mean().sqrt(), theirs.square().mean().sqrt(), 4.0),
+            ("at worst", ours.abs().max(), theirs.abs().max(), 12.0),
         ):
-            allowed = max(2 * theirs_off, floor)
+            allowed = max(2 * float(theirs_off), floor)
             if not ours_off <= allowed:
-                found.append(f"{name} is off by {ours_off:.2e} {kind}, allowed {allowed:.2e}")
+                found.append(f"{name} is off by {ours_off:.2f} roundings {kind}, allowed {allowed:.2f}")
     return found
 
 
@@ -69,14 +75,18 @@ def compare(
     shape: tuple[int, int, int, int],
     *,
     save: str = "activations",
+    draws: int = 1,
     **options: object,
 ) -> list[str]:
     batch, time, input_size, hidden_size = shape
     sizes = {"batch": batch, "time": time, "input_size": input_size, "hidden_size": hidden_size}
-    exact = problem(gating, **sizes, **options)
-    rounded = exact.to(torch.float32)
-    got = rounded.results(backend="cpu", save=save)
-    return faults(got, rounded.results(backend="reference"), exact.results(backend="reference"))
+    results = []
+    for seed in range(draws):
+        exact = problem(gating, **sizes, **options, seed=seed)
+        rounded = exact.to(torch.float32)
+        got = rounded.results(backend="cpu", save=save)
+        results.append((got, rounded.results(backend="reference"), exact.results(backend="reference")))
+    return faults(results)
 
 
 @pytest.mark.parametrize("gating", LSTM_GATINGS, ids=str)
@@ -84,7 +94,8 @@ def compare(
 def test_it_loses_no_more_than_the_reference_to_rounding(
     shape: tuple[int, int, int, int], gating: Gating, problem: Callable
 ):
-    assert not compare(problem, gating, shape)
+    # With few hidden units a gradient is a few numbers, and the error of one draw a matter of luck.
+    assert not compare(problem, gating, shape, draws=8 if shape[3] < 20 else 1)
 
 
 def test_it_loses_no_more_than_the_reference_over_many_steps(problem: Callable):
