@@ -7,6 +7,7 @@ so that `urzoo --help` answers at once.
 
 import os
 import sys
+import warnings
 
 import typer
 from typer.exceptions import Abort, Exit, TyperException
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: What follows `urzoo`; the process's own arguments when omitted.
     """
+    if arguments is None:
+        # A warning is for whoever typed the command: one line, without the place in urzoo's source.
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
         code = app(args=arguments, prog_name="urzoo", standalone_mode=False)
         sys.stdout.flush()

@@ -9,7 +9,6 @@ import hashlib
 import json
 import platform
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from urzoo.evaluation.progress import progress_bar
 from urzoo.evaluation.provenance import git_commit, hardware, now, urzoo_version
 from urzoo.evaluation.schema import DType, ModelRecord, Result, TaskRecord, TrainingRecord
 from urzoo.evaluation.task import Task, load_task
-from urzoo.recurrence import SlowBackendWarning, backend_for
+from urzoo.recurrence import backend_for
 from urzoo.zoo import info, load
 from urzoo.zoo.schema import CheckpointInfo
 
@@ -253,9 +252,7 @@ class Evaluation:
         if self.subject.info.model_type != "urlstm":
             return "torch"
         example = torch.empty(1, dtype=self.precision.weights, device=self.precision.device)
-        with self.precision.autocast(), warnings.catch_warnings():
-            # The model itself says it if a faster back end cannot run here.
-            warnings.simplefilter("ignore", SlowBackendWarning)
+        with self.precision.autocast():
             return backend_for(example, self.model.config.gating(), backend=self.settings.backend)
 
     def _command(self) -> str:
