@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, saved_shape, step
+from urzoo.recurrence.gates import State
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -29,8 +30,9 @@ def lstm_scan(
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs, final hidden state, final cell, and what the backward pass needs by `save`, "nothing" included."""
-    sequence = _sequence(inputs, input_weight, recurrent_weight, bias, hidden, cell, mask)
-    return forward(sequence, Kind(tied, refined, reverse), save)
+    sequence = make_sequence(inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
+    outputs, (final_hidden, final_cell), saved = forward(sequence, Kind(tied, refined, reverse), save)
+    return outputs, final_hidden, final_cell, saved
 
 
 @lstm_scan.register_fake
@@ -49,7 +51,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1])
     saved = inputs.new_empty(saved_shape(inputs, hidden, Kind(tied, refined, reverse), save))
-    return outputs, _like(hidden), _like(cell), saved
+    return outputs, like(hidden), like(cell), saved
 
 
 @torch.library.custom_op("urzoo::lstm_scan_backward", mutates_args=(), device_types="cpu")
@@ -73,8 +75,8 @@ def lstm_scan_backward(
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias, hidden and cell."""
-    sequence = _sequence(inputs, input_weight, recurrent_weight, bias, hidden, cell, mask)
-    grads = _contiguous(outputs_grad), _contiguous(final_hidden_grad), _contiguous(final_cell_grad)
+    sequence = make_sequence(inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
+    grads = contiguous(outputs_grad), contiguous(final_hidden_grad), contiguous(final_cell_grad)
     kind = Kind(tied, refined, reverse)
     found = backward(sequence, kind, save, outputs, saved, grads, wants_inputs=wants_inputs)
     return (found[0], found[1], found[2], found[3], found[4], found[5])
@@ -102,7 +104,7 @@ def _(
 ) -> Gradients:
     inputs_grad = inputs.new_empty(inputs.shape if wants_inputs else (0,))
     bias_grad = inputs.new_empty(input_weight.shape[0])
-    return inputs_grad, _like(input_weight), _like(recurrent_weight), bias_grad, _like(hidden), _like(cell)
+    return inputs_grad, like(input_weight), like(recurrent_weight), bias_grad, like(hidden), like(cell)
 
 
 @torch.library.custom_op("urzoo::lstm_step", mutates_args=(), device_types="cpu")
@@ -117,8 +119,9 @@ def lstm_step(
     refined: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
-    sequence = _sequence(inputs[:, None], input_weight, recurrent_weight, bias, hidden, cell, None)
-    return step(sequence, Kind(tied, refined, reverse=False))
+    sequence = make_sequence(inputs[:, None], input_weight, recurrent_weight, bias, (hidden, cell), None)
+    hidden, cell = step(sequence, Kind(tied, refined, reverse=False))
+    return hidden, cell
 
 
 def step_directly(
@@ -135,8 +138,9 @@ def step_directly(
     if torch.compiler.is_compiling() or type(inputs) is not Tensor:
         hidden, cell = lstm_step(inputs, input_weight, recurrent_weight, bias, *state, tied, refined)
         return hidden, cell
-    sequence = _sequence(inputs[:, None], input_weight, recurrent_weight, bias, *state, None)
-    return step(sequence, Kind(tied, refined, reverse=False))
+    sequence = make_sequence(inputs[:, None], input_weight, recurrent_weight, bias, state, None)
+    hidden, cell = step(sequence, Kind(tied, refined, reverse=False))
+    return hidden, cell
 
 
 @lstm_step.register_fake
@@ -150,27 +154,28 @@ def _(
     tied: bool,  # noqa: FBT001, ARG001
     refined: bool,  # noqa: FBT001, ARG001
 ) -> tuple[Tensor, Tensor]:
-    return _like(hidden), _like(cell)
+    return like(hidden), like(cell)
 
 
-def _sequence(
+def make_sequence(
     inputs: Tensor,
     input_weight: Tensor,
     recurrent_weight: Tensor,
     bias: Tensor | None,
-    hidden: Tensor,
-    cell: Tensor,
+    state: State,
     mask: Tensor | None,
 ) -> Sequence:
-    weights = input_weight.contiguous(), recurrent_weight.contiguous(), _contiguous(bias)
-    return Sequence(inputs.contiguous(), *weights, hidden.contiguous(), cell.contiguous(), _contiguous(mask))
+    """The arguments of an operator, made contiguous."""
+    weights = input_weight.contiguous(), recurrent_weight.contiguous(), contiguous(bias)
+    return Sequence(inputs.contiguous(), *weights, tuple(part.contiguous() for part in state), contiguous(mask))
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    """The tensor made contiguous, or None."""
     return None if tensor is None else tensor.contiguous()
 
 
-def _like(tensor: Tensor) -> Tensor:
+def like(tensor: Tensor) -> Tensor:
     """An empty tensor of the same shape, contiguous whatever the strides."""
     return tensor.new_empty(tensor.shape)
 

@@ -1,8 +1,9 @@
 """The two passes over a sequence as calls of the library, and their form that recomputes instead of saving.
 
-Recomputing cuts the sequence into segments. The forward pass keeps the cell at the start of each (the hidden
-states are known from the outputs); the backward pass runs each segment forward again before it goes back
-through it, so that the activations of one segment only are alive.
+Recomputing cuts the sequence into segments. The forward pass keeps what is carried over time at the start of
+each: the LSTM's cell (its hidden states are known from the outputs), the GRU's hidden state. The backward pass
+runs each segment forward again before it goes back through it, so that the activations of one segment only are
+alive.
 """
 
 from dataclasses import dataclass
@@ -12,43 +13,56 @@ from torch import Tensor
 
 from urzoo.recurrence.cpu.library import current
 from urzoo.recurrence.cpu.memory import empty
+from urzoo.recurrence.gates import State
 
 SEGMENT_STEPS = 16
 SHARED_WEIGHTS = 1 << 23
 """With fewer weights than this a single step is over before another thread has woken."""
 
+_STATE = ("hidden", "cell")
+_FINAL = ("final_hidden", "final_cell")
+
 
 @dataclass(frozen=True)
 class Kind:
-    """Which LSTM it is, and in which direction time runs."""
+    """Which cell it is, and in which direction time runs. A GRU counts as tied."""
 
     tied: bool
     refined: bool
     reverse: bool
+    gru: bool = False
 
     @property
     def gates(self) -> int:
         """The number of row blocks of the weights."""
         return 3 + (not self.tied) + self.refined
 
+    @property
+    def saved(self) -> int:
+        """The number of vectors saved for one vector of units: the gates, and the LSTM's cell."""
+        return self.gates + (not self.gru)
+
+    def function(self, name: str) -> str:
+        """The name of a pass in the library."""
+        return f"gru_{name}" if self.gru else name
+
 
 @dataclass(frozen=True)
 class Sequence:
-    """The arguments of a scan, all contiguous; the bias holds the gate bias too."""
+    """The arguments of a scan, all contiguous; the bias holds the gate bias too. The state is that of `State`."""
 
     inputs: Tensor
     input_weight: Tensor
     recurrent_weight: Tensor
     bias: Tensor | None
-    hidden: Tensor
-    cell: Tensor
+    state: State
     mask: Tensor | None
 
-    def segment(self, times: slice, hidden: Tensor, cell: Tensor) -> "Sequence":
+    def segment(self, times: slice, state: State) -> "Sequence":
         """A part of the time, from the given state on."""
         mask = None if self.mask is None else self.mask[:, times].contiguous()
         inputs = self.inputs[:, times].contiguous()
-        return Sequence(inputs, self.input_weight, self.recurrent_weight, self.bias, hidden, cell, mask)
+        return Sequence(inputs, self.input_weight, self.recurrent_weight, self.bias, state, mask)
 
 
 def saved_shape(inputs: Tensor, hidden: Tensor, kind: Kind, save: str) -> tuple[int, ...]:
@@ -59,22 +73,22 @@ def saved_shape(inputs: Tensor, hidden: Tensor, kind: Kind, save: str) -> tuple[
     if save == "recompute":
         return (-(-time // SEGMENT_STEPS), *hidden.shape)
     width = current().width
-    return (time, -(-hidden.shape[1] // width), batch, kind.gates + 1, width)
+    return (time, -(-hidden.shape[1] // width), batch, kind.saved, width)
 
 
-def forward(sequence: Sequence, kind: Kind, save: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Outputs, final hidden state, final cell, and what `save` says is kept."""
-    outputs = empty(*sequence.inputs.shape[:2], sequence.hidden.shape[1])
-    saved = empty(*saved_shape(sequence.inputs, sequence.hidden, kind, save))
+def forward(sequence: Sequence, kind: Kind, save: str) -> tuple[Tensor, State, Tensor]:
+    """Outputs, final state, and what `save` says is kept."""
+    state = sequence.state
+    outputs = empty(*sequence.inputs.shape[:2], state[0].shape[1])
+    saved = empty(*saved_shape(sequence.inputs, state[0], kind, save))
     if save != "recompute":
-        return outputs, *_run_forward(sequence, kind, outputs, None if save == "nothing" else saved), saved
-    hidden, cell = sequence.hidden, sequence.cell
+        return outputs, _run_forward(sequence, kind, outputs, None if save == "nothing" else saved), saved
     for index, times in enumerate(_segments(sequence, kind)):
-        saved[index] = cell
-        part = empty(sequence.inputs.shape[0], times.stop - times.start, hidden.shape[1])
-        hidden, cell = _run_forward(sequence.segment(times, hidden, cell), kind, part, None)
+        saved[index] = state[-1]
+        part = empty(sequence.inputs.shape[0], times.stop - times.start, state[0].shape[1])
+        state = _run_forward(sequence.segment(times, state), kind, part, None)
         outputs[:, times] = part
-    return outputs, hidden, cell, saved
+    return outputs, state, saved
 
 
 def backward(
@@ -83,43 +97,45 @@ def backward(
     save: str,
     outputs: Tensor,
     saved: Tensor,
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None],
+    grads: tuple[Tensor | None, ...],
     *,
     wants_inputs: bool,
 ) -> list[Tensor]:
-    """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias, hidden and cell."""
+    """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias and state.
+
+    `grads` are those of the outputs and of the final state.
+    """
     if save != "recompute":
         return _run_backward(sequence, kind, outputs, saved, grads, wants_inputs=wants_inputs)
-    outputs_grad, hidden_grad, cell_grad = grads
+    outputs_grad, *state_grads = grads
     inputs_grad = empty(*sequence.inputs.shape) if wants_inputs else torch.empty(0)
     sums: list[Tensor] = []
     segments = _segments(sequence, kind)
     for index in reversed(range(len(segments))):
         times = segments[index]
-        before = sequence.hidden if index == 0 else outputs[:, times.stop if kind.reverse else times.start - 1]
-        segment = sequence.segment(times, before.contiguous(), saved[index])
-        part, _, _, activations = forward(segment, kind, "activations")
+        state: State = (saved[index],)
+        if not kind.gru:
+            before = sequence.state[0] if index == 0 else outputs[:, times.stop if kind.reverse else times.start - 1]
+            state = (before.contiguous(), *state)
+        segment = sequence.segment(times, state)
+        part, _, activations = forward(segment, kind, "activations")
         part_grad = None if outputs_grad is None else outputs_grad[:, times].contiguous()
-        found = _run_backward(
-            segment, kind, part, activations, (part_grad, hidden_grad, cell_grad), wants_inputs=wants_inputs
-        )
+        found = _run_backward(segment, kind, part, activations, (part_grad, *state_grads), wants_inputs=wants_inputs)
         if wants_inputs:
             inputs_grad[:, times] = found[0]
         sums = found[1:4] if not sums else [total.add_(more) for total, more in zip(sums, found[1:4], strict=True)]
-        hidden_grad, cell_grad = found[4:]
-    assert hidden_grad is not None
-    assert cell_grad is not None
-    return [inputs_grad, *sums, hidden_grad, cell_grad]
+        state_grads = [*found[4:]]
+    return [inputs_grad, *sums, *found[4:]]
 
 
-def step(sequence: Sequence, kind: Kind) -> tuple[Tensor, Tensor]:
-    """Hidden state and cell after the one step of the sequence, without the packing that a sequence begins with."""
-    final_hidden, final_cell = torch.empty_like(sequence.hidden), torch.empty_like(sequence.cell)
+def step(sequence: Sequence, kind: Kind) -> State:
+    """The state after the one step of the sequence, without the packing that a sequence begins with."""
+    final = tuple(map(torch.empty_like, sequence.state))
     arguments = _common(sequence, kind)
     if sequence.recurrent_weight.numel() < SHARED_WEIGHTS:
         arguments["threads"] = 1
-    current().run("step", **arguments, final_hidden=final_hidden, final_cell=final_cell)
-    return final_hidden, final_cell
+    current().run(kind.function("step"), **arguments, **dict(zip(_FINAL, final, strict=False)))
+    return final
 
 
 def _segments(sequence: Sequence, kind: Kind) -> list[slice]:
@@ -135,18 +151,25 @@ def _common(sequence: Sequence, kind: Kind) -> dict[str, Tensor | int | None]:
         "batch": batch,
         "time": time,
         "input_size": input_size,
-        "hidden_size": sequence.hidden.shape[1],
-        **vars(kind),
-        **vars(sequence),
+        "hidden_size": sequence.state[0].shape[1],
+        "tied": kind.tied,
+        "refined": kind.refined,
+        "reverse": kind.reverse,
+        "inputs": sequence.inputs,
+        "input_weight": sequence.input_weight,
+        "recurrent_weight": sequence.recurrent_weight,
+        "bias": sequence.bias,
+        "mask": sequence.mask,
+        **dict(zip(_STATE, sequence.state, strict=False)),
         "threads": torch.get_num_threads(),
     }
 
 
-def _run_forward(sequence: Sequence, kind: Kind, outputs: Tensor, saved: Tensor | None) -> tuple[Tensor, Tensor]:
-    final_hidden, final_cell = torch.empty_like(sequence.hidden), torch.empty_like(sequence.cell)
-    results = {"outputs": outputs, "final_hidden": final_hidden, "final_cell": final_cell, "saved": saved}
-    current().run("forward", **_common(sequence, kind), **results)
-    return final_hidden, final_cell
+def _run_forward(sequence: Sequence, kind: Kind, outputs: Tensor, saved: Tensor | None) -> State:
+    final = tuple(map(torch.empty_like, sequence.state))
+    results = {"outputs": outputs, "saved": saved, **dict(zip(_FINAL, final, strict=False))}
+    current().run(kind.function("forward"), **_common(sequence, kind), **results)
+    return final
 
 
 def _run_backward(
@@ -154,7 +177,7 @@ def _run_backward(
     kind: Kind,
     outputs: Tensor,
     saved: Tensor,
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None],
+    grads: tuple[Tensor | None, ...],
     *,
     wants_inputs: bool,
 ) -> list[Tensor]:
@@ -163,9 +186,9 @@ def _run_backward(
         "input_weight_grad": empty(*sequence.input_weight.shape),
         "recurrent_weight_grad": empty(*sequence.recurrent_weight.shape),
         "bias_grad": torch.empty(sequence.input_weight.shape[0]),
-        "hidden_grad": torch.empty_like(sequence.hidden),
-        "cell_grad": torch.empty_like(sequence.cell),
     }
-    upstream = dict(zip(("outputs_grad", "final_hidden_grad", "final_cell_grad"), grads, strict=True))
-    current().run("backward", **_common(sequence, kind), outputs=outputs, saved=saved, **upstream, **results)
+    results |= {f"{name}_grad": torch.empty_like(part) for name, part in zip(_STATE, sequence.state, strict=False)}
+    upstream = {"outputs_grad": grads[0], **{f"{n}_grad": grad for n, grad in zip(_FINAL, grads[1:], strict=False)}}
+    arguments = _common(sequence, kind) | {"outputs": outputs, "saved": saved} | upstream
+    current().run(kind.function("backward"), **arguments, **results)
     return [torch.empty(0) if result is None else result for result in results.values()]
