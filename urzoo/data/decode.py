@@ -62,7 +62,10 @@ def _decoded(values: "pa.ChunkedArray", name: str, column: Column, path: Path) -
             return _sequences(values, name, column, path)
     except (ValueError, TypeError, OverflowError) as failure:
         raise DataError(f"{path}: column {name!r} has values of another type: {str(failure)[:200]}.") from failure
-    texts = values.to_pylist()
+    try:
+        texts = values.to_pylist()
+    except UnicodeDecodeError as failure:
+        raise DataError(f"{path}: column {name!r} holds text that is not UTF-8: {failure}.") from failure
     if texts and not isinstance(texts[0], str):
         raise DataError(f"{path}: column {name!r} holds {type(texts[0]).__name__}, expected text.")
     return texts

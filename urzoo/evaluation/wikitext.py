@@ -14,14 +14,19 @@ def lines(rows: Sequence[str]) -> list[str]:
 
 def pages(rows: Sequence[str]) -> list[str]:
     """The pages, each beginning with its title; a title follows a blank line and is followed by one."""
+    return ["".join(page) for page in article_lines(rows)]
+
+
+def article_lines(rows: Sequence[str]) -> list[list[str]]:
+    """The lines of each page; what stands before the first title belongs to none."""
     found = lines(rows)
     starts = [
         number
         for number, line in enumerate(found)
         if _TITLE.match(line) and _blank(found, number - 1) and _blank(found, number + 1)
     ]
-    ends = [*starts[1:], len(found)]
-    return ["".join(found[start:end]) for start, end in zip(starts, ends, strict=True)]
+    ends = [*starts[1:], len(found)][: len(starts)]
+    return [found[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def words_of_page(page: str) -> int:

@@ -1,0 +1,48 @@
+"""Documents of a data set's split, each as a list of its lines: a row as it stands, or the lines of an article."""
+
+from pathlib import Path
+
+from urzoo.data import Split, load_split
+from urzoo.errors import DataError, UsageError
+from urzoo.evaluation.wikitext import article_lines
+from urzoo.training.text.recipe import TextSource
+from urzoo.training.text.surface import in_wikitext_form, without_rare_words
+
+Document = list[str]
+
+
+def read_source(source: TextSource, *, data_root: Path | str | None = None) -> Split:
+    """The split that a source names, verified.
+
+    Raises:
+        UsageError: The data set or the split does not exist, or has no text.
+        DataError: It cannot be had, or is damaged.
+    """
+    split = load_split(source.name, source.split, data_root=data_root)
+    if not any(column.kind == "text" for column in split.data_set.columns.values()):
+        raise UsageError(f"data set {source.name!r} has no text; it has {', '.join(split.data_set.columns)}.")
+    return split
+
+
+def documents_of(split: Split, source: TextSource) -> list[Document]:
+    """The documents of a source, each as its lines; joined they are the document's text.
+
+    Lines are kept apart because a tokenizer reads line by line: WikiText's figures are counted so. A row that is a
+    document is one line here, whatever line ends it has.
+
+    Raises:
+        DataError: There is no text in it.
+    """
+    rows = split.texts
+    if source.surface == "wikitext":
+        rows = in_wikitext_form(rows)
+    if source.rare_words_below is not None:
+        rows = without_rare_words(rows, source.rare_words_below)
+    documents = article_lines(rows) if source.documents == "pages" else [[row] for row in rows]
+    kept = [document for document in documents if any(line.strip() for line in document)]
+    if not kept:
+        wanted = "articles, which begin with a title such as ' = Title = ' between blank lines"
+        raise DataError(
+            f"{source.name} ({source.split}) is empty: it has no {wanted if source.documents == 'pages' else 'text'}."
+        )
+    return kept
