@@ -38,6 +38,14 @@ class Problem:
         tensors = {name: tensor.detach().to(dtype).requires_grad_() for name, tensor in self.tensors.items()}
         return replace(self, tensors=tensors)
 
+    def scaled(self, factor: float) -> "Problem":
+        """Everything but the recurrent weight times a factor."""
+        tensors = {
+            name: (tensor.detach() * (1.0 if name == "recurrent_weight" else factor)).requires_grad_()
+            for name, tensor in self.tensors.items()
+        }
+        return replace(self, tensors=tensors)
+
     @property
     def state(self) -> State:
         return tuple(self.tensors[name] for name in ("hidden", "cell") if name in self.tensors)

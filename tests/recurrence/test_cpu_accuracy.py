@@ -1,143 +1,95 @@
-"""The fused CPU back end against the float64 reference: outputs, final state and every gradient.
+"""The fused CPU back end passes the accuracy suite: every gating and dtype it offers, every instruction set.
 
-The last part plants faults into copies of the C++ source and shows that the comparison catches each.
+The last part plants faults into copies of the C++ source and shows that the suite catches each.
 """
 
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.recurrence.accuracy import COVERING, LONG, Case, Size, case_id, cases_of, grid_of, losses
 from urzoo.recurrence import Gating, backends
 from urzoo.recurrence.cpu import library
 
 pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
 
-LSTM_GATINGS = [
-    *(Gating(name, tie_input_gate=tied) for name in ("--", "C-", "U-", "-R", "CR", "UR") for tied in (True, False)),
-    Gating("UR", refine_offset=False),
+CASES = cases_of("cpu")
+every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
+# One of each kind, for what does not depend on the gate.
+KINDS = [
+    case
+    for case in CASES
+    if case[0] in (Gating("UR"), Gating("--", tie_input_gate=False), Gating("UR", "gru")) and case[1] != "bfloat16"
 ]
-SHAPES = [
-    # batch, time, input_size, hidden_size
-    (1, 1, 3, 17),
-    (7, 63, 1, 1),
-    (3, 2, 3, 17),
-    (7, 63, 65, 48),
-    (64, 2, 1, 100),
-    (3, 63, 3, 256),
-    (1, 63, 65, 100),
-]
+each_kind = pytest.mark.parametrize("case", KINDS, ids=case_id)
 
 
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """Memory that nobody wrote to holds NaN, so that reading it shows."""
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
+@every_case
+@pytest.mark.parametrize("size", COVERING, ids=str)
+def test_it_loses_no_more_than_the_reference_to_rounding(size: Size, case: Case):
+    assert not losses("cpu", case[0], size, case[1])
 
 
-# One draw's results: what came out, what the reference gives in the same dtype, and what it gives in float64.
-Draw = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
+@each_kind
+@pytest.mark.parametrize("size", LONG, ids=str)
+def test_it_loses_no_more_over_many_steps(size: Size, case: Case):
+    assert not losses("cpu", case[0], size, case[1])
 
 
-def faults(draws: list[Draw]) -> list[str]:
-    """What is off by more than twice what the reference is off by in the same dtype, in the mean and at worst.
-
-    Errors are counted in roundings of the largest value, all draws taken together as one. In small problems the
-    reference is off by nearly nothing by chance, so some roundings are allowed in any case: four in the mean, twelve
-    at worst.
-    """
-    found = []
-    for name in draws[0][2]:
-        got, rounded, true = (torch.cat([draw[part][name].double().flatten() for draw in draws]) for part in range(3))
-        rounding = torch.finfo(torch.float32).eps * true.abs().max()
-        ours, theirs = (got - true) / rounding, (rounded - true) / rounding
-        for kind, ours_off, theirs_off, floor in (
-            ("in the mean", ours.square().mean().sqrt(), theirs.square().mean().sqrt(), 4.0),
-            ("at worst", ours.abs().max(), theirs.abs().max(), 12.0),
-        ):
-            allowed = max(2 * float(theirs_off), floor)
-            if not ours_off <= allowed:
-                found.append(f"{name} is off by {ours_off:.2f} roundings {kind}, allowed {allowed:.2f}")
-    return found
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "size"),
+    [(case, size) for case in CASES for size in grid_of(case, CASES)],
+    ids=lambda value: case_id(value) if isinstance(value, tuple) else str(value),
+)
+def test_it_loses_no_more_over_the_whole_grid(size: Size, case: Case):
+    assert not losses("cpu", case[0], size, case[1])
 
 
-def compare(
-    problem: Callable,
-    gating: Gating,
-    shape: tuple[int, int, int, int],
-    *,
-    save: str = "activations",
-    draws: int = 1,
-    **options: object,
-) -> list[str]:
-    batch, time, input_size, hidden_size = shape
-    sizes = {"batch": batch, "time": time, "input_size": input_size, "hidden_size": hidden_size}
-    results = []
-    for seed in range(draws):
-        exact = problem(gating, **sizes, **options, seed=seed)
-        rounded = exact.to(torch.float32)
-        got = rounded.results(backend="cpu", save=save)
-        results.append((got, rounded.results(backend="reference"), exact.results(backend="reference")))
-    return faults(results)
-
-
-@pytest.mark.parametrize("gating", LSTM_GATINGS, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_it_loses_no_more_than_the_reference_to_rounding(
-    shape: tuple[int, int, int, int], gating: Gating, problem: Callable
-):
-    # With few hidden units a gradient is a few numbers, and the error of one draw a matter of luck.
-    assert not compare(problem, gating, shape, draws=8 if shape[3] < 20 else 1)
-
-
-def test_it_loses_no_more_than_the_reference_over_many_steps(problem: Callable):
-    assert not compare(problem, Gating("UR"), (3, 784, 1, 17))
-
-
+@each_kind
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("pad", ["left", "right"])
-@pytest.mark.parametrize("gating", [Gating("UR"), Gating("--", tie_input_gate=False)], ids=str)
-def test_it_agrees_with_the_reference_over_padding_in_both_directions(
-    gating: Gating, pad: str, reverse: bool, problem: Callable
-):
-    lengths = [9, 1, 4, 9, 7]
-    assert not compare(problem, gating, (5, 9, 3, 20), lengths=lengths, pad=pad, reverse=reverse)
+def test_padding_in_both_directions_loses_no_more(case: Case, pad: str, reverse: bool):
+    assert not losses("cpu", case[0], Size(9, 7, 20, 3, pad, reverse), case[1])
 
 
+@each_kind
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("time", [5, 32, 70])
-def test_recomputing_agrees_as_saving_does(time: int, reverse: bool, problem: Callable):
-    lengths = [time, 1, time // 2]
-    options = {"lengths": lengths, "reverse": reverse, "save": "recompute"}
-    assert not compare(problem, Gating("UR"), (3, time, 3, 20), **options)
+def test_recomputing_loses_no_more(time: int, reverse: bool, case: Case):
+    assert not losses("cpu", case[0], Size(time, 3, 20, 3, "right", reverse), case[1], save="recompute")
 
 
+@each_kind
 @pytest.mark.parametrize("variant", library.variants())
-@pytest.mark.parametrize("shape", [(2, 7, 1, 17), (9, 40, 20, 33), (2, 5, 3, 180)], ids=str)
-def test_every_variant_of_the_library_agrees(shape: tuple[int, int, int, int], variant: str, problem: Callable):
+@pytest.mark.parametrize("size", [Size(7, 2, 17, 1), Size(40, 9, 33, 20), Size(5, 2, 180, 3)], ids=str)
+def test_every_variant_of_the_library_loses_no_more(size: Size, variant: str, case: Case):
     with library.using(variant) as used:
         assert used.variant == variant
-        for gating in (Gating("UR"), Gating("--"), Gating("UR", tie_input_gate=False)):
-            assert not compare(problem, gating, shape)
+        for gating in {case[0], *([Gating("--"), Gating(tie_input_gate=False)] if case[0] == Gating("UR") else [])}:
+            assert not losses("cpu", gating, size, case[1])
 
 
+@each_kind
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
-def test_any_number_of_threads_agrees(threads: int, problem: Callable):
+def test_any_number_of_threads_loses_no_more(threads: int, case: Case):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for shape in ((3, 9, 2, 40), (2, 20, 20, 190), (64, 9, 1, 33)):
-            assert not compare(problem, Gating("UR"), shape)
+        for size in (Size(9, 3, 40, 2), Size(20, 2, 190, 20), Size(5, 64, 33, 1)):
+            assert not losses("cpu", case[0], size, case[1])
     finally:
         torch.set_num_threads(before)
+
+
+@each_kind
+def test_small_values_keep_their_digits(case: Case):
+    """tanh and sigmoid near zero are exact relative to their value, not to 1."""
+    assert not losses("cpu", case[0], Size(3, 7, 48, 3), case[1], scale=1e-4)
 
 
 FAULTS = {
@@ -152,19 +104,25 @@ FAULTS = {
     "the padding is not skipped": ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
     "gradient of the first chunk only": ("backward.h", "chunk.last == p.time && line == 0;", "true;"),
 }
+FAULTY_SIZE = Size(300, 3, 17, 3, "right")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile the fault")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_caught(fault: str, problem: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     name, right, wrong = FAULTS[fault]
     source = shutil.copytree(Path(library.__file__).with_name("source"), tmp_path / "source")
     text = (source / name).read_text()
     assert text.count(right) == 1, "the source has changed: plant the fault anew"
     (source / name).write_text(text.replace(right, wrong))
     target = tmp_path / "_fused_baseline.so"
-    command = ["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-pthread", "-o", str(target)]
+    command = ["g++", "-std=c++17", "-O0", "-w", "-fPIC", "-shared", "-pthread", "-o", str(target)]
     subprocess.run([*command, *map(str, source.glob("*.cpp"))], check=True, stdout=sys.stderr)
     monkeypatch.setattr(library, "_path", lambda variant: tmp_path / f"_fused_{variant}.so")
     with library.using("baseline"):
-        assert compare(problem, Gating("UR"), (3, 300, 3, 17), lengths=[300, 200, 7])
+        assert losses("cpu", Gating("UR"), FAULTY_SIZE, draws=1)
+
+
+def test_without_a_fault_nothing_is_caught():
+    with library.using("baseline"):
+        assert not losses("cpu", Gating("UR"), FAULTY_SIZE)
