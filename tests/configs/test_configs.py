@@ -8,9 +8,10 @@ from urzoo import zoo
 from urzoo.data import Split
 from urzoo.data.schema import load_data_set
 from urzoo.training import train
-from urzoo.training.model import build_model, build_processor
+from urzoo.training.images import build_processor
+from urzoo.training.kinds import check_task
+from urzoo.training.model import build_model
 from urzoo.training.recipe import load_recipe
-from urzoo.training.run import check_task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # The recipes of generated sequences have a schema and tests of their own.

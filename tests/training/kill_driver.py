@@ -15,7 +15,7 @@ from pathlib import Path
 from tiny import tiny_data, tiny_recipe
 
 import urzoo.training.finish
-import urzoo.training.model
+import urzoo.training.kinds
 import urzoo.training.progress
 import urzoo.training.trainer  # noqa: F401  - imported before forking, as all of these
 from urzoo.errors import UrzooError

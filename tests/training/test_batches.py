@@ -1,13 +1,14 @@
 import numpy as np
 
 from urzoo.models import PixelSequenceImageProcessor
-from urzoo.training.batches import Augmentation, EpochOrder, PixelData
-from urzoo.training.recipe import AugmentationRecipe
+from urzoo.training.batches import EpochOrder, LengthOrder
+from urzoo.training.images import ImageAugmentation, PixelData
+from urzoo.training.recipe import ImageAugmentationRecipe
 
 
 def augmentation(**changes):
     recipe = {"shift_pixels": 2, "flip_horizontal": True} | changes
-    return Augmentation(AugmentationRecipe(**recipe), rows=50, seed=1)
+    return ImageAugmentation(ImageAugmentationRecipe(**recipe), rows=50, seed=1)
 
 
 def images(rows=50):
@@ -58,3 +59,33 @@ def test_a_batch_is_what_the_processor_makes_of_each_image():
     for position, row in enumerate((4, 9)):
         alone = processor(images()[row], return_tensors="pt")["pixel_values"][0]
         assert np.array_equal(batch["pixel_values"][position], alone)
+
+
+def test_batches_of_similar_length_hold_each_row_at_most_once():
+    lengths = np.random.default_rng(0).integers(1, 1000, size=103)
+    order = LengthOrder(lengths, batch_size=8, pool_batches=4, seed=0)
+    rows = np.array([row for _, row in order])
+    assert len(order) == len(rows) == len(set(rows.tolist())) == 96
+
+    def spread(rows):
+        batches = lengths[rows].reshape(-1, 8)
+        return (batches.max(1) - batches.min(1)).mean()
+
+    by_chance = np.array([row for _, row in EpochOrder(103, batch_size=8, seed=0)])
+    assert spread(rows) < spread(by_chance) / 2
+    longest = lengths[rows].reshape(-1, 8).max(1)
+    assert not (np.diff(longest) > 0).all()
+
+
+def test_batches_of_similar_length_are_a_function_of_seed_and_epoch():
+    lengths = np.arange(40)
+    order, other = (LengthOrder(lengths, batch_size=4, pool_batches=5, seed=1) for _ in range(2))
+    first = list(order)
+    assert first == list(other)
+    order.epoch = 1
+    assert list(order) != first
+
+
+def test_a_pool_of_one_batch_leaves_the_batches_to_chance():
+    plain = EpochOrder(40, batch_size=4, seed=1)
+    assert list(LengthOrder(np.arange(40), batch_size=4, pool_batches=1, seed=1)) == list(plain)

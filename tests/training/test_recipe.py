@@ -3,7 +3,7 @@ from tiny import tiny_recipe
 
 from urzoo.errors import RecipeError
 from urzoo.models import URLSTMConfig
-from urzoo.training.recipe import ModelRecipe, differences, load_recipe
+from urzoo.training.recipe import ImageModelRecipe, SeriesModelRecipe, differences, load_recipe
 from urzoo.training.run import train
 
 
@@ -43,6 +43,7 @@ def test_a_missing_key_is_named_with_its_path(tmp_path):
         ("model__input_size", 3, "model.input_size must be 1"),
         ("processor__image_std", [0.3, 0.3, 0.3], "processor.image_std has 3 numbers"),
         ("name", "../elsewhere", "name"),
+        ("architecture", "URLSTMForImageClasification", "Did you mean 'URLSTMForImageClassification'"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_key(tmp_path, key, value, expected):
@@ -81,5 +82,6 @@ def test_comments_do_not_change_a_recipe_and_values_do(tmp_path):
     assert differences(before, after) == ["run.seed: 3 -> 4"]
 
 
-def test_each_model_key_is_one_of_the_configuration():
-    assert set(ModelRecipe.model_fields) <= set(URLSTMConfig.__dataclass_fields__)
+@pytest.mark.parametrize("section", [ImageModelRecipe, SeriesModelRecipe])
+def test_each_model_key_is_one_of_the_configuration(section):
+    assert set(section.model_fields) <= set(URLSTMConfig.__dataclass_fields__)

@@ -9,8 +9,8 @@ from urzoo.errors import CheckpointError, UrzooError
 from urzoo.training.averaging import WeightAverage
 from urzoo.training.curve import draw_learning_curve
 from urzoo.training.log import TrainingLine, ValidationLine, parse_line, read_log, write_log
-from urzoo.training.recipe import ScheduleRecipe
 from urzoo.training.schedule import learning_rate_factor
+from urzoo.training.sections import ScheduleRecipe
 from urzoo.training.state import Progress, RunFolder, read_tensors
 
 LINES = [

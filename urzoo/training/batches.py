@@ -1,11 +1,11 @@
-"""Training batches of pixel sequences, made whole arrays at a time, and an order of samples without hidden state.
+"""Training batches made whole arrays at a time, and an order of samples without hidden state.
 
 The order of an epoch and its augmentation are functions of the seed, the epoch and the sample alone. A resumed run
 therefore needs no generator state, and a run on several processes sees the same samples as one on a single process.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from urzoo.training.recipe import AugmentationRecipe
-
-Images = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
 Sample = tuple[int, int]
-
-
-class ImageProcessor(Protocol):
-    """What is asked of an image processor: uint8 images `(batch, height, width[, channels])` to model inputs."""
-
-    def __call__(self, images: Images, *, return_tensors: str) -> Any:
-        """The inputs, among them `pixel_values` of shape `(batch, time, channels)`."""
-        ...
+Batch = dict[str, Tensor]
 
 
 class EpochOrder(Sampler[Sample]):
@@ -51,100 +42,82 @@ class EpochOrder(Sampler[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples of the current epoch."""
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)[: self.samples]
-        return zip([self.epoch] * self.samples, order.tolist(), strict=True)
+        return zip([self.epoch] * self.samples, self._order().tolist(), strict=True)
+
+    def _order(self) -> Rows:
+        return np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)[: self.samples]
 
 
-class Augmentation:
-    """Random shifts and mirroring of uint8 images; what a sample gets depends on the seed, the epoch and its row.
+class LengthOrder(EpochOrder):
+    """Samples of one epoch such that those of a batch are of similar length, in random order otherwise.
 
-    Shifts move the image over a black ground by up to `shift_pixels` in each direction.
-    """
-
-    def __init__(self, recipe: AugmentationRecipe, *, rows: int, seed: int) -> None:
-        self.shift_pixels = recipe.shift_pixels
-        self.flip_horizontal = recipe.flip_horizontal
-        self.rows = rows
-        self.seed = seed
-        self._epoch = -1
-        self._shifts: npt.NDArray[np.int64] = np.zeros((0, 2), np.int64)
-        self._flips: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-
-    def __call__(self, images: Images, *, epoch: int, rows: npt.NDArray[np.int64]) -> Images:
-        """Changed copies of `images`, `(batch, height, width[, channels])`, which are the given rows of the data."""
-        if not (self.shift_pixels or self.flip_horizontal):
-            return images
-        self._draw(epoch)
-        if self.flip_horizontal:
-            flips = self._flips[rows].reshape(-1, *[1] * (images.ndim - 1))
-            images = np.where(flips, images[:, :, ::-1], images)
-        if self.shift_pixels:
-            images = self._shifted(images, self._shifts[rows])
-        return images
-
-    def _draw(self, epoch: int) -> None:
-        """Draw for all rows at once, so that a sample's draw does not depend on the batch it is in."""
-        if epoch == self._epoch:
-            return
-        # The 1 sets this stream apart from that of the order, which has the same seed and epoch.
-        generator = np.random.default_rng((self.seed, epoch, 1))
-        self._shifts = generator.integers(0, 2 * self.shift_pixels, size=(self.rows, 2), endpoint=True)
-        self._flips = generator.random(self.rows) < 0.5
-        self._epoch = epoch
-
-    def _shifted(self, images: Images, shifts: npt.NDArray[np.int64]) -> Images:
-        margin = self.shift_pixels
-        batch, height, width = images.shape[:3]
-        padding = [(0, 0), (margin, margin), (margin, margin)] + [(0, 0)] * (images.ndim - 3)
-        padded = np.pad(images, padding)
-        lines = shifts[:, 0, None] + np.arange(height)
-        columns = shifts[:, 1, None] + np.arange(width)
-        shifted: Images = padded[np.arange(batch)[:, None, None], lines[:, :, None], columns[:, None, :]]
-        return shifted
-
-
-class PixelData(Dataset[dict[str, Tensor]]):
-    """Decoded images with their classes, served a batch at a time through the processor's whole-array path.
+    The samples that `EpochOrder` gives are taken in pools of some batches; a pool is sorted by length and cut into
+    batches, and the batches of the epoch are shuffled.
 
     Args:
-        images: uint8, `(rows, height, width[, channels])`.
-        labels: int64, `(rows,)`.
-        processor: Makes pixel sequences of a batch of images.
-        augmentation: Applied to the images of a batch before the processor; none for validation.
+        lengths: Of each row, in steps.
+        batch_size: That of all processes together.
+        pool_batches: Batches in a pool; 1 leaves the batches as `EpochOrder` has them.
+        seed: With the epoch, it decides the order.
     """
 
-    def __init__(
-        self,
-        images: Images,
-        labels: npt.NDArray[np.int64],
-        processor: ImageProcessor,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = torch.from_numpy(labels)
-        self.processor = processor
-        self.augmentation = augmentation
+    def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, pool_batches: int, seed: int) -> None:
+        super().__init__(len(lengths), batch_size=batch_size, seed=seed)
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.pool_batches = pool_batches
+
+    def _order(self) -> Rows:
+        order = super()._order()
+        if self.pool_batches == 1:
+            return order
+        pool = self.pool_batches * self.batch_size
+        for start in range(0, len(order), pool):
+            part = order[start : start + pool]
+            order[start : start + pool] = part[np.argsort(self.lengths[part], kind="stable")]
+        batches = order.reshape(-1, self.batch_size)
+        # The 2 sets this stream apart from that of the order, which has the same seed and epoch.
+        shuffled: Rows = np.random.default_rng((self.seed, self.epoch, 2)).permutation(batches).reshape(-1)
+        return shuffled
+
+
+class BatchData(Dataset[Batch]):
+    """Rows of data that are served a batch at a time."""
 
     def __len__(self) -> int:
-        """The number of images."""
-        return len(self.images)
+        """The number of rows."""
+        raise NotImplementedError
 
-    def __getitem__(self, sample: int | Sample) -> dict[str, Tensor]:
+    def batch(self, rows: Rows, *, epoch: int) -> Batch:
+        """The model's inputs and the labels of some rows, as an epoch of training sees them."""
+        raise NotImplementedError
+
+    def order(self, *, batch_size: int, seed: int) -> EpochOrder:
+        """The order in which training takes the rows."""
+        return EpochOrder(len(self), batch_size=batch_size, seed=seed)
+
+    def __getitem__(self, sample: int | Sample) -> Batch:
         """One sample, as a batch of one."""
         return self.__getitems__([sample])
 
-    def __getitems__(self, samples: Sequence[int | Sample]) -> dict[str, Tensor]:
+    def __getitems__(self, samples: Sequence[int | Sample]) -> Batch:
         """A batch; torch's loader calls this with all samples of a batch where it exists."""
         pairs = [sample if isinstance(sample, tuple) else (0, sample) for sample in samples]
-        rows = np.array([row for _, row in pairs], np.int64)
-        images = self.images[rows]
-        if self.augmentation is not None:
-            images = self.augmentation(images, epoch=pairs[0][0], rows=rows)
-        inputs = self.processor(images, return_tensors="pt")
-        return {"pixel_values": inputs["pixel_values"], "labels": self.labels[torch.from_numpy(rows)]}
+        return self.batch(np.array([row for _, row in pairs], np.int64), epoch=pairs[0][0])
 
 
-def already_batched(batch: Any) -> dict[str, Any]:
-    """The loader's collating step: `PixelData` has made the batch already."""
+def already_batched(batch: Any) -> Batch:
+    """The loader's collating step: `BatchData` has made the batch already."""
     assert isinstance(batch, dict)
     return batch
+
+
+def padded(rows: Sequence[Tensor], *, value: float = 0) -> tuple[Tensor, Tensor]:
+    """Rows `(time, ...)` of different lengths side by side, filled up on the right, and what of it is real.
+
+    Returns:
+        The rows, `(batch, longest time, ...)`, and the mask, `(batch, longest time)`, 1 where a step is real.
+    """
+    inputs = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+    lengths = torch.tensor([len(row) for row in rows])
+    return inputs, (torch.arange(inputs.shape[1]) < lengths[:, None]).long()

@@ -1,6 +1,7 @@
 """The end of a run: a complete checkpoint folder, put in its place in one step."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,10 +12,10 @@ from urzoo.data import Split
 from urzoo.evaluation.provenance import hardware, urzoo_version
 from urzoo.files import whole_folder, write_bytes, write_json
 from urzoo.hub.card import write_card
-from urzoo.models import PixelSequenceImageProcessor
 from urzoo.recurrence.scan import backend_for
 from urzoo.training.curve import draw_learning_curve
 from urzoo.training.log import ValidationLine, write_log
+from urzoo.training.model import Prepared
 from urzoo.training.state import RunFolder
 from urzoo.training.trainer import RecipeTrainer
 from urzoo.zoo.schema import TrainingData, TrainingSummary
@@ -23,31 +24,37 @@ from urzoo.zoo.schema import TrainingData, TrainingSummary
 def write_checkpoint(
     place: Path,
     trainer: RecipeTrainer,
-    processor: PixelSequenceImageProcessor,
+    prepared: Prepared,
     run: RunFolder,
     *,
     training: Split,
     validation: Split,
+    further_scores: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Write the checkpoint of a finished run and forget the run's states.
 
     Args:
         place: The folder to make; an older one there is replaced when the new one is complete.
         trainer: After training, with the selected weights in the model.
-        processor: What makes the model's inputs; shipped with it.
+        prepared: What was trained with.
         run: The run.
         training: The rows that were learnt from.
         validation: The rows that were held out.
+        further_scores: Those on `prepared.further_validation`, by its names.
     """
     recipe = trainer.recipe
     lines = trainer.lines()
     with whole_folder(place) as folder:
         _save_weights(trainer, folder)
-        processor.save_pretrained(folder)
+        if prepared.preprocessor is not None:
+            prepared.preprocessor.save_pretrained(folder)
         write_bytes(folder / "recipe.yaml", run.recipe.read_bytes())
         write_log(folder / "log.jsonl", lines)
         draw_learning_curve(folder / "learning_curve.png", lines, title=recipe.name)
-        summary = _summary(trainer, run, training, validation, folder / "model.safetensors")
+        scores = _validation_scores(trainer)
+        for name, values in further_scores.items():
+            scores |= {f"{metric}_{name}": value for metric, value in values.items()}
+        summary = _summary(trainer, run, training, validation, scores, folder / "model.safetensors")
         write_json(folder / "training.json", summary.model_dump(mode="json"))
         write_card(folder, [])
     run.clear()
@@ -68,7 +75,12 @@ def _save_weights(trainer: RecipeTrainer, folder: Path) -> None:
 
 
 def _summary(
-    trainer: RecipeTrainer, run: RunFolder, training: Split, validation: Split, weights: Path
+    trainer: RecipeTrainer,
+    run: RunFolder,
+    training: Split,
+    validation: Split,
+    scores: dict[str, float],
+    weights: Path,
 ) -> TrainingSummary:
     recipe = trainer.recipe
     identity = run.read_identity()
@@ -86,7 +98,7 @@ def _summary(
         steps=trainer.state.global_step,
         seed=recipe.run.seed,
         selection_split="validation" if recipe.selection.checkpoint == "best" else "none",
-        validation=_validation_scores(trainer),
+        validation=scores,
         data=TrainingData(
             name=data.name,
             config=data.config,

@@ -1,36 +1,62 @@
-"""From a recipe to the model and processor it describes."""
+"""From a recipe to the model it describes, and what the trainer needs besides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
-from urzoo.models import PixelSequenceImageProcessor, URLSTMConfig, URLSTMForImageClassification, pixel_permutation
+from urzoo.models import URLSTMConfig, URLSTMForImageClassification, URLSTMForSequenceClassification
+from urzoo.training.batches import BatchData
 from urzoo.training.recipe import Recipe
 
-
-def build_processor(recipe: Recipe) -> PixelSequenceImageProcessor:
-    """The processor that the checkpoint ships, with the permutation itself in it."""
-    pixels = recipe.processor
-    seed = pixels.permutation_seed
-    return PixelSequenceImageProcessor(
-        size={"height": pixels.height, "width": pixels.width},
-        do_grayscale=pixels.do_grayscale,
-        image_mean=pixels.image_mean,
-        image_std=pixels.image_std,
-        pixel_order=None if seed is None else pixel_permutation(pixels.height * pixels.width, seed),
-    )
+_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "URLSTMForImageClassification": URLSTMForImageClassification,
+    "URLSTMForSequenceClassification": URLSTMForSequenceClassification,
+}
 
 
-def build_model(recipe: Recipe, classes: Sequence[str]) -> PreTrainedModel:
-    """The model with freshly drawn weights; set the seed before.
+class Preprocessor(Protocol):
+    """What makes the model's inputs and is shipped with it: an image processor or a tokenizer."""
+
+    def save_pretrained(self, save_directory: Path) -> Any:
+        """Write its files into a folder."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the trainer needs for a recipe.
+
+    Attributes:
+        model: Freshly drawn, or with the weights to begin with.
+        training: The rows to learn from.
+        validation: The rows held out of them.
+        preprocessor: What is shipped with the model; None where it takes the data as they are.
+        further_validation: The held-out rows under other conditions, by the suffix of their scores' names.
+    """
+
+    model: PreTrainedModel
+    training: BatchData
+    validation: BatchData
+    preprocessor: Preprocessor | None = None
+    further_validation: Mapping[str, BatchData] = field(default_factory=dict)
+
+
+def build_model(recipe: Recipe, classes: Sequence[str], **fields: Any) -> PreTrainedModel:
+    """The model with weights drawn by the recipe's seed.
 
     Args:
-        recipe: Its `architecture` and `model` decide.
+        recipe: Its `architecture`, `model` and seed decide.
         classes: The names of the classes in the order of their numbers.
+        fields: Fields of the configuration that follow from the data rather than the recipe.
     """
     config = URLSTMConfig(
         **recipe.model.model_dump(),
+        **fields,
         id2label=dict(enumerate(classes)),
         label2id={name: number for number, name in enumerate(classes)},
     )
-    return {"URLSTMForImageClassification": URLSTMForImageClassification}[recipe.architecture](config)
+    set_seed(recipe.run.seed)
+    return _CLASSES[recipe.architecture](config)

@@ -1,48 +1,78 @@
 """Recipes: everything that decides what a training run computes, in one YAML file without defaults.
 
+There is a kind of recipe for each kind of data; `kind_of` tells them apart by the architecture and the sections.
+What they share stands in `urzoo.training.sections`.
+
 Every key is written in every recipe, so that one can be read alone and two can be compared line by line; a key
 that is misspelt, missing or impossible is refused before any data are read. Two recipes are the same run when
-their parsed content is: comments and layout do not enter `Recipe.sha256`.
+their parsed content is: comments and layout do not enter `sha256`.
 """
 
 import json
 import types
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from urzoo.errors import RecipeError, unknown
 from urzoo.recurrence.gates import Gating
 from urzoo.schema import Line, Name, Strict, content_sha256, describe, read_yaml
+from urzoo.training.sections import (
+    CadenceRecipe,
+    ClassifierRecipe,
+    Count,
+    DataRecipe,
+    LayersRecipe,
+    OptimiserRecipe,
+    Positive,
+    PositiveNumber,
+    RunRecipe,
+    ScheduleRecipe,
+    Seed,
+    SelectionRecipe,
+)
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-PositiveNumber = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+class BaseRecipe(Strict):
+    """What every recipe has; `name` is that of the checkpoint it makes."""
+
+    # Rows that are scored at a time; it changes no score.
+    validation_batch_size: ClassVar[int]
+
+    name: Name
+    task: Name
+    licence: Line
+    architecture: Line
+    model: LayersRecipe
+    data: DataRecipe
+    optimiser: OptimiserRecipe
+    schedule: ScheduleRecipe
+    run: RunRecipe
+    cadence: CadenceRecipe
+    selection: SelectionRecipe
+
+    @model_validator(mode="after")
+    def _gating_exists(self) -> Self:
+        # Raises with near matches for a gating that does not exist, or that the cell does not have.
+        Gating(self.model.gate, self.model.cell, self.model.tie_input_gate, self.model.refine_offset)
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the parsed content, keys sorted: two files that differ in comments alone have one digest."""
+        return content_sha256(self.model_dump(mode="json"))
+
+    @property
+    def label_smoothing(self) -> float:
+        """The share of a label's weight that is spread over all classes in the training loss."""
+        return 0.0
 
 
-class ModelRecipe(Strict):
-    """The fields of `URLSTMConfig` that a recipe of images decides; the classes come from the data set."""
+class ImageModelRecipe(ClassifierRecipe):
+    """A classifier of pixels; `input_size` is the number of their channels."""
 
-    cell: Literal["lstm", "gru"]
-    gate: Line
-    tie_input_gate: bool
-    train_gate_bias: bool
-    refine_offset: bool
-    max_time: Positive | None
     input_size: Positive
-    hidden_size: Positive
-    num_layers: Positive
-    bidirectional: bool
-    layer_dropout: Dropout
-    weight_dropout: Dropout
-    residual: bool
-    layer_norm: bool
-    head_hidden_size: Count
-    head_dropout: Dropout
 
 
 class ProcessorRecipe(Strict):
@@ -59,92 +89,25 @@ class ProcessorRecipe(Strict):
     permutation_seed: Seed | None
 
 
-class DataRecipe(Strict):
-    """The training split, and how many of its rows are held out for validation (a stratified draw by the seed)."""
-
-    name: Name
-    split: Name
-    validation_rows: Positive
-    validation_seed: Seed
-
-
-class AugmentationRecipe(Strict):
+class ImageAugmentationRecipe(Strict):
     """Changes drawn anew for each image in each epoch: shifts of at most so many pixels each way, and mirroring."""
 
     shift_pixels: Count
     flip_horizontal: bool
 
 
-class OptimiserRecipe(Strict):
-    """AdamW. Weight decay acts on weight matrices alone, never on biases or gate biases."""
+class ImageRecipe(BaseRecipe):
+    """Images, read as sequences of pixels."""
 
-    learning_rate: PositiveNumber
-    weight_decay: Annotated[float, Field(ge=0)]
-    beta1: Annotated[float, Field(ge=0, lt=1)]
-    beta2: Annotated[float, Field(ge=0, lt=1)]
-    epsilon: PositiveNumber
-    gradient_norm_clip: PositiveNumber
+    validation_batch_size: ClassVar[int] = 256
 
-
-class ScheduleRecipe(Strict):
-    """The learning rate over the run; fractions of all steps, and of the peak learning rate."""
-
-    kind: Literal["one-cycle", "warmup-cosine"]
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
-    initial_fraction: Fraction
-    final_fraction: Fraction
-
-
-class RunRecipe(Strict):
-    """Length, precision and randomness.
-
-    `batch_size` is that of all processes together. `weight_average_decay` keeps an exponential moving average of the
-    weights, which is then what is validated and shipped.
-    """
-
-    batch_size: Positive
-    epochs: Positive
-    precision: Literal["fp32", "bf16"]
-    seed: Seed
-    weight_average_decay: Annotated[float, Field(gt=0, lt=1)] | None
-
-
-class CadenceRecipe(Strict):
-    """How often the run logs, saves the state it can be resumed from, and looks at the validation rows."""
-
-    log_every_steps: Positive
-    save_every_steps: Positive
-    validate_every_epochs: Positive
-
-
-class SelectionRecipe(Strict):
-    """Which weights the checkpoint gets: the last, or the best of the validations by `metric`."""
-
-    checkpoint: Literal["best", "last"]
-    metric: Literal["accuracy", "cross_entropy"]
-
-
-class Recipe(Strict):
-    """One training run, complete in itself; `name` is that of the checkpoint it makes."""
-
-    name: Name
-    task: Name
-    licence: Line
     architecture: Literal["URLSTMForImageClassification"]
-    model: ModelRecipe
+    model: ImageModelRecipe
     processor: ProcessorRecipe
-    data: DataRecipe
-    augmentation: AugmentationRecipe
-    optimiser: OptimiserRecipe
-    schedule: ScheduleRecipe
-    run: RunRecipe
-    cadence: CadenceRecipe
-    selection: SelectionRecipe
+    augmentation: ImageAugmentationRecipe
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        # Raises with near matches for a gating that does not exist, or that the cell does not have.
-        Gating(self.model.gate, self.model.cell, self.model.tie_input_gate, self.model.refine_offset)
+    def _channels_agree(self) -> Self:
         channels = 1 if self.processor.do_grayscale else 3
         if self.model.input_size != channels:
             raise ValueError(f"model.input_size must be {channels}, one input per channel of a pixel")
@@ -154,10 +117,111 @@ class Recipe(Strict):
                 raise ValueError(f"processor.{key} has {len(values)} numbers, expected {channels}, one per channel")
         return self
 
+
+class SequenceClassifierRecipe(ClassifierRecipe):
+    """A classifier of sequences of any length: what is taken of the outputs at their steps, put side by side."""
+
+    pooling: Annotated[list[Literal["last", "mean", "max"]], Field(min_length=1, max_length=3)]
+
+
+class BatchesRecipe(Strict):
+    """How rows of different lengths are put together.
+
+    The rows of an epoch are shuffled and cut into pools of `pool_batches` batches; within a pool, rows of similar
+    length share a batch, which saves padding. A pool of one batch leaves the batches to chance.
+    """
+
+    pool_batches: Positive
+
+
+class SequenceRunRecipe(RunRecipe):
+    """With `label_smoothing`, so much of a label's weight is spread evenly over all classes in the training loss."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+
+
+class SequenceRecipe(BaseRecipe):
+    """Sequences of different lengths, classified."""
+
+    architecture: Literal["URLSTMForSequenceClassification"]
+    model: SequenceClassifierRecipe
+    batches: BatchesRecipe
+    run: SequenceRunRecipe
+
+    @model_validator(mode="after")
+    def _each_pooling_once(self) -> Self:
+        if len(set(self.model.pooling)) < len(self.model.pooling):
+            raise ValueError(f"model.pooling is {self.model.pooling}, expected each of them once")
+        return self
+
     @property
-    def sha256(self) -> str:
-        """The digest of the parsed content, keys sorted: two files that differ in comments alone have one digest."""
-        return content_sha256(self.model_dump(mode="json"))
+    def label_smoothing(self) -> float:
+        """The share of a label's weight that is spread over all classes in the training loss."""
+        return self.run.label_smoothing
+
+
+class SeriesModelRecipe(SequenceClassifierRecipe):
+    """A classifier of series of vectors; `input_size` is the number of their channels."""
+
+    input_size: Positive
+
+
+class SeriesAugmentationRecipe(Strict):
+    """Changes drawn anew for each series in each epoch.
+
+    A series is resampled by a factor between `time_scale_min` and `time_scale_max` (uniform in its logarithm; 1.0
+    for both leaves the sampling rate as it is), multiplied by the exponential of a normal number of deviation
+    `amplitude_deviation`, and noise of deviation `noise_deviation` is added to each value.
+    """
+
+    time_scale_min: PositiveNumber
+    time_scale_max: PositiveNumber
+    amplitude_deviation: Annotated[float, Field(ge=0)]
+    noise_deviation: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.time_scale_min > self.time_scale_max:
+            raise ValueError(
+                f"augmentation.time_scale_min is {self.time_scale_min}, expected at most time_scale_max, which is "
+                f"{self.time_scale_max}"
+            )
+        return self
+
+
+class SeriesRecipe(SequenceRecipe):
+    """Series of vectors. The held-out rows are scored at the data's sampling rate, and at its end at further ones.
+
+    `further_time_scales` are steps for each step of the data, as in a task's `time_scale`; their scores are written
+    into training.json and choose nothing.
+    """
+
+    validation_batch_size: ClassVar[int] = 64
+
+    model: SeriesModelRecipe
+    augmentation: SeriesAugmentationRecipe
+    further_time_scales: list[PositiveNumber]
+
+
+Recipe = ImageRecipe | SeriesRecipe
+
+
+def kind_of(content: dict[str, Any]) -> type[Recipe]:
+    """The kind of recipe that `content` is meant to be.
+
+    Raises:
+        ValueError: Its architecture is missing or none that is trained.
+    """
+    architecture = content.get("architecture")
+    kinds: dict[str, type[Recipe]] = {
+        "URLSTMForImageClassification": ImageRecipe,
+        "URLSTMForSequenceClassification": SeriesRecipe,
+    }
+    if architecture is None:
+        raise ValueError(f"recipe key architecture is missing; expected {', '.join(kinds)}.")
+    if architecture not in kinds:
+        raise ValueError(unknown("architecture", str(architecture), kinds))
+    return kinds[architecture]
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -169,16 +233,20 @@ def load_recipe(path: Path | str) -> Recipe:
     path = Path(path)
     content = read_yaml(path, error=RecipeError)
     if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds no keys; expected a recipe: {', '.join(Recipe.model_fields)}.")
+        raise RecipeError(f"{path} holds no keys; expected a recipe: {', '.join(BaseRecipe.model_fields)}.")
     try:
         # Through JSON, so that YAML's dates and other extras are refused as in every other file of the project.
         text = json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as failure:
         raise RecipeError(f"{path} holds a value that is no number, text, list or switch: {failure}.") from failure
     try:
-        return Recipe.model_validate_json(text)
+        kind = kind_of(content)
+    except ValueError as failure:
+        raise RecipeError(f"{path}: {failure}") from failure
+    try:
+        return kind.model_validate_json(text)
     except ValidationError as failure:
-        raise RecipeError(f"{path}: {_complaint(failure)}") from failure
+        raise RecipeError(f"{path}: {_complaint(failure, kind)}") from failure
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -201,13 +269,13 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _complaint(failure: ValidationError) -> str:
+def _complaint(failure: ValidationError, kind: type[BaseModel]) -> str:
     """The first complaint in one line; misspelt keys first, as they often explain the missing ones."""
     errors = failure.errors(include_url=False, include_context=False)
     for error in errors:
         if error["type"] == "extra_forbidden":
             *parents, key = (str(part) for part in error["loc"])
-            keys = _keys_at(parents)
+            keys = _keys_at(parents, kind)
             message = unknown("recipe key", key, keys)
             return f"{message[:-1]} in {'.'.join(parents)}." if parents else message
     if errors[0]["type"] == "missing":
@@ -220,9 +288,9 @@ def _complaint(failure: ValidationError) -> str:
     return describe(failure)
 
 
-def _keys_at(parents: list[str]) -> list[str]:
-    """The keys that a recipe has below the key path `parents`."""
-    model: type[BaseModel] = Recipe
+def _keys_at(parents: list[str], kind: type[BaseModel]) -> list[str]:
+    """The keys that a recipe of this kind has below the key path `parents`."""
+    model = kind
     for part in parents:
         annotation = model.model_fields[part].annotation
         options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urzoo.errors import CheckpointError, RecipeError, UrzooError
-from urzoo.evaluation.task import load_task
 from urzoo.files import write_bytes, write_json
 from urzoo.training.recipe import Recipe, differences, load_recipe
 from urzoo.training.state import RunFolder, RunIdentity
@@ -71,11 +70,13 @@ def train(
         synthetic = load_synthetic_recipe(recipe_path)
         return train_synthetic(synthetic, runs=runs, out=out, restart=restart, progress=progress)
     recipe = load_recipe(recipe_path)
+
+    from urzoo.training.arguments import training_arguments
+    from urzoo.training.kinds import check_task
+
     check_task(recipe)
     run = RunFolder(Path(runs) / recipe.name)
     place = run.path / "checkpoint" if out is None else Path(out)
-
-    from urzoo.training.trainer import training_arguments
 
     with _quiet_libraries():
         arguments = training_arguments(recipe, run)
@@ -111,27 +112,6 @@ class _Reporter:
         if self.enabled:
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
-
-
-def check_task(recipe: Recipe) -> None:
-    """Refuse a recipe whose model the task would not admit: other pixels, another order, the test split."""
-    task = load_task(recipe.task)
-    if recipe.data.name != task.data.name:
-        raise RecipeError(f"data.name is {recipe.data.name!r}, but task {task.name} is about {task.data.name!r}.")
-    if recipe.data.split == task.data.split:
-        raise RecipeError(
-            f"data.split is {recipe.data.split!r}, which task {task.name} is scored on; name the training split."
-        )
-    needs = task.requires
-    if needs is None:
-        raise RecipeError(f"task is {task.name!r}, a matter of {task.problem}; {recipe.architecture} reads images.")
-    for key, value, expected in (
-        ("processor.permutation_seed", recipe.processor.permutation_seed, needs.permutation_seed),
-        ("model.input_size", recipe.model.input_size, needs.channels),
-        ("processor.height * processor.width", recipe.processor.height * recipe.processor.width, needs.steps),
-    ):
-        if value != expected:
-            raise RecipeError(f"{key} is {value}, but task {task.name} requires {expected}.")
 
 
 def _is_finished(place: Path, recipe: Recipe, run: RunFolder) -> bool:
@@ -202,30 +182,25 @@ def _begin(run: RunFolder, recipe: Recipe, recipe_path: Path, data: "Split", *, 
 def _train(
     recipe: Recipe, run: RunFolder, arguments: "TrainingArguments", data: "Split", place: Path, say: _Reporter
 ) -> Path:
-    from transformers import set_seed
-
     from urzoo.data import hold_out
-    from urzoo.training.batches import Augmentation, PixelData
     from urzoo.training.finish import write_checkpoint
-    from urzoo.training.model import build_model, build_processor
+    from urzoo.training.kinds import prepare
     from urzoo.training.progress import ProgressBar, StopOnSignal
     from urzoo.training.trainer import RecipeTrainer
 
     training, validation = hold_out(data, recipe.data.validation_rows, recipe.data.validation_seed)
-    processor = build_processor(recipe)
-    set_seed(recipe.run.seed)
-    model = build_model(recipe, data.classes)
+    prepared = prepare(recipe, training, validation)
+    model = prepared.model
     use_cache = model.config.use_cache
     stop = StopOnSignal()
-    augmentation = Augmentation(recipe.augmentation, rows=training.rows, seed=recipe.run.seed)
     with _quiet_libraries():
         trainer = RecipeTrainer(
             model,
             recipe,
             run,
             arguments,
-            training=PixelData(training.images, training.labels, processor, augmentation),
-            validation=PixelData(validation.images, validation.labels, processor),
+            training=prepared.training,
+            validation=prepared.validation,
             callbacks=[stop, *([ProgressBar(recipe.name)] if say.enabled and sys.stderr.isatty() else [])],
         )
         if (state := run.latest()) is not None:
@@ -241,9 +216,12 @@ def _train(
             "The same command goes on from there.",
             signal_number=stop.received,
         )
+    trainer.load_selected_weights()
+    further = {name: trainer.scores_on(rows) for name, rows in prepared.further_validation.items()}
     if arguments.should_save:
-        trainer.load_selected_weights()
-        write_checkpoint(place, trainer, processor, run, training=training, validation=validation)
+        write_checkpoint(
+            place, trainer, prepared, run, training=training, validation=validation, further_scores=further
+        )
         say(f"{recipe.name} is trained: {place}")
     arguments.distributed_state.wait_for_everyone()
     return place

@@ -2,7 +2,7 @@
 
 import math
 
-from urzoo.training.recipe import ScheduleRecipe
+from urzoo.training.sections import ScheduleRecipe
 
 
 def learning_rate_factor(schedule: ScheduleRecipe, step: int, steps: int) -> float:

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,63 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Sampler
-from transformers import (
-    EvalPrediction,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from urzoo.errors import CheckpointError, UrzooError
 from urzoo.training.averaging import WeightAverage
-from urzoo.training.batches import EpochOrder, PixelData, already_batched
+from urzoo.training.batches import BatchData, already_batched
+from urzoo.training.cadence import Cadence
+from urzoo.training.clock import Clock
 from urzoo.training.log import TrainingLine, ValidationLine, parse_line, write_log
 from urzoo.training.memory import peak_memory_mib
-from urzoo.training.recipe import Recipe
+from urzoo.training.recipe import BaseRecipe
 from urzoo.training.schedule import learning_rate_factor
+from urzoo.training.scores import classification_scores, logits_alone
 from urzoo.training.state import Progress, RunFolder, read_progress, read_tensors
-
-_VALIDATION_BATCH_SIZE = 256
-
-
-def training_arguments(recipe: Recipe, run: RunFolder) -> TrainingArguments:
-    """What transformers' Trainer is told; the devices and processes are known once this exists.
-
-    Raises:
-        UrzooError: The recipe's batch does not divide among the processes.
-    """
-    arguments = TrainingArguments(
-        output_dir=str(run.path),
-        num_train_epochs=recipe.run.epochs,
-        learning_rate=recipe.optimiser.learning_rate,
-        max_grad_norm=recipe.optimiser.gradient_norm_clip,
-        bf16=recipe.run.precision == "bf16",
-        seed=recipe.run.seed,
-        per_device_eval_batch_size=_VALIDATION_BATCH_SIZE,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_strategy="steps",
-        logging_steps=recipe.cadence.log_every_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=recipe.cadence.save_every_steps,
-        eval_strategy="no",  # `_Cadence` asks for validation at the last step of an epoch, before the state is saved.
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        disable_tqdm=True,
-        report_to=[],
-    )
-    processes = arguments.world_size
-    if recipe.run.batch_size % processes:
-        raise UrzooError(
-            f"run.batch_size {recipe.run.batch_size} does not divide among {processes} processes. "
-            "Start a number of processes that divides it."
-        )
-    arguments.per_device_train_batch_size = recipe.run.batch_size // processes
-    return arguments
 
 
 class RecipeTrainer(Trainer):
@@ -94,12 +50,12 @@ class RecipeTrainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        recipe: Recipe,
+        recipe: BaseRecipe,
         run: RunFolder,
         arguments: TrainingArguments,
         *,
-        training: PixelData,
-        validation: PixelData,
+        training: BatchData,
+        validation: BatchData,
         callbacks: list[TrainerCallback],
     ) -> None:
         if len(training) < recipe.run.batch_size:
@@ -109,13 +65,13 @@ class RecipeTrainer(Trainer):
         self.recipe = recipe
         self.run = run
         self.network = model
-        self.order = EpochOrder(len(training), batch_size=recipe.run.batch_size, seed=recipe.run.seed)
-        self.steps_per_epoch = len(training) // recipe.run.batch_size
+        self.order = training.order(batch_size=recipe.run.batch_size, seed=recipe.run.seed)
+        self.steps_per_epoch = len(self.order) // recipe.run.batch_size
         self.average = (
             None if recipe.run.weight_average_decay is None else WeightAverage(model, recipe.run.weight_average_decay)
         )
         self.best_weights: dict[str, Tensor] = {}
-        self._clock = _Clock()
+        self._clock = Clock()
         self._resumed: Progress | None = None
         self._tokens = 0
         super().__init__(
@@ -124,9 +80,9 @@ class RecipeTrainer(Trainer):
             data_collator=already_batched,
             train_dataset=training,
             eval_dataset=validation,
-            compute_metrics=_scores,
-            preprocess_logits_for_metrics=_logits_alone,
-            callbacks=[_Cadence(self), *callbacks],
+            compute_metrics=classification_scores,
+            preprocess_logits_for_metrics=logits_alone,
+            callbacks=[Cadence(self), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         # The loss is a plain mean over the batch; equal batches on all processes make the gradient the global mean.
@@ -140,6 +96,13 @@ class RecipeTrainer(Trainer):
         """
         state = self.run.latest()
         self.train(resume_from_checkpoint=None if state is None else str(state))
+
+    def scores_on(self, data: BatchData) -> dict[str, float]:
+        """The scores of the model as it stands on other rows than those of validation; nothing is logged."""
+        with self._clock.paused():
+            metrics = self.predict(data).metrics
+        assert metrics is not None
+        return {name: metrics[f"test_{name}"] for name in ("accuracy", "cross_entropy")}
 
     def load_selected_weights(self) -> None:
         """Put the weights into the model that the recipe selects for the checkpoint."""
@@ -186,8 +149,7 @@ class RecipeTrainer(Trainer):
         """One step, with the randomness of this step and process."""
         key = (self.recipe.run.seed, self.state.global_step, self.args.process_index)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
-        batch, time_steps = inputs["pixel_values"].shape[:2]
-        self._tokens += batch * time_steps * self.args.world_size
+        self._tokens += _time_steps(inputs, self.network.main_input_name) * self.args.world_size
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
@@ -349,71 +311,12 @@ class RecipeTrainer(Trainer):
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.network.named_parameters()}
 
 
-class _Cadence(TrainerCallback):
-    """Epoch numbers to the sampler, updates of the average, and validation at the last step of an epoch."""
-
-    def __init__(self, trainer: RecipeTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the base's signature
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,  # noqa: ARG002
-        **options: Any,  # noqa: ARG002
-    ) -> None:
-        """Go on with the mean of the training loss that a state was saved in the midst of."""
-        self.trainer.restore_running_loss()
-
-    def on_epoch_begin(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the base's signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **options: Any,  # noqa: ARG002
-    ) -> None:
-        self.trainer.order.epoch = state.global_step // self.trainer.steps_per_epoch
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the base's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **options: Any,  # noqa: ARG002
-    ) -> None:
-        if self.trainer.average is not None:
-            self.trainer.average.update()
-        epoch, remainder = divmod(state.global_step, self.trainer.steps_per_epoch)
-        due = epoch % self.trainer.recipe.cadence.validate_every_epochs == 0 or state.global_step == state.max_steps
-        # At the step's end rather than the epoch's: a state saved at this step then holds the validation too.
-        control.should_evaluate = remainder == 0 and due
-
-
-class _Clock:
-    """Wall time of a run over its resumptions, and laps of it that leave pauses out."""
-
-    def __init__(self) -> None:
-        self.earlier = 0.0
-        self._start = self._lap_start = time.perf_counter()
-        self._pauses = 0.0
-
-    def total(self) -> float:
-        return self.earlier + time.perf_counter() - self._start
-
-    def lap(self) -> float:
-        """Seconds since the last lap, without pauses."""
-        now = time.perf_counter()
-        seconds = now - self._lap_start - self._pauses
-        self._lap_start, self._pauses = now, 0.0
-        return seconds
-
-    @contextlib.contextmanager
-    def paused(self) -> Any:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._pauses += time.perf_counter() - start
+def _time_steps(inputs: dict[str, Tensor], main_input: str) -> int:
+    """Steps of sequences in a batch, without padding."""
+    if "attention_mask" in inputs:
+        return int(inputs["attention_mask"].sum())
+    batch, time_steps = inputs[main_input].shape[:2]
+    return int(batch * time_steps)
 
 
 def _not_finite(loss: float, step: int) -> str:
@@ -421,20 +324,6 @@ def _not_finite(loss: float, step: int) -> str:
         f"the training loss is {loss} by step {step}, or its gradient is not finite. "
         "Lower optimiser.learning_rate or optimiser.gradient_norm_clip."
     )
-
-
-def _logits_alone(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:  # noqa: ARG001 - the base's signature
-    return logits[0] if isinstance(logits, tuple) else logits
-
-
-def _scores(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy and mean cross entropy, over all rows at once in float64."""
-    logits = torch.as_tensor(prediction.predictions).double()
-    labels = torch.as_tensor(prediction.label_ids)
-    return {
-        "accuracy": (logits.argmax(-1) == labels).double().mean().item(),
-        "cross_entropy": nn.functional.cross_entropy(logits, labels).item(),
-    }
 
 
 @torch.no_grad()

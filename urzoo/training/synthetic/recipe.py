@@ -13,7 +13,7 @@ from urzoo.data.schema import load_data_set
 from urzoo.errors import RecipeError
 from urzoo.recurrence.gates import Gating
 from urzoo.schema import Line, Name, Strict, content_sha256, describe, read_yaml
-from urzoo.training.recipe import Count, OptimiserRecipe, Positive, ScheduleRecipe, Seed
+from urzoo.training.sections import Count, OptimiserRecipe, Positive, ScheduleRecipe, Seed
 
 ARCHITECTURES = {"copy": "URLSTMForCausalLM", "adding": "URLSTMForSequenceClassification"}
 

@@ -1,0 +1,151 @@
+"""Training on images, which a processor makes pixel sequences of."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from urzoo.data import Split
+from urzoo.errors import RecipeError
+from urzoo.evaluation.task import Task
+from urzoo.models import PixelSequenceImageProcessor, pixel_permutation
+from urzoo.training.batches import Batch, BatchData, Rows
+from urzoo.training.model import Prepared, build_model
+from urzoo.training.recipe import ImageAugmentationRecipe, ImageRecipe
+
+Images = npt.NDArray[np.uint8]
+
+
+class ImageProcessor(Protocol):
+    """What is asked of an image processor: uint8 images `(batch, height, width[, channels])` to model inputs."""
+
+    def __call__(self, images: Images, *, return_tensors: str) -> Any:
+        """The inputs, among them `pixel_values` of shape `(batch, time, channels)`."""
+        ...
+
+
+class ImageAugmentation:
+    """Random shifts and mirroring of uint8 images; what a sample gets depends on the seed, the epoch and its row.
+
+    Shifts move the image over a black ground by up to `shift_pixels` in each direction.
+    """
+
+    def __init__(self, recipe: ImageAugmentationRecipe, *, rows: int, seed: int) -> None:
+        self.shift_pixels = recipe.shift_pixels
+        self.flip_horizontal = recipe.flip_horizontal
+        self.rows = rows
+        self.seed = seed
+        self._epoch = -1
+        self._shifts: npt.NDArray[np.int64] = np.zeros((0, 2), np.int64)
+        self._flips: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+
+    def __call__(self, images: Images, *, epoch: int, rows: npt.NDArray[np.int64]) -> Images:
+        """Changed copies of `images`, `(batch, height, width[, channels])`, which are the given rows of the data."""
+        if not (self.shift_pixels or self.flip_horizontal):
+            return images
+        self._draw(epoch)
+        if self.flip_horizontal:
+            flips = self._flips[rows].reshape(-1, *[1] * (images.ndim - 1))
+            images = np.where(flips, images[:, :, ::-1], images)
+        if self.shift_pixels:
+            images = self._shifted(images, self._shifts[rows])
+        return images
+
+    def _draw(self, epoch: int) -> None:
+        """Draw for all rows at once, so that a sample's draw does not depend on the batch it is in."""
+        if epoch == self._epoch:
+            return
+        # The 1 sets this stream apart from that of the order, which has the same seed and epoch.
+        generator = np.random.default_rng((self.seed, epoch, 1))
+        self._shifts = generator.integers(0, 2 * self.shift_pixels, size=(self.rows, 2), endpoint=True)
+        self._flips = generator.random(self.rows) < 0.5
+        self._epoch = epoch
+
+    def _shifted(self, images: Images, shifts: npt.NDArray[np.int64]) -> Images:
+        margin = self.shift_pixels
+        batch, height, width = images.shape[:3]
+        padding = [(0, 0), (margin, margin), (margin, margin)] + [(0, 0)] * (images.ndim - 3)
+        padded = np.pad(images, padding)
+        lines = shifts[:, 0, None] + np.arange(height)
+        columns = shifts[:, 1, None] + np.arange(width)
+        shifted: Images = padded[np.arange(batch)[:, None, None], lines[:, :, None], columns[:, None, :]]
+        return shifted
+
+
+class PixelData(BatchData):
+    """Decoded images with their classes, served a batch at a time through the processor's whole-array path.
+
+    Args:
+        images: uint8, `(rows, height, width[, channels])`.
+        labels: int64, `(rows,)`.
+        processor: Makes pixel sequences of a batch of images.
+        augmentation: Applied to the images of a batch before the processor; none for validation.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        labels: npt.NDArray[np.int64],
+        processor: ImageProcessor,
+        augmentation: ImageAugmentation | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = torch.from_numpy(labels)
+        self.processor = processor
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    def batch(self, rows: Rows, *, epoch: int) -> Batch:
+        """The pixels `(batch, time, channels)` and labels of some images."""
+        images = self.images[rows]
+        if self.augmentation is not None:
+            images = self.augmentation(images, epoch=epoch, rows=rows)
+        inputs = self.processor(images, return_tensors="pt")
+        return {"pixel_values": inputs["pixel_values"], "labels": self.labels[torch.from_numpy(rows)]}
+
+
+def check_image_task(recipe: ImageRecipe, task: Task) -> None:
+    """Refuse a recipe whose model the task would not admit: other pixels, or another order.
+
+    Raises:
+        RecipeError: The recipe and the task disagree; the message names the key.
+    """
+    needs = task.requires
+    if needs is None:
+        raise RecipeError(f"task is {task.name!r}, a matter of {task.problem}; {recipe.architecture} reads images.")
+    for key, value, expected in (
+        ("processor.permutation_seed", recipe.processor.permutation_seed, needs.permutation_seed),
+        ("model.input_size", recipe.model.input_size, needs.channels),
+        ("processor.height * processor.width", recipe.processor.height * recipe.processor.width, needs.steps),
+    ):
+        if value != expected:
+            raise RecipeError(f"{key} is {value}, but task {task.name} requires {expected}.")
+
+
+def build_processor(recipe: ImageRecipe) -> PixelSequenceImageProcessor:
+    """The processor that the checkpoint ships, with the permutation itself in it."""
+    pixels = recipe.processor
+    seed = pixels.permutation_seed
+    return PixelSequenceImageProcessor(
+        size={"height": pixels.height, "width": pixels.width},
+        do_grayscale=pixels.do_grayscale,
+        image_mean=pixels.image_mean,
+        image_std=pixels.image_std,
+        pixel_order=None if seed is None else pixel_permutation(pixels.height * pixels.width, seed),
+    )
+
+
+def prepare_images(recipe: ImageRecipe, training: Split, validation: Split) -> Prepared:
+    """What the trainer needs for a recipe of images."""
+    processor = build_processor(recipe)
+    augmentation = ImageAugmentation(recipe.augmentation, rows=training.rows, seed=recipe.run.seed)
+    return Prepared(
+        model=build_model(recipe, training.classes),
+        training=PixelData(training.images, training.labels, processor, augmentation),
+        validation=PixelData(validation.images, validation.labels, processor),
+        preprocessor=processor,
+    )
