@@ -10,19 +10,25 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, pipeline
 
-IMAGE = PIL.Image.fromarray((np.arange(16, dtype=np.uint8) * 15).reshape(4, 4))
 TEXTS = ["the film was very good", "not good"]
 
 
 def answers(kind: str, model: str, *, trust: bool | None, **model_arguments: Any) -> list[Any]:
-    """The module of the model's class, the pipeline's answer to two inputs, and the raw scores."""
+    """The module of the model's class, the pipeline's answer to two inputs, and the raw scores.
+
+    `kind` may be followed by ":" and anything, to keep several models of one kind apart.
+    """
+    kind = kind.split(":")[0]
     options: dict[str, Any] = {"trust_remote_code": trust, "device": "cpu", "model_kwargs": model_arguments}
     if kind == "image":
         pipe = pipeline("image-classification", model=model, **options)
-        inputs = pipe.image_processor([IMAGE, IMAGE], return_tensors="pt")
-        answer = pipe([IMAGE, IMAGE], top_k=3)
+        size = pipe.image_processor.size
+        rows = np.linspace(0, 255, size["height"] * size["width"]).astype(np.uint8).reshape(size["height"], -1)
+        images = [PIL.Image.fromarray(rows), PIL.Image.fromarray(rows.T.copy())]
+        inputs = pipe.image_processor(images, return_tensors="pt")
+        answer = pipe(images, top_k=3)
     elif kind == "text":
         pipe = pipeline("text-classification", model=model, **options)
         inputs = pipe.tokenizer(TEXTS, padding=True, return_tensors="pt")
@@ -43,6 +49,26 @@ def answers(kind: str, model: str, *, trust: bool | None, **model_arguments: Any
     return [type(pipe.model).__module__, answer, scores.tolist()]
 
 
+def recurrences() -> dict[str, list[str]]:
+    """The modules that hold a recurrence in this process, and the back ends that each has."""
+    names = [name for name in sys.modules if name.endswith(("recurrence.scan", "recurrence_scan"))]
+    return {name: list(sys.modules[name].backends()) for name in names}
+
+
+def refusal(model: str) -> str:
+    """What transformers says of a model with code of its own where nobody trusted it."""
+    try:
+        AutoConfig.from_pretrained(model)
+    except ValueError as error:
+        return str(error)
+    return "loaded"
+
+
 if __name__ == "__main__":
-    pairs = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    sys.stdout.write(json.dumps({kind: answers(kind, model, trust=True) for kind, model in pairs.items()}) + "\n")
+    trust = True if sys.argv[1] == "remote" else None
+    if trust is None:
+        import urzoo  # noqa: F401 - registers the classes
+    pairs = dict(argument.split("=", 1) for argument in sys.argv[2:])
+    refused = [refusal(model) for model in pairs.values()] if trust else []
+    found = {kind: answers(kind, model, trust=trust) for kind, model in pairs.items()}
+    sys.stdout.write("\n" + json.dumps({"answers": found, "recurrences": recurrences(), "refused": refused}) + "\n")

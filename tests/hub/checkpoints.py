@@ -1,10 +1,11 @@
 """Small complete checkpoint folders of every kind that the zoo has, and their logits on fixed inputs."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from urzoo.models import (
@@ -20,7 +21,7 @@ from urzoo.models import (
 CARD = (
     "---\nlibrary_name: transformers\ntags: [urzoo, ur-lstm]\nlicense: apache-2.0\n---\n# A checkpoint of the tests\n"
 )
-WORDS = ["the", "film", "was", "very", "good", "bad", "and", "long", "not"]
+TEXT = "the film was very good, not bad and not long: the film was good and the very long film was not bad"
 
 
 def image_checkpoint(folder: Path, *, seed: int = 0, hidden_size: int = 8) -> Path:
@@ -34,7 +35,7 @@ def image_checkpoint(folder: Path, *, seed: int = 0, hidden_size: int = 8) -> Pa
 
 
 def text_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """A text classifier with a tokenizer of nine words."""
+    """A text classifier with a tokenizer of its own."""
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     config = URLSTMConfig(
@@ -47,7 +48,7 @@ def text_checkpoint(folder: Path, *, seed: int = 0) -> Path:
 
 
 def language_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """A language model over the same words."""
+    """A language model with the same tokenizer."""
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     config = URLSTMConfig(
@@ -74,9 +75,15 @@ def bare_checkpoint(folder: Path, *, seed: int = 0) -> Path:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", "<eos>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    """A byte-level BPE tokenizer trained here, as those of the text checkpoints are on their data."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<pad>", "<unk>", "<eos>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator([TEXT] * 4, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>",
         model_input_names=["input_ids", "attention_mask"],
@@ -93,6 +100,17 @@ WITH_PIPELINE: dict[str, Callable[..., Path]] = {
     "image": image_checkpoint, "text": text_checkpoint, "language": language_checkpoint
 }  # fmt: skip
 KINDS = {**WITH_PIPELINE, "series": series_checkpoint, "bare": bare_checkpoint}
+
+
+def kind_of(folder: Path) -> str:
+    """Which of `KINDS` a checkpoint is."""
+    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
+    if architecture.endswith("ForImageClassification"):
+        return "image"
+    if architecture.endswith("ForSequenceClassification"):
+        return "text" if (folder / "tokenizer.json").is_file() else "series"
+    return "language" if architecture.endswith("ForCausalLM") else "bare"
+
 
 # A program that runs another, whose path is the first argument, as if urzoo were not installed.
 WITHOUT_URZOO = """

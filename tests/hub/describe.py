@@ -42,6 +42,7 @@ def describe(repository: Repository, revision: str, *, blobs: bool = False) -> d
         for key in ("pipeline_tag", "library_name"):
             if key in card:
                 info[key] = card[key]
+        info["evalResults"] = _eval_results(commit)
         if "model-index" in card:
             info["model-index"] = card["model-index"]
     return info
@@ -77,6 +78,19 @@ def _front_matter(commit: Commit) -> dict[str, Any]:
     front = re.match(r"---\n(.*?)\n---", card, flags=re.DOTALL)
     content = yaml.safe_load(front.group(1)) if front else None
     return content if isinstance(content, dict) else {}
+
+
+def _eval_results(commit: Commit) -> list[dict[str, Any]]:
+    """The entries of `.eval_results/*.yaml`, or what is wrong with a file, as the Hub gives them."""
+    found: list[dict[str, Any]] = []
+    for path, blob in sorted(commit.tree.items()):
+        if re.fullmatch(r"\.eval_results/[^/]+\.yaml", path):
+            try:
+                listed = [{"filename": path, "data": entry} for entry in yaml.safe_load(blob.data)]
+            except (yaml.YAMLError, TypeError) as error:
+                listed = [{"filename": path, "error": str(error)}]
+            found += listed
+    return found
 
 
 def _config(commit: Commit) -> dict[str, Any]:

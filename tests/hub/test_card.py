@@ -8,8 +8,9 @@ from huggingface_hub import ModelCard
 
 from urzoo import zoo
 from urzoo.errors import CheckpointError, ResultError, StaleError
-from urzoo.evaluation.schema import parse_result
 from urzoo.hub.card import check_card, code, render_card, text, write_card
+
+from .results import result
 
 NAME = "urlstm-128-smnist"
 HOSTILE = '"]\n---\n# Owned\n<script>alert(1)</script> [x](javascript:y) | `z` ${{7*7}} \u202e'
@@ -18,57 +19,6 @@ HOSTILE = '"]\n---\n# Owned\n<script>alert(1)</script> [x](javascript:y) | `z` $
 @pytest.fixture
 def folder(tmp_path):
     return shutil.copytree(zoo.path(NAME), tmp_path / NAME)
-
-
-def result(folder, **changes):
-    checkpoint = zoo.info(folder)
-    content = {
-        "schema_version": 1,
-        "model": {
-            "name": NAME,
-            "source": "shipped",
-            "revision": None,
-            **{
-                key: getattr(checkpoint, key)
-                for key in ("architecture", "cell", "gate", "hidden_size", "num_layers", "parameters")
-            },
-            "weights_sha256": checkpoint.weights_sha256,
-            "checkpoint_sha256": checkpoint.checkpoint_sha256,
-            "training": None,
-        },
-        "task": {"name": "smnist", "version": 1},
-        "data": {
-            "name": "mnist",
-            "config": "mnist",
-            "split": "test",
-            "subset": None,
-            "rows": 10000,
-            "digest": "0" * 64,
-            "source": "shipped",
-        },
-        "metrics": {"accuracy": 0.9789, "cross_entropy": 0.0712},
-        "primary_metric": "accuracy",
-        "intervals": {},
-        "samples": 10000,
-        "partial": False,
-        "batch_size": 100,
-        "dtype": "float32",
-        "device": "cpu",
-        "hardware": "a processor",
-        "backend": "cpu",
-        "threads": 2,
-        "processes": 1,
-        "seed": 0,
-        "urzoo_version": "0.1.0",
-        "git_commit": None,
-        "torch_version": "2.13.0",
-        "transformers_version": "5.23.0",
-        "python_version": "3.11.7",
-        "command": "urzoo eval urlstm-128-smnist --task smnist",
-        "started_at": "2026-01-01T00:00:00Z",
-        "wall_seconds": 9.0,
-    }
-    return parse_result(content | changes, "a test")
 
 
 def test_the_card_says_what_the_results_say_and_how_to_repeat_them(folder):

@@ -3,30 +3,49 @@
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.hub.export import export, flatten
+from urzoo.hub.push import push
 
 from .answers import answers
 from .checkpoints import KINDS, WITHOUT_URZOO, image_checkpoint
-from .conftest import Run
+from .conftest import TOKEN, Run
+from .server import HubServer
+
+ANSWERS = str(Path(__file__).with_name("answers.py"))
 
 
-def test_the_exported_code_gives_the_same_answers_without_urzoo(client: Run, tmp_path: Path) -> None:
+def test_a_repository_gives_the_same_answers_with_urzoo_and_by_its_code_without(
+    hub: HubServer, client: Run, tmp_path: Path
+) -> None:
     own, pairs = {}, []
     for kind, make in KINDS.items():
         folder = make(tmp_path / f"{kind}-in")
-        own[kind] = answers(kind, str(folder), trust=None, backend="reference")
-        pairs.append(f"{kind}={export(folder, tmp_path / kind, with_code=True).folder}")
-    program = str(Path(__file__).with_name("answers.py"))
-    remote = json.loads(client(program, *pairs, code=WITHOUT_URZOO).stdout.splitlines()[-1])
+        own[kind] = json.loads(json.dumps(answers(kind, str(folder), trust=None, backend="reference")))
+        push(folder, f"alice/{kind}", with_code=True, token=TOKEN, endpoint=hub.endpoint)
+        pairs.append(f"{kind}=alice/{kind}")
+    remote = json.loads(client(ANSWERS, "remote", *pairs, code=WITHOUT_URZOO).stdout.splitlines()[-1])
     for kind in KINDS:
-        assert own[kind][0].startswith("urzoo.models.")
-        assert remote[kind][0].startswith("transformers_modules.")
-        assert remote[kind][1:] == json.loads(json.dumps(own[kind][1:]))
+        assert remote["answers"][kind][0].startswith("transformers_modules.alice.")
+        assert remote["answers"][kind][1:] == own[kind][1:]
+    assert all("trust_remote_code=True" in message for message in remote["refused"])
+    assert set(map(tuple, remote["recurrences"].values())) == {("reference",)}
+    before = len(hub.asked(r"\.py"))
+    installed = json.loads(client(sys.executable, ANSWERS, "installed", *pairs).stdout.splitlines()[-1])
+    for kind in KINDS:
+        assert installed["answers"][kind][0] == own[kind][0]
+        assert installed["answers"][kind][0].startswith("urzoo.models.")
+        torch.testing.assert_close(
+            torch.tensor(installed["answers"][kind][2]), torch.tensor(own[kind][2]), rtol=1e-4, atol=1e-5
+        )
+    assert list(installed["recurrences"]) == ["urzoo.recurrence.scan"]
+    assert len(hub.asked(r"\.py")) == before  # the code was not even fetched
 
 
 @pytest.mark.parametrize("trust", [None, True])

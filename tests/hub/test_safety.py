@@ -213,6 +213,18 @@ def test_a_kept_copy_that_was_damaged_is_not_handed_out(
     assert (folder / "model.safetensors").read_bytes() == content
 
 
+def test_what_a_killed_pull_left_half_written_is_cleared_by_the_next(
+    hub: HubServer, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.store.write("alice/m", files)
+    commits = pull("alice/m", token=TOKEN, endpoint=hub.endpoint, store=tmp_path / "store").folder.parent
+    (commits / ".abc.json.x1.part").write_text("{")
+    (commits.parent / "refs" / ".main.x2.part").write_text("")
+    (commits / ".abc.x3.part" / "new").mkdir(parents=True)
+    pull("alice/m", token=TOKEN, endpoint=hub.endpoint, store=tmp_path / "store")
+    assert not list(commits.parent.rglob(".*"))
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(hub: HubServer, files: dict[str, bytes], tmp_path: Path) -> None:
     hub.store.write("alice/m", files)
     (tmp_path / "locked").write_text("a file where a folder should be")

@@ -1,5 +1,7 @@
 """Model cards: a checkpoint folder's README.md, generated from its configuration, recipe, training and results.
 
+With it go the results in the Hub's own format (`eval_results.py`).
+
 The bytes depend on those alone: no clock, no machine. What comes from files is escaped, so that no value can end
 the front matter, open a heading, a link or a table cell, or begin HTML; the front matter is written by PyYAML.
 """
@@ -15,6 +17,7 @@ from urzoo.errors import CheckpointError, ResultError, StaleError
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
 from urzoo.files import write_text
+from urzoo.hub.eval_results import generated_files, render_eval_results
 from urzoo.schema import read_json, read_text, read_yaml
 from urzoo.zoo import info
 from urzoo.zoo.schema import CheckpointInfo
@@ -69,22 +72,37 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
 
 
 def write_card(folder: Path, results: Sequence[Result]) -> Path:
-    """Write the card of a checkpoint folder to its README.md and return that path; for errors see `render_card`."""
-    path = folder / CARD
-    write_text(path, render_card(folder, results))
-    return path
+    """Write a checkpoint folder's README.md and its `.eval_results`; for errors see `render_card`.
+
+    Returns:
+        The path of README.md.
+    """
+    files = _render_all(folder, results)
+    for name in generated_files(folder).keys() - files.keys():
+        (folder / name).unlink()
+    for name, content in files.items():
+        write_text(folder / name, content)
+    return folder / CARD
 
 
 def check_card(folder: Path, results: Sequence[Result]) -> None:
-    """Compare a folder's README.md with what its files and results give.
+    """Compare a folder's README.md and `.eval_results` with what its files and results give.
 
     Raises:
-        StaleError: They differ, or there is no README.md.
+        StaleError: They differ, or one is missing or left over.
     """
-    path = folder / CARD
+    files = _render_all(folder, results)
+    for name in sorted(files.keys() | generated_files(folder).keys()):
+        path = folder / name
+        if name not in files or not path.is_file() or path.read_bytes() != files[name].encode():
+            raise StaleError(f"{path} is stale or edited by hand. Write it anew with: urzoo card {folder}")
+
+
+def _render_all(folder: Path, results: Sequence[Result]) -> dict[str, str]:
+    """Every generated file, by its path in the folder, README.md last."""
     card = render_card(folder, results)
-    if not path.is_file() or path.read_bytes() != card.encode():
-        raise StaleError(f"{path} is stale or edited by hand. Write it anew with: urzoo card {folder}")
+    name = _name(_recipe(folder), info(folder))
+    return {**render_eval_results(name, [result for result in results if not result.partial]), CARD: card}
 
 
 def text(value: object) -> str:
@@ -235,7 +253,10 @@ def _data_set(checkpoint: CheckpointInfo) -> DataSet | None:
 
 
 def _pipeline(checkpoint: CheckpointInfo) -> str | None:
-    return next((tag for ending, tag in _PIPELINES.items() if checkpoint.architecture.endswith(ending)), None)
+    """transformers' pipeline for it; None for a model that reads series of numbers, which no pipeline does."""
+    found = next((tag for ending, tag in _PIPELINES.items() if checkpoint.architecture.endswith(ending)), None)
+    is_text = found is not None and found.startswith("text-")
+    return None if is_text and not (checkpoint.folder / "tokenizer_config.json").is_file() else found
 
 
 def _processor(folder: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import yaml
 
 from urzoo.errors import CheckpointError
 from urzoo.hub import contents
+from urzoo.hub.eval_results import check_eval_results
 from urzoo.schema import content_sha256, read_json, read_yaml
 from urzoo.zoo.loading import load, load_image_processor, load_tokenizer
 from urzoo.zoo.lookup import read_config, training_summary
@@ -69,6 +70,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     check_checkpoint(folder)
     _check_card(folder / contents.CARD)
+    check_eval_results(folder)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     code = _code_of(folder)
     for name in sorted(code):

@@ -88,9 +88,12 @@ class RepositoryStore:
             ) from error
 
     def _clear(self) -> None:
-        """Remove the staging folders of killed pulls; the lock is held, so no other pull is using one."""
-        for leftover in self.commits.glob(".*.part"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Remove the staging folders and files of killed pulls; the lock is held, so no other pull is using one."""
+        for leftover in (*self.commits.glob(".*.part"), *(self.folder / "refs").glob(".*.part")):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
     def object_path(self, file: RemoteFile) -> Path:
         """Where the verified bytes of a file are kept."""
