@@ -23,10 +23,11 @@ from .results import result
 NAME = "urlstm-128-smnist"
 PIECES = [
     "---", "\n---\n", "\n# Owned\n", "\n\n", "```", "`", "|", "<script>", "</details>", "<!--", "-->",
-    "[x](javascript:y)", "![i](http://e.org/a.png)", "<http://e.org>", "https://e.org", "www.e.org", "a@e.org", "&lt;", "&#60;",
-    "${{7*7}}", "{{ 7*7 }}", "{% raw %}", "\\", "*", "**", "_", "~~", "~~~", "1. ", "- ", "+ ", "> ", "    ", "\t", ": ", " #",
-    "'", '"', "!!python/object:os.system", "*alias", "&anchor", "%TAG", "? ", "null", "yes", "1e3", "\u202e", "\u2028", "\x85",
-    "\ufeff", "[^1]", "[x]: http://e.org", "===", "\r", "\r\n", "\x00", "\x1b[2J", "é", "日本",
+    "[x](javascript:y)", "![i](http://e.org/a.png)", "<http://e.org>", "https://e.org", "www.e.org", "a@e.org", "&lt;",
+    "&#60;", "${{7*7}}", "{{ 7*7 }}", "{% raw %}", "\\", "*", "**", "_", "~~", "~~~", "1. ",
+    "- ", "+ ", "> ", "    ", "\t", ": ", " #",
+    "'", '"', "!!python/object:os.system", "*alias", "&anchor", "%TAG", "? ", "null", "yes", "1e3", "\u202e",
+    "\u2028", "\x85", "\ufeff", "[^1]", "[x]: http://e.org", "===", "\r", "\r\n", "\x00", "\x1b[2J", "é", "日本",
 ]  # fmt: skip
 hostile = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), min_size=1, max_size=8).map("".join)
 # What the strict formats admit: one line without control characters.
