@@ -1,12 +1,16 @@
 """What differs between the kinds of recipe: whether the task admits the model, and how the data are prepared."""
 
+from pathlib import Path
+
 from urzoo.data import Split
 from urzoo.errors import RecipeError
 from urzoo.evaluation.task import load_task
 from urzoo.training.images import check_image_task, prepare_images
+from urzoo.training.initial import Initial
 from urzoo.training.model import Prepared
-from urzoo.training.recipe import ImageRecipe, Recipe
+from urzoo.training.recipe import ImageRecipe, Recipe, SeriesRecipe
 from urzoo.training.series import check_series_task, prepare_series
+from urzoo.training.texts import check_text_task, prepare_texts
 
 
 def check_task(recipe: Recipe) -> None:
@@ -24,12 +28,33 @@ def check_task(recipe: Recipe) -> None:
         )
     if isinstance(recipe, ImageRecipe):
         check_image_task(recipe, task)
-    else:
+    elif isinstance(recipe, SeriesRecipe):
         check_series_task(recipe, task)
+    else:
+        check_text_task(task)
 
 
-def prepare(recipe: Recipe, training: Split, validation: Split) -> Prepared:
-    """What the trainer needs for a recipe: the model and the data in its form."""
+def prepare(
+    recipe: Recipe,
+    training: Split,
+    validation: Split,
+    *,
+    data_root: Path | str | None,
+    cache: Path,
+    initial: Initial | None,
+) -> Prepared:
+    """What the trainer needs for a recipe: the model and the data in its form.
+
+    Args:
+        recipe: The recipe.
+        training: The rows to learn from.
+        validation: The rows held out of them.
+        data_root: As for `urzoo.data.load_split`.
+        cache: A folder for what can be made again.
+        initial: The checkpoint to begin with, where the recipe names one.
+    """
     if isinstance(recipe, ImageRecipe):
         return prepare_images(recipe, training, validation)
-    return prepare_series(recipe, training, validation)
+    if isinstance(recipe, SeriesRecipe):
+        return prepare_series(recipe, training, validation)
+    return prepare_texts(recipe, training, validation, data_root=data_root, cache=cache, initial=initial)

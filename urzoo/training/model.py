@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, set_seed
 from urzoo.models import URLSTMConfig, URLSTMForImageClassification, URLSTMForSequenceClassification
 from urzoo.training.batches import BatchData
 from urzoo.training.recipe import Recipe
+from urzoo.zoo.schema import InitialCheckpoint, TrainingData
 
 _CLASSES: dict[str, type[PreTrainedModel]] = {
     "URLSTMForImageClassification": URLSTMForImageClassification,
@@ -35,6 +36,8 @@ class Prepared:
         validation: The rows held out of them.
         preprocessor: What is shipped with the model; None where it takes the data as they are.
         further_validation: The held-out rows under other conditions, by the suffix of their scores' names.
+        initialised_from: Where the weights to begin with came from, if they were not drawn.
+        earlier_data: What those weights had learnt from.
     """
 
     model: PreTrainedModel
@@ -42,6 +45,8 @@ class Prepared:
     validation: BatchData
     preprocessor: Preprocessor | None = None
     further_validation: Mapping[str, BatchData] = field(default_factory=dict)
+    initialised_from: InitialCheckpoint | None = None
+    earlier_data: tuple[TrainingData, ...] = ()
 
 
 def build_model(recipe: Recipe, classes: Sequence[str], **fields: Any) -> PreTrainedModel:

@@ -23,6 +23,7 @@ from urzoo.training.sections import (
     ClassifierRecipe,
     Count,
     DataRecipe,
+    Dropout,
     LayersRecipe,
     OptimiserRecipe,
     Positive,
@@ -32,6 +33,7 @@ from urzoo.training.sections import (
     Seed,
     SelectionRecipe,
 )
+from urzoo.training.text.recipe import TokenizerRecipe
 
 
 class BaseRecipe(Strict):
@@ -67,6 +69,11 @@ class BaseRecipe(Strict):
     def label_smoothing(self) -> float:
         """The share of a label's weight that is spread over all classes in the training loss."""
         return 0.0
+
+    @property
+    def initial_checkpoint(self) -> str | None:
+        """The checkpoint whose weights training begins with; None where all are drawn."""
+        return None
 
 
 class ImageModelRecipe(ClassifierRecipe):
@@ -203,7 +210,44 @@ class SeriesRecipe(SequenceRecipe):
     further_time_scales: list[PositiveNumber]
 
 
-Recipe = ImageRecipe | SeriesRecipe
+class TextModelRecipe(SequenceClassifierRecipe):
+    """A classifier of token ids; the size of the vocabulary is the tokenizer's."""
+
+    embedding_size: Positive
+    embedding_dropout: Dropout
+    token_dropout: Dropout
+
+
+class TextBatchesRecipe(BatchesRecipe):
+    """In training a longer text is cut to a stretch of `max_tokens`, whose place is drawn anew in each epoch.
+
+    In validation and evaluation every text is read whole.
+    """
+
+    max_tokens: Positive
+
+
+class TextRecipe(SequenceRecipe):
+    """Texts, as the token ids of a tokenizer that the checkpoint ships.
+
+    `initialise_from` names a checkpoint with the same tokenizer, in the folder of runs or shipped: its embedding and
+    recurrent layers are what training begins with, as far as this model has them.
+    """
+
+    validation_batch_size: ClassVar[int] = 32
+
+    model: TextModelRecipe
+    tokenizer: TokenizerRecipe
+    batches: TextBatchesRecipe
+    initialise_from: Name | None
+
+    @property
+    def initial_checkpoint(self) -> str | None:
+        """The checkpoint whose weights training begins with; None where all are drawn."""
+        return self.initialise_from
+
+
+Recipe = ImageRecipe | SeriesRecipe | TextRecipe
 
 
 def kind_of(content: dict[str, Any]) -> type[Recipe]:
@@ -215,7 +259,7 @@ def kind_of(content: dict[str, Any]) -> type[Recipe]:
     architecture = content.get("architecture")
     kinds: dict[str, type[Recipe]] = {
         "URLSTMForImageClassification": ImageRecipe,
-        "URLSTMForSequenceClassification": SeriesRecipe,
+        "URLSTMForSequenceClassification": TextRecipe if "tokenizer" in content else SeriesRecipe,
     }
     if architecture is None:
         raise ValueError(f"recipe key architecture is missing; expected {', '.join(kinds)}.")

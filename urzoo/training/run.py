@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from urzoo.data import Split
+    from urzoo.training.initial import Initial
+    from urzoo.training.model import Prepared
     from urzoo.training.progress import StopOnSignal
+
+# Beside the runs: what several of them need and can be made again, such as tokenizers.
+CACHE_FOLDER = "cache"
 
 
 class TrainingStoppedError(UrzooError):
@@ -72,7 +78,8 @@ def train(
     recipe = load_recipe(recipe_path)
 
     from urzoo.training.arguments import training_arguments
-    from urzoo.training.kinds import check_task
+    from urzoo.training.initial import find_initial
+    from urzoo.training.kinds import check_task, prepare
 
     check_task(recipe)
     run = RunFolder(Path(runs) / recipe.name)
@@ -84,6 +91,7 @@ def train(
     if not restart and _is_finished(place, recipe, run):
         say(f"{recipe.name} is already trained: {place}. Pass --restart to train it again.")
         return place
+    initial = find_initial(recipe, Path(runs))
     with contextlib.ExitStack() as stack:
         if arguments.should_save:
             stack.enter_context(run.locked())
@@ -97,9 +105,10 @@ def train(
             say(f"reading {recipe.data.name} ({recipe.data.split})")
             data = load_split(recipe.data.name, recipe.data.split, data_root=data_root)
         if arguments.should_save:
-            _begin(run, recipe, Path(recipe_path), data, restart=restart)
+            _begin(run, recipe, Path(recipe_path), data, initial, restart=restart)
         arguments.distributed_state.wait_for_everyone()
-        return _train(recipe, run, arguments, data, place, say)
+        preparation = partial(prepare, recipe, data_root=data_root, cache=Path(runs) / CACHE_FOLDER, initial=initial)
+        return _train(recipe, run, arguments, data, preparation, place, say)
 
 
 class _Reporter:
@@ -157,10 +166,13 @@ def _check_run(run: RunFolder, recipe: Recipe) -> None:
     )
 
 
-def _begin(run: RunFolder, recipe: Recipe, recipe_path: Path, data: "Split", *, restart: bool) -> None:
+def _begin(
+    run: RunFolder, recipe: Recipe, recipe_path: Path, data: "Split", initial: "Initial | None", *, restart: bool
+) -> None:
     """Write down what the run's states belong to, or check that it is still so."""
     from urzoo.evaluation.provenance import git_commit, now
 
+    weights = None if initial is None else initial.info.weights_sha256
     identity = run.read_identity()
     if identity is None:
         write_bytes(run.recipe, recipe_path.read_bytes())
@@ -170,6 +182,7 @@ def _begin(run: RunFolder, recipe: Recipe, recipe_path: Path, data: "Split", *, 
             started_at=now(),
             git_commit=git_commit(),
             replace_checkpoint=restart,
+            initial_weights_sha256=weights,
         )
         write_json(run.identity, identity.model_dump())
     elif identity.data_digest != data.digest:
@@ -177,19 +190,29 @@ def _begin(run: RunFolder, recipe: Recipe, recipe_path: Path, data: "Split", *, 
             f"{run.path} holds the state of a run on other data (digest {identity.data_digest[:12]}, now "
             f"{data.digest[:12]}). Pass --restart to begin anew."
         )
+    elif identity.initial_weights_sha256 != weights:
+        raise CheckpointError(
+            f"{run.path} holds the state of a run that began with other weights than those of "
+            f"{recipe.initial_checkpoint} now. Pass --restart to begin anew."
+        )
 
 
 def _train(
-    recipe: Recipe, run: RunFolder, arguments: "TrainingArguments", data: "Split", place: Path, say: _Reporter
+    recipe: Recipe,
+    run: RunFolder,
+    arguments: "TrainingArguments",
+    data: "Split",
+    preparation: "Callable[[Split, Split], Prepared]",
+    place: Path,
+    say: _Reporter,
 ) -> Path:
     from urzoo.data import hold_out
     from urzoo.training.finish import write_checkpoint
-    from urzoo.training.kinds import prepare
     from urzoo.training.progress import ProgressBar, StopOnSignal
     from urzoo.training.trainer import RecipeTrainer
 
     training, validation = hold_out(data, recipe.data.validation_rows, recipe.data.validation_seed)
-    prepared = prepare(recipe, training, validation)
+    prepared = preparation(training, validation)
     model = prepared.model
     use_cache = model.config.use_cache
     stop = StopOnSignal()
@@ -220,7 +243,13 @@ def _train(
     further = {name: trainer.scores_on(rows) for name, rows in prepared.further_validation.items()}
     if arguments.should_save:
         write_checkpoint(
-            place, trainer, prepared, run, training=training, validation=validation, further_scores=further
+            place,
+            trainer,
+            prepared,
+            run,
+            training=training,
+            validation=validation,
+            further_scores=further,
         )
         say(f"{recipe.name} is trained: {place}")
     arguments.distributed_state.wait_for_everyone()

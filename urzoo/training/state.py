@@ -37,7 +37,8 @@ _TRAINER_STATE = "trainer_state.json"
 class RunIdentity(Strict):
     """What the states of a run folder belong to.
 
-    `git_commit` is that of the code the run began with. `replace_checkpoint`: the user asked to begin anew, so that a
+    `git_commit` is that of the code the run began with, `initial_weights_sha256` that of the weights it began with
+    where these were not drawn. `replace_checkpoint`: the user asked to begin anew, so that a
     finished checkpoint of another recipe may go.
     """
 
@@ -46,6 +47,7 @@ class RunIdentity(Strict):
     started_at: Moment
     git_commit: GitCommit | None
     replace_checkpoint: bool
+    initial_weights_sha256: Sha256 | None = None
 
 
 class Progress(Strict):

@@ -29,6 +29,15 @@ class TrainingData(Strict):
     rows_validation: Count
 
 
+class InitialCheckpoint(Strict):
+    """The checkpoint whose weights training began with; its data count among those that were learnt from."""
+
+    name: Name
+    task: Name | None
+    weights_sha256: Sha256
+    recipe_sha256: Sha256 | None
+
+
 class TrainingSummary(Strict):
     """How a checkpoint came to be; the content of its `training.json`.
 
@@ -52,6 +61,7 @@ class TrainingSummary(Strict):
     validation: dict[Name, float]
     data: TrainingData
     additional_data: tuple[TrainingData, ...] = ()
+    initialised_from: InitialCheckpoint | None = None
     hardware: Line
     device: Line
     backend: Line
