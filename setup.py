@@ -38,7 +38,7 @@ class BuildLibraries(build_ext):
 def library(variant, flags):
     return Extension(
         f"urzoo.recurrence.cpu._fused_{variant}",
-        sources=[str(SOURCE / name) for name in ("interface.cpp", "threads.cpp", "variants.cpp")],
+        sources=[str(SOURCE / name) for name in ("interface.cpp", "gru_interface.cpp", "threads.cpp", "variants.cpp")],
         depends=[str(path) for path in sorted(SOURCE.glob("*.h"))],
         extra_compile_args=[*COMMON, "-pthread", *flags],
         extra_link_args=["-pthread"],

@@ -9,6 +9,10 @@
 extern "C" int64_t urzoo_vector_width();
 extern "C" int urzoo_forward(const Problem*);
 extern "C" int urzoo_backward(const Problem*);
+extern "C" int urzoo_step(const Problem*);
+extern "C" int urzoo_gru_forward(const Problem*);
+extern "C" int urzoo_gru_backward(const Problem*);
+extern "C" int urzoo_gru_step(const Problem*);
 
 namespace {
 
@@ -28,8 +32,9 @@ bool finite(const std::vector<float>& values) {
   return true;
 }
 
-bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t tied, int64_t refined, bool masked,
-           int64_t threads) {
+// The GRU goes by `gru`, and counts as tied: it has as many blocks of weights as a tied LSTM, and no cell.
+bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t tied, int64_t refined, bool gru,
+           bool masked, int64_t threads) {
   int64_t gates = 3 + !tied + refined, width = urzoo_vector_width(), vectors = (hidden + width - 1) / width;
   auto empty = [](int64_t size) { return std::vector<float>(static_cast<size_t>(size), NAN); };
   auto x = random(batch * time * input), wi = random(gates * hidden * input), wh = random(gates * hidden * hidden);
@@ -38,17 +43,24 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   std::vector<uint8_t> mask(static_cast<size_t>(batch * time));
   for (uint8_t& step : mask) step = noise() > 0;
   auto out = empty(batch * time * hidden), last_h = empty(batch * hidden), last_c = empty(batch * hidden);
-  auto saved = empty(time * vectors * batch * (gates + 1) * width);
+  auto saved = empty(time * vectors * batch * (gates + !gru) * width);
   auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
   Problem p = {batch,       time,        input,       hidden,      tied,       refined,     masked,    threads,
                x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr,
                out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
                dx.data(),   dwi.data(),  dwh.data(),  db.data(),   dh.data(),  dc.data()};
-  if (urzoo_forward(&p) != 0 || urzoo_backward(&p) != 0) return false;
-  for (const auto* result : {&out, &last_h, &last_c, &saved, &dx, &dwi, &dwh, &db, &dh, &dc})
+  if (gru) p.cell = p.final_cell_grad = p.final_cell = p.cell_grad = nullptr;
+  if ((gru ? urzoo_gru_forward : urzoo_forward)(&p) != 0 || (gru ? urzoo_gru_backward : urzoo_backward)(&p) != 0)
+    return false;
+  for (const auto* result : {&out, &last_h, &saved, &dx, &dwi, &dwh, &db, &dh})
     if (!finite(*result)) return false;
-  return true;
+  if (!gru && !(finite(last_c) && finite(dc))) return false;
+  // The step takes the first of the inputs and the memory of the final state, which must hold a number again.
+  last_h = empty(batch * hidden);
+  p.final_hidden = last_h.data();
+  p.time = 1;
+  return (gru ? urzoo_gru_step : urzoo_step)(&p) == 0 && finite(last_h);
 }
 
 }  // namespace
@@ -57,9 +69,10 @@ int main() {
   const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 2, 3, 17},  {7, 63, 65, 48},  {64, 2, 1, 100},
                                {1, 9, 65, 256}, {2, 40, 16, 33}, {5, 300, 17, 16}, {13, 7, 1, 100}};
   for (const auto& shape : shapes)
-    for (int64_t gating = 0; gating < 4; ++gating)
+    for (int64_t gating = 0; gating < 6; ++gating)
       for (int64_t threads : {1, 2, 3})
-        if (!check(shape[0], shape[1], shape[2], shape[3], gating & 1, gating >> 1, threads == 2, threads)) {
+        if (!check(shape[0], shape[1], shape[2], shape[3], gating < 2 || gating > 3, gating & 1, gating > 3,
+                   threads == 2, threads)) {
           std::printf("wrong at batch %ld time %ld input %ld hidden %ld\n", long(shape[0]), long(shape[1]),
                       long(shape[2]), long(shape[3]));
           return 1;

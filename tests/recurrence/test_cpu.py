@@ -13,43 +13,55 @@ import pytest
 import torch
 from torch import Tensor
 
-from urzoo.recurrence import Gating, backend_for, backends, scan, step
+from urzoo.recurrence import Gating, State, backend_for, backends, scan, step
 from urzoo.recurrence.cpu import library, memory
 
 pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
 
 
+CELLS = [Gating(), Gating("UR", "gru")]
+each_cell = pytest.mark.parametrize("gating", CELLS, ids=["lstm", "gru"])
+
+
 def arguments(*, batch: int = 3, time: int = 7, input_size: int = 2, hidden_size: int = 20) -> list[Tensor]:
-    """Inputs, input weight, recurrent weight, bias and gate bias of a UR-LSTM."""
+    """Inputs, input weight, recurrent weight, bias and gate bias of a UR-LSTM or UR-GRU: both have four blocks."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(batch, time, input_size), (4 * hidden_size, input_size), (4 * hidden_size, hidden_size)]
     shapes += [(4 * hidden_size,), (hidden_size,)]
     return [(0.3 * torch.randn(shape, generator=generator)).requires_grad_() for shape in shapes]
 
 
-def gradients(tensors: list[Tensor], run: Callable = scan) -> list[Tensor]:
-    outputs, (hidden, cell) = run(*tensors, backend="cpu")
-    loss = outputs.sin().sum() + hidden.square().sum() + cell.cos().sum()
+def zeros(gating: Gating, batch: int = 3) -> State:
+    return tuple(torch.zeros(batch, 20) for _ in range(2 if gating.cell == "lstm" else 1))
+
+
+def gradients(tensors: list[Tensor], run: Callable = scan, gating: Gating = CELLS[0]) -> list[Tensor]:
+    outputs, state = run(*tensors, gating=gating, backend="cpu")
+    loss = outputs.sin().sum() + state[0].square().sum() + state[-1].cos().sum()
     return [outputs, *torch.autograd.grad(loss, tensors)]
 
 
 def test_it_is_chosen_for_what_it_takes_and_named_when_it_does_not():
     assert backend_for(torch.zeros(1, 1, 1)) == "cpu"
+    assert backend_for(torch.zeros(1, 1, 1), Gating("-R", "gru")) == "cpu"
     assert backend_for(torch.zeros(1, 1, 1), Gating("OM")) == "reference"
+    assert backend_for(torch.zeros(1, 1, 1), Gating("OR", "gru")) == "reference"
     assert backend_for(torch.zeros(1, 1, 1, dtype=torch.float64)) == "reference"
 
 
-def test_the_same_inputs_give_the_same_bits():
+@each_cell
+def test_the_same_inputs_give_the_same_bits(gating: Gating):
     tensors = arguments(batch=9, time=50, hidden_size=70)
-    first = gradients(tensors)
+    first = gradients(tensors, gating=gating)
     for _ in range(3):
-        assert all(map(torch.equal, first, gradients(tensors)))
+        assert all(map(torch.equal, first, gradients(tensors, gating=gating)))
 
 
-def test_torch_compile_traces_it_whole():
+@each_cell
+def test_torch_compile_traces_it_whole(gating: Gating):
     tensors = arguments()
     compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
-    for ours, eager in zip(gradients(tensors, compiled), gradients(tensors), strict=True):
+    for ours, eager in zip(gradients(tensors, compiled, gating), gradients(tensors, gating=gating), strict=True):
         torch.testing.assert_close(ours, eager, rtol=0, atol=0)
 
 
@@ -60,83 +72,96 @@ def test_the_operators_keep_torchs_rules(save: str):
         inputs, input_weight, recurrent_weight, bias = (
             tensor.detach() for tensor in (inputs, input_weight, recurrent_weight, bias)
         )
-    state = torch.zeros(2, 5), torch.zeros(2, 5)
-    call = (inputs, input_weight, recurrent_weight, bias, *state, None, True, True, False, save)
+    weights, state = (inputs, input_weight, recurrent_weight, bias), torch.zeros(2, 5)
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")
+    call = (*weights, state, state.clone(), None, True, True, False, save)
     torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
+    call = (*weights, state, None, True, False, save)
+    torch.library.opcheck(torch.ops.urzoo.gru_scan.default, call, test_utils=rules)
 
 
+@each_cell
 @pytest.mark.parametrize("where", ["inputs", "input_weight", "recurrent_weight", "bias"])
-def test_nan_in_gives_nan_out(where: str):
+def test_nan_in_gives_nan_out(where: str, gating: Gating):
     tensors = [tensor.detach() for tensor in arguments(batch=1)]
     tensors[("inputs", "input_weight", "recurrent_weight", "bias").index(where)].view(-1)[0] = torch.nan
-    outputs, (hidden, _) = scan(*tensors, backend="cpu")
+    outputs, state = scan(*tensors, gating=gating, backend="cpu")
     assert outputs.isnan().any()
-    assert hidden.isnan().any()
+    assert state[0].isnan().any()
 
 
-def test_infinite_preactivations_saturate():
+@each_cell
+def test_infinite_preactivations_saturate(gating: Gating):
     tensors = [tensor.detach() for tensor in arguments()]
     for extreme in (1e4, 1e30, -1e30):
         tensors[3] = torch.full_like(tensors[3], extreme)
-        outputs, _ = scan(*tensors, backend="cpu")
-        reference, _ = scan(*tensors, backend="reference")
+        outputs, _ = scan(*tensors, gating=gating, backend="cpu")
+        reference, _ = scan(*tensors, gating=gating, backend="reference")
         torch.testing.assert_close(outputs, reference, rtol=1e-6, atol=1e-6)
 
 
-def test_nan_in_the_padding_reaches_nothing():
+@each_cell
+def test_nan_in_the_padding_reaches_nothing(gating: Gating):
     tensors = arguments()
     tensors[0].data[:, 4:] = torch.nan
     mask = (torch.arange(7) < 4).expand(3, 7)
-    outputs, _ = scan(*tensors, mask=mask, backend="cpu")
+    outputs, _ = scan(*tensors, gating=gating, mask=mask, backend="cpu")
     for grad in torch.autograd.grad(outputs.sum(), tensors):
         assert grad.isfinite().all()
 
 
-def test_arguments_of_any_strides_are_taken():
+@each_cell
+def test_arguments_of_any_strides_are_taken(gating: Gating):
     tensors = [tensor.detach() for tensor in arguments()]
     twisted = [tensors[0].transpose(0, 1).contiguous().transpose(0, 1), *(t.t().contiguous().t() for t in tensors[1:])]
     for strided in twisted[:3]:
         assert not strided.is_contiguous()
-    torch.testing.assert_close(scan(*twisted, backend="cpu")[0], scan(*tensors, backend="cpu")[0], rtol=0, atol=0)
+    strided, plain = (scan(*some, gating=gating, backend="cpu")[0] for some in (twisted, tensors))
+    torch.testing.assert_close(strided, plain, rtol=0, atol=0)
 
 
+@each_cell
 @pytest.mark.parametrize("batch", [1, 3, 9, 20])
 @pytest.mark.parametrize("differentiated", [False, True])
-def test_steps_one_by_one_give_the_sequence(batch: int, differentiated: bool):
+def test_steps_one_by_one_give_the_sequence(batch: int, differentiated: bool, gating: Gating):
     inputs, *weights = (tensor.detach() for tensor in arguments(batch=batch))
     weights[1].requires_grad_(differentiated)
-    outputs, final = scan(inputs, *weights, backend="cpu")
-    state = (torch.zeros(batch, 20), torch.zeros(batch, 20))
+    outputs, final = scan(inputs, *weights, gating=gating, backend="cpu")
+    state = zeros(gating, batch)
     for time in range(7):
-        state = step(inputs[:, time], *weights, state, backend="cpu")
+        state = step(inputs[:, time], *weights, state, gating=gating, backend="cpu")
         torch.testing.assert_close(state[0], outputs[:, time])
     torch.testing.assert_close(state, final)
     assert state[0].requires_grad == differentiated
 
 
-@pytest.mark.parametrize("gating", [Gating("--", tie_input_gate=False), Gating("-R"), Gating("UR")], ids=str)
+@pytest.mark.parametrize(
+    "gating", [Gating("--", tie_input_gate=False), Gating("-R"), *CELLS, Gating("--", "gru")], ids=str
+)
 def test_a_step_sees_weights_changed_in_place(gating: Gating):
     rows = 17 * len(gating.blocks)
     weights = [torch.randn(rows, 3), torch.randn(rows, 17), torch.randn(rows)]
-    inputs, state = torch.randn(2, 3), (torch.randn(2, 17), torch.randn(2, 17))
+    inputs, state = torch.randn(2, 3), tuple(torch.randn(2, 17) for _ in zeros(gating))
     for _ in range(2):
         ours = step(inputs, *weights, state=state, gating=gating, backend="cpu")
         torch.testing.assert_close(ours, step(inputs, *weights, state=state, gating=gating, backend="reference"))
         weights[1].mul_(-1)
 
 
-def test_torch_compile_traces_a_step_whole():
+@each_cell
+def test_torch_compile_traces_a_step_whole(gating: Gating):
     inputs, *weights = (tensor.detach() for tensor in arguments())
-    state = (torch.zeros(3, 20), torch.zeros(3, 20))
+    state = zeros(gating)
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    ours = compiled(inputs[:, 0], *weights, state, backend="cpu")
-    torch.testing.assert_close(ours, step(inputs[:, 0], *weights, state, backend="cpu"), rtol=0, atol=0)
+    ours = compiled(inputs[:, 0], *weights, state, gating=gating, backend="cpu")
+    eager = step(inputs[:, 0], *weights, state, gating=gating, backend="cpu")
+    torch.testing.assert_close(ours, eager, rtol=0, atol=0)
 
 
-def test_a_weight_changed_in_place_before_backward_is_noticed():
+@each_cell
+def test_a_weight_changed_in_place_before_backward_is_noticed(gating: Gating):
     tensors = arguments()
-    outputs, _ = scan(*tensors, backend="cpu")
+    outputs, _ = scan(*tensors, gating=gating, backend="cpu")
     tensors[2].data.mul_(1)
     with torch.no_grad():
         tensors[2].mul_(2)
@@ -144,12 +169,13 @@ def test_a_weight_changed_in_place_before_backward_is_noticed():
         outputs.sum().backward()
 
 
-def test_threads_may_call_at_the_same_time():
+@each_cell
+def test_threads_may_call_at_the_same_time(gating: Gating):
     tensors = arguments(time=60, hidden_size=40)
-    expected, got = gradients(tensors), {}
+    expected, got = gradients(tensors, gating=gating), {}
 
     def work(index: int) -> None:
-        got[index] = gradients([tensor.detach().requires_grad_() for tensor in tensors])
+        got[index] = gradients([tensor.detach().requires_grad_() for tensor in tensors], gating=gating)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:
@@ -161,18 +187,19 @@ def test_threads_may_call_at_the_same_time():
         assert all(map(torch.equal, expected, result))
 
 
-def _in_child(queue: "multiprocessing.Queue[float]") -> None:
+def _in_child(queue: "multiprocessing.Queue[float]", gating: Gating) -> None:
     tensors = [tensor.detach() for tensor in arguments(batch=40)]
-    queue.put(scan(*tensors, backend="cpu")[0].sum().item())
+    queue.put(scan(*tensors, gating=gating, backend="cpu")[0].sum().item())
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_computes_too():
+@each_cell
+def test_a_forked_child_computes_too(gating: Gating):
     tensors = [tensor.detach() for tensor in arguments(batch=40)]
-    expected = scan(*tensors, backend="cpu")[0].sum().item()
+    expected = scan(*tensors, gating=gating, backend="cpu")[0].sum().item()
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=_in_child, args=(queue,))
+    child = context.Process(target=_in_child, args=(queue, gating))
     child.start()
     assert queue.get(timeout=60) == expected
     child.join(60)

@@ -92,24 +92,49 @@ def test_small_values_keep_their_digits(case: Case):
     assert not losses("cpu", case[0], Size(3, 7, 48, 3), case[1], scale=1e-4)
 
 
+# By cell: the file, what is right in it, and what is put in its place.
 FAULTS = {
-    "wrong sign of the refine gate": ("cells.h", "(2.0f * gates[kRefine] - 1.0f)", "(1.0f - 2.0f * gates[kRefine])"),
-    "plain forget gate": ("cells.h", "if (!Refined) return forget;", "return forget;"),
-    "stale final cell": ("forward.h", "load(cell + from), layout", "load_first(p.cell + to, 1), layout"),
-    "detached recurrence": (
+    ("lstm", "wrong sign of the refine gate"): (
+        "cells.h",
+        "(1.0f - gate) * (2.0f * refine - 1.0f)",
+        "(1.0f - gate) * (1.0f - 2.0f * refine)",
+    ),
+    ("lstm", "plain forget gate"): ("cells.h", "Refined ? refined(gates[kForget]", "false ? refined(gates[kForget]"),
+    ("lstm", "stale final cell"): ("forward.h", "load(cell + from), layout", "load_first(p.cell + to, 1), layout"),
+    ("lstm", "detached recurrence"): (
         "backward.h",
         "load(place) + sum[row][column]);\n        }\n    });",
         "load(place));}\n    });",
     ),
-    "the padding is not skipped": ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
-    "gradient of the first chunk only": ("backward.h", "chunk.last == p.time && line == 0;", "true;"),
+    ("lstm", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
+    ("lstm", "gradient of the first chunk only"): ("backward.h", "chunk.last == p.time && line == 0;", "true;"),
+    ("gru", "wrong sign of the refine gate"): (
+        "cells.h",
+        "(1.0f - gate) * (2.0f * refine - 1.0f)",
+        "(1.0f - gate) * (1.0f - 2.0f * refine)",
+    ),
+    ("gru", "plain update gate"): ("gru_cell.h", "Refined ? refined(gates[kUpdate]", "false ? refined(gates[kUpdate]"),
+    ("gru", "stale final hidden state"): (
+        "gru_forward.h",
+        "load(hidden + row * layout.stride + unit * kWidth), layout",
+        "load_first(p.hidden + row * p.hidden_size + unit * kWidth, 1), layout",
+    ),
+    ("gru", "detached recurrence"): (
+        "gru_backward.h",
+        "load(place) + sum[row][column]);\n        }\n    });",
+        "load(place));}\n    });",
+    ),
+    ("gru", "detached candidate"): ("gru_backward.h", "load(place) + sum[row][column] * opened", "load(place)"),
+    ("gru", "reset after the product"): ("gru_forward.h", "sum[row][Cell::kReset] * load(hidden", "load(hidden"),
+    ("gru", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
+    ("gru", "gradient of the first chunk only"): ("gru_backward.h", "chunk.last == p.time && line == 0;", "true;"),
 }
 FAULTY_SIZE = Size(300, 3, 17, 3, "right")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile the fault")
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("fault", FAULTS, ids=" ".join)
+def test_a_planted_fault_is_caught(fault: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     name, right, wrong = FAULTS[fault]
     source = shutil.copytree(Path(library.__file__).with_name("source"), tmp_path / "source")
     text = (source / name).read_text()
@@ -120,9 +145,10 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     subprocess.run([*command, *map(str, source.glob("*.cpp"))], check=True, stdout=sys.stderr)
     monkeypatch.setattr(library, "_path", lambda variant: tmp_path / f"_fused_{variant}.so")
     with library.using("baseline"):
-        assert losses("cpu", Gating("UR"), FAULTY_SIZE, draws=1)
+        assert losses("cpu", Gating("UR", fault[0]), FAULTY_SIZE, draws=1)
 
 
-def test_without_a_fault_nothing_is_caught():
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_without_a_fault_nothing_is_caught(cell: str):
     with library.using("baseline"):
-        assert not losses("cpu", Gating("UR"), FAULTY_SIZE)
+        assert not losses("cpu", Gating("UR", cell), FAULTY_SIZE)

@@ -1,13 +1,15 @@
 """The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
 
-It takes the gatings without cumax in float32. The C++ source in `source/` is compiled with the package when
-a compiler is there (setup.py) and knows nothing of torch; `library` loads it, `ops` makes operators of it.
+It takes the gatings without cumax and master gates in float32, of the LSTM and the GRU. The C++ source in
+`source/` is compiled with the package when a compiler is there (setup.py) and knows nothing of torch; `library`
+loads it, `ops` and `gru_ops` make operators of it.
 """
 
 import torch
 from torch import Tensor
 
 from urzoo.recurrence import reference
+from urzoo.recurrence.cpu.gru_ops import gru_scan, gru_step_directly
 from urzoo.recurrence.cpu.library import problem_with_it, variants
 from urzoo.recurrence.cpu.memory import release
 from urzoo.recurrence.cpu.ops import lstm_scan, step_directly
@@ -32,8 +34,6 @@ def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str
     """Why this back end cannot take such a problem; "" if it can."""
     if device.type != "cpu":
         return f"device {str(device)!r}"
-    if gating.cell != "lstm":
-        return f"cell {gating.cell!r}"
     if gating.uses_cumax or gating.auxiliary == "M":
         return f"gate {gating.name!r}"
     if dtype != torch.float32:
@@ -57,8 +57,15 @@ def scan(
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
     bias = complete_bias(gating, bias, gate_bias)
+    refined = gating.auxiliary == "R"
+    if not _differentiated(inputs, input_weight, recurrent_weight, bias, *state):
+        save = "nothing"
+    if gating.cell == "gru":
+        outputs, final_hidden, _ = gru_scan(
+            inputs, input_weight, recurrent_weight, bias, state[0], mask, refined, reverse, save
+        )
+        return outputs, (final_hidden,)
     hidden, cell = state
-    differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, hidden, cell)
     outputs, final_hidden, final_cell, _ = lstm_scan(
         inputs,
         input_weight,
@@ -68,9 +75,9 @@ def scan(
         cell,
         mask,
         gating.tie_input_gate,
-        gating.auxiliary == "R",
+        refined,
         reverse,
-        save if differentiated else "nothing",
+        save,
     )
     return outputs, (final_hidden, final_cell)
 
@@ -90,8 +97,11 @@ def step(
     differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
     if inputs.shape[0] <= _VERY_FEW_ROWS and not differentiated:
         offsets = complete_bias(gating, bias, gate_bias)
-        options = {"tied": gating.tie_input_gate, "refined": gating.auxiliary == "R"}
-        return step_directly(inputs, input_weight, recurrent_weight, offsets, (state[0], state[1]), **options)
+        weights = (input_weight, recurrent_weight, offsets)
+        refined = gating.auxiliary == "R"
+        if gating.cell == "gru":
+            return (gru_step_directly(inputs, *weights, state[0], refined=refined),)
+        return step_directly(inputs, *weights, (state[0], state[1]), tied=gating.tie_input_gate, refined=refined)
     if inputs.shape[0] <= _FEW_ROWS:
         return reference.step(
             inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype

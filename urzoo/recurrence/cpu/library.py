@@ -71,7 +71,7 @@ def _open(variant: str) -> Library | str:
         handle = ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} cannot be loaded ({error}); {REMEDY}"
-    if not hasattr(handle, "urzoo_step") or handle.urzoo_problem_size() != ctypes.sizeof(Problem):
+    if not hasattr(handle, "urzoo_gru_step") or handle.urzoo_problem_size() != ctypes.sizeof(Problem):
         return f"{path.name} was compiled from another version of its source; {REMEDY}"
     return Library(variant, int(handle.urzoo_vector_width()), handle)
 

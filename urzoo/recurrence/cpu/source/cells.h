@@ -6,6 +6,16 @@
 
 #include "math.h"
 
+// The refine gate moves a gate within the band [gate^2, 1 - (1 - gate)^2].
+INLINE vf refined(vf gate, vf refine) { return gate + gate * (1.0f - gate) * (2.0f * refine - 1.0f); }
+
+// Both gates become the gradients of their pre-activations, from that of the refined gate.
+INLINE void refined_backward(vf& gate, vf& refine, vf grad) {
+  vf slope = gate * (1.0f - gate), sign = 2.0f * refine - 1.0f;
+  gate = grad * (1.0f + (1.0f - 2.0f * gate) * sign) * slope;
+  refine = grad * 2.0f * slope * refine * (1.0f - refine);
+}
+
 template <bool Tied, bool Refined>
 struct Lstm {
   static constexpr int kInput = 0;  // only if not tied
@@ -16,9 +26,7 @@ struct Lstm {
   static constexpr int kGates = kOutput + 1;
 
   static INLINE vf effective_forget(const vf (&gates)[kGates]) {
-    vf forget = gates[kForget];
-    if (!Refined) return forget;
-    return forget + forget * (1.0f - forget) * (2.0f * gates[kRefine] - 1.0f);
+    return Refined ? refined(gates[kForget], gates[kRefine]) : gates[kForget];
   }
 
   // Pre-activations become gates in place; `cell` becomes the new cell; returns the new hidden state.
@@ -43,14 +51,10 @@ struct Lstm {
     vf effective_grad = total * (Tied ? old_cell - candidate : old_cell);
     vf opened = Tied ? 1.0f - effective : gates[kInput];
     cell_grad = total * effective;
-    vf slope = forget * (1.0f - forget);
-    if (Refined) {
-      vf refine = gates[kRefine], sign = 2.0f * refine - 1.0f;
-      gates[kForget] = effective_grad * (1.0f + (1.0f - 2.0f * forget) * sign) * slope;
-      gates[kRefine] = effective_grad * 2.0f * slope * refine * (1.0f - refine);
-    } else {
-      gates[kForget] = effective_grad * slope;
-    }
+    if (Refined)
+      refined_backward(gates[kForget], gates[kRefine], effective_grad);
+    else
+      gates[kForget] = effective_grad * forget * (1.0f - forget);
     if (!Tied) {
       vf input = gates[kInput];
       gates[kInput] = total * candidate * input * (1.0f - input);

@@ -5,6 +5,25 @@
 #include "cells.h"
 #include "layout.h"
 
+// sum[block] += vector * one weight row of the block, elementwise; the rows of the blocks lie `apart` floats apart.
+template <int Blocks>
+INLINE void multiply_rows(vf (&sum)[Blocks], const float* vector, const float* weight, int64_t depth, int64_t apart) {
+  for (int64_t k = 0; k < depth; k += kWidth) {
+    vf values = load_first(vector + k, depth - k);
+#pragma GCC unroll 8
+    for (int block = 0; block < Blocks; ++block)
+      sum[block] += values * load_first(weight + block * apart + k, depth - k);
+  }
+}
+
+INLINE float total(vf sum) {
+  float parts[kWidth];
+  store(parts, sum);
+  for (int half = kWidth / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
+  return parts[0];
+}
+
 template <class Cell>
 class Step final : public Work {
  public:
@@ -27,8 +46,10 @@ class Step final : public Work {
     for (int64_t lane = 0; lane < lanes; ++lane) {
       vf sum[kGates] = {};
       int64_t first = unit * kWidth + lane;
-      multiply(sum, p.inputs + row * p.input_size, p.input_weight + first * p.input_size, p.input_size);
-      multiply(sum, p.hidden + row * p.hidden_size, p.recurrent_weight + first * p.hidden_size, p.hidden_size);
+      multiply_rows(sum, p.inputs + row * p.input_size, p.input_weight + first * p.input_size, p.input_size,
+                    p.hidden_size * p.input_size);
+      multiply_rows(sum, p.hidden + row * p.hidden_size, p.recurrent_weight + first * p.hidden_size, p.hidden_size,
+                    p.hidden_size * p.hidden_size);
       for (int gate = 0; gate < kGates; ++gate) {
         preactivations[gate][lane] = total(sum[gate]);
         if (p.bias != nullptr) preactivations[gate][lane] += p.bias[gate * p.hidden_size + first];
@@ -40,24 +61,6 @@ class Step final : public Work {
     vf cell = load_first(p.cell + place, left);
     store_first(p.final_hidden + place, Cell::forward(gates, cell), left);
     store_first(p.final_cell + place, cell, left);
-  }
-
-  // sum[gate] += vector * weight row of the gate, elementwise; the rows of the gates lie `hidden` rows apart.
-  INLINE void multiply(vf (&sum)[kGates], const float* vector, const float* weight, int64_t depth) {
-    for (int64_t k = 0; k < depth; k += kWidth) {
-      vf values = load_first(vector + k, depth - k);
-#pragma GCC unroll 8
-      for (int gate = 0; gate < kGates; ++gate)
-        sum[gate] += values * load_first(weight + gate * p.hidden_size * depth + k, depth - k);
-    }
-  }
-
-  static INLINE float total(vf sum) {
-    float parts[kWidth];
-    store(parts, sum);
-    for (int half = kWidth / 2; half > 0; half /= 2)
-      for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
-    return parts[0];
   }
 
   const Problem& p;
