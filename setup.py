@@ -4,6 +4,7 @@ Every library is optional: with no compiler, or one that does not know an instru
 goes on without it and the recurrence runs on what is left. pyproject.toml has everything else.
 """
 
+import os
 import platform
 from pathlib import Path
 
@@ -24,6 +25,16 @@ class BuildLibraries(build_ext):
 
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_suffix(".so"))
+
+    def copy_file(self, infile, outfile, *arguments, **options):
+        # Renamed into place: a process that has the old library loaded keeps it, where overwriting would crash it.
+        complete = Path(outfile).with_name(f".{Path(outfile).name}.{os.getpid()}")
+        try:
+            super().copy_file(infile, complete, *arguments, **options)
+            complete.replace(outfile)
+        finally:
+            complete.unlink(missing_ok=True)
+        return outfile, True
 
     def build_extension(self, ext):
         # The variants share their sources: each needs a folder of its own for the objects.
