@@ -8,13 +8,24 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from urzoo.data import Split, load_data_set
+from tests.evaluation.examples import (
+    BATCH_SIZES,
+    WIKI,
+    letters,
+    make_reviewer,
+    make_writer,
+    reviews,
+    run,
+    save_tokenizer,
+    split_of,
+    wiki,
+)
 from urzoo.data.generate import adding_sequences, copy_sequences
 from urzoo.errors import CheckpointError, UsageError
-from urzoo.evaluation import Result, Settings, load_task
+from urzoo.evaluation import Settings, load_task
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.language_modelling import Stream
 from urzoo.evaluation.runner import Evaluation, Subject
@@ -23,77 +34,15 @@ from urzoo.evaluation.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.models import (
     PixelSequenceImageProcessor,
     URLSTMConfig,
-    URLSTMForCausalLM,
     URLSTMForImageClassification,
     URLSTMForSequenceClassification,
 )
 from urzoo.zoo import load, load_tokenizer
 
-BATCH_SIZES = [1, 2, 7, 64]
-WORDS = ["the", "film", "was", "good", "bad", "long", "short", "and", "a", "story", "of", "people", "in", "the", "rain"]
-WIKI = [
-    "",
-    " = First Page = \n",
-    "",
-    " The first <unk> page has some words , and a number : 3 @.@ 5 . \n",
-    "",
-    " = = A heading = = \n",
-    "",
-    " It goes on ( as pages do ) and ends . \n",
-    "",
-    " = Second Page = \n",
-    "",
-    " This page is the second one ; it is longer than the first , says its author , who 's counted . \n",
-    " It has another line . \n",
-    "",
-]
-
-
-def split_of(name: str, split: str, **columns: object) -> Split:
-    """Rows of our own under the description of a real data set."""
-    data_set = load_data_set(name)
-    return Split(data_set, split, "0" * 64, "data root", columns)
-
-
-def run(folder: Path, task: str, split: Split, **settings: object) -> Result:
-    return Evaluation(Subject.of(folder), load_task(task), split, Settings(**settings)).run(progress=False).result
-
-
-def save_tokenizer(folder: Path, texts: list[str], vocabulary: int = 300, **options: object) -> None:
-    """A byte-level tokenizer, which can write anything, trained on the texts."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<pad>", "</s>"]
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(texts, trainer)
-    names = {"pad_token": "<pad>", "eos_token": "</s>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{**names, **options}).save_pretrained(folder)
-
-
-def reviews(rows: int = 23) -> Split:
-    random = np.random.RandomState(0)
-    texts = [" ".join(random.choice(WORDS, random.randint(1, 40))) for _ in range(rows)]
-    return split_of("imdb", "test", text=texts, label=np.arange(rows, dtype=np.int64) % 2)
-
 
 @pytest.fixture(scope="module")
 def reviewer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("zoo") / "reviewer"
-    torch.manual_seed(0)
-    config = URLSTMConfig(
-        vocab_size=300,
-        hidden_size=6,
-        bidirectional=True,
-        pooling=["mean", "max", "last"],
-        pad_token_id=0,
-        id2label={0: "neg", 1: "pos"},
-        label2id={"neg": 0, "pos": 1},
-    )
-    URLSTMForSequenceClassification(config).save_pretrained(folder)
-    save_tokenizer(folder, reviews().texts, model_max_length=50)
-    return folder
+    return make_reviewer(tmp_path_factory.mktemp("zoo") / "reviewer")
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
@@ -123,12 +72,6 @@ def test_a_limit_takes_the_first_rows_whatever_their_length(reviewer: Path):
     limited = run(reviewer, "imdb", reviews(), limit=5)
     assert limited.partial
     assert limited.metrics == pytest.approx(run(reviewer, "imdb", few).metrics, rel=1e-6)
-
-
-def letters(rows: int = 23) -> Split:
-    random = np.random.RandomState(0)
-    series = [random.normal(size=(random.randint(20, 60), 3)).astype(np.float32) for _ in range(rows)]
-    return split_of("character-trajectories", "test", trajectory=series, label=np.arange(rows, dtype=np.int64) % 20)
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
@@ -177,22 +120,11 @@ def test_colour_images_are_scored_as_one_by_one(tmp_path: Path, batch_size: int)
         run(folder, "smnist", split)
 
 
-def writer(folder: Path, vocabulary: int = 300, **fields: object) -> Path:
-    torch.manual_seed(0)
-    config = URLSTMConfig(vocab_size=vocabulary, hidden_size=8, embedding_size=6, num_layers=2, **fields)
-    URLSTMForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = writer(tmp_path_factory.mktemp("zoo") / "writer")
+    folder = make_writer(tmp_path_factory.mktemp("zoo") / "writer")
     save_tokenizer(folder, WIKI)
     return folder
-
-
-def wiki() -> Split:
-    return split_of("wikitext-103", "test", text=WIKI)
 
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
@@ -237,34 +169,8 @@ def test_pages_are_scored_as_lm_eval_defines(language_model: Path, batch_size: i
     assert metrics["byte_perplexity"] == pytest.approx(2 ** metrics["bits_per_byte"], rel=1e-9)
 
 
-def test_a_model_with_a_limited_context_reads_pages_in_windows(tmp_path: Path):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    folder = tmp_path / "gpt2"
-    config = GPT2Config(vocab_size=300, n_positions=16, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    save_tokenizer(folder, WIKI)
-    model, tokenizer = load(folder), load_tokenizer(folder)
-    total = 0.0
-    with torch.inference_mode():
-        for page in pages(WIKI):
-            ids = tokenizer(detokenised(page))["input_ids"]
-            for at in range(0, len(ids), 16):
-                targets = ids[at : at + 16]
-                inputs = [ids[at - 1] if at else tokenizer.eos_token_id, *targets[:-1]]
-                logits = model(input_ids=torch.tensor([inputs])).logits[0].double()
-                total += float(logits.log_softmax(-1)[torch.arange(len(targets)), torch.tensor(targets)].sum())
-    result = run(folder, "wikitext103_pages", split_of("wikitext-103-raw", "test", text=WIKI))
-    words = sum(map(words_of_page, pages(WIKI)))
-    assert result.metrics["word_perplexity"] == pytest.approx(np.exp(-total / words), rel=1e-6)
-    assert result.data.subset == "2 pages, read in windows of 16 tokens"
-    with pytest.raises(UsageError, match="carries no state"):
-        run(folder, "wikitext103", wiki())
-
-
 def test_a_tokenizer_that_hides_words_behind_unknown_is_refused(tmp_path: Path):
-    folder = writer(tmp_path / "liar")
+    folder = make_writer(tmp_path / "liar")
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "the": 1, "</s>": 2}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
@@ -279,7 +185,7 @@ def test_the_detokeniser_writes_as_people_do():
 
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_the_copy_problem_is_scored_over_its_symbols(tmp_path: Path, batch_size: int):
-    folder = writer(tmp_path / "copier", vocabulary=10, tie_word_embeddings=False)
+    folder = make_writer(tmp_path / "copier", vocabulary=10, tie_word_embeddings=False)
     sequences = copy_sequences(9, 40, np.random.RandomState(0))
     symbols = sequences[:, :, 0].astype(np.int64)
     with torch.inference_mode():

@@ -1,12 +1,15 @@
 """Language models on WikiText: one continuous stream, and page by page. Two tasks, because they are two figures.
 
 The stream is the classic test of recurrent models: the state is carried over the whole test set, and the perplexity is
-for each word, line ends counting as words. It needs a model that carries a state. The pages are what lm-eval 2.0 calls
-word perplexity: the text is detokenised, every page begins afresh from the prefix token, words and bytes are counted on
-the original page. A recurrent model reads a page whole; a model with a limited context reads it in windows of that
-length that do not overlap, each after the first conditioned on one token before it.
+for each word, line ends counting as words. The pages are what lm-eval 2.0 calls word perplexity: the text is
+detokenised, every page begins afresh from the prefix token, words and bytes are counted on the original page.
+
+urzoo's models carry their state over the whole text. Any other causal language model reads it in windows that do not
+overlap, of its longest context, each after the first conditioned on one token before it, which is lm-eval's rolling
+likelihood with a context of one; the result says so (`data.subset`).
 """
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from urzoo.data import Split
-from urzoo.errors import CheckpointError, UsageError
+from urzoo.errors import CheckpointError
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
@@ -28,6 +31,8 @@ from urzoo.zoo import load_tokenizer
 Values = npt.NDArray[Any]
 # Scores of so many tokens are held at a time: 32 MB for a vocabulary of 16,000.
 _TOKENS_AT_A_TIME = 512
+# The longest window: the scores of its tokens are held at once, 0.8 GB for a vocabulary of 50,000.
+_LONGEST_WINDOW = 4096
 # Rows of the stream that are drawn together by the bootstrap: lines of one paragraph or article hang together.
 _ROWS_IN_A_BLOCK = 64
 
@@ -63,17 +68,30 @@ class Scorer:
         """The tokens of a text, without any added ones.
 
         Raises:
-            CheckpointError: The tokenizer calls more words unknown than the original has `<unk>`: what it cannot
-                write would be predicted for nothing.
+            CheckpointError: The tokenizer calls more words unknown than the original has `<unk>`, or leaves out line
+                ends, capitals or accents: what it cannot write would be predicted for nothing.
         """
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and ids.count(unknown) > original.count("<unk>"):
-            raise CheckpointError(
-                f"the tokenizer of {self.folder} cannot write {original.strip()[:60]!r}: it has unknown tokens where "
-                "the text has no <unk>, which would flatter the perplexity."
-            )
-        return ids
+            lost = "it has unknown tokens where the text has no <unk>"
+        elif not self._writes(text, ids):
+            lost = "its tokens do not give the text back"
+        else:
+            return ids
+        raise CheckpointError(
+            f"the tokenizer of {self.folder} cannot write {original.strip()[:60]!r}: {lost}, which would flatter the "
+            "perplexity."
+        )
+
+    def _writes(self, text: str, ids: list[int]) -> bool:
+        """Whether the tokens stand for all letters and line ends of a text; an end token may stand for a line end."""
+        kept = [token for token in ids if token != self.tokenizer.eos_token_id]
+        written = self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)
+        if self.tokenizer.unk_token is not None:
+            written = written.replace(self.tokenizer.unk_token, "<unk>")
+        ends = written.count("\n") + len(ids) - len(kept)
+        return ends >= text.count("\n") and _letters(written) == _letters(text)
 
     def log_probabilities(self, ids: list[int]) -> Values:
         """The log-probability of each token given all before it, in nats, `(tokens,)`; the state moves past them.
@@ -92,13 +110,27 @@ class Scorer:
         if self.window is None:
             self.begin()
             return self.log_probabilities(ids)
-        before = [int(self.prefix), *ids[:-1]]
-        parts = [np.zeros(0)]
-        for at in range(0, len(ids), self.window):
-            inputs, targets = before[at : at + self.window], ids[at : at + self.window]
-            logits = self._logits(inputs, state=None)[0]
-            parts.append(_chosen(logits, targets))
-        return np.concatenate(parts)
+        parts = [self.in_window(ids, at) for at in range(0, len(ids), self.window)]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def in_window(self, ids: list[int], at: int) -> Values:
+        """The log-probabilities of the tokens of the window that begins at `at`, given one token before it at most.
+
+        Raises:
+            CheckpointError: One is NaN.
+        """
+        assert self.window is not None
+        targets = ids[at : at + self.window]
+        inputs = [ids[at - 1] if at else int(self.prefix), *targets[:-1]]
+        logits = self._logits(inputs, state=None)[0]
+        parts = [
+            _chosen(logits[part : part + _TOKENS_AT_A_TIME], targets[part : part + _TOKENS_AT_A_TIME])
+            for part in range(0, len(targets), _TOKENS_AT_A_TIME)
+        ]
+        values = np.concatenate(parts)
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{self.folder} gives NaN or infinite scores.")
+        return values
 
     def _segment(self, targets: list[int]) -> Values:
         inputs = [self.previous, *targets[:-1]]
@@ -115,35 +147,39 @@ class Scorer:
 
 
 class Stream:
-    """A recurrent language model on a whole split as one text; the rows are its lines."""
+    """A language model on a whole split as one text; the rows are its lines."""
 
     default_batch_size = 64
 
-    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:
+    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:  # noqa: ARG002 - all problems are made alike
         """Prepare the lines.
 
         Raises:
-            UsageError: The model carries no state.
             CheckpointError: The tokenizer does not do.
         """
         self.scorer = Scorer(folder, model, precision)
-        if not self.scorer.recurrent:
-            raise UsageError(
-                f"{folder} carries no state from one segment to the next, which task {task.name} is about; "
-                f"evaluate it on wikitext103_pages."
-            )
         self.lines = lines(split.texts)
         # Each line end is a word, as it is to word-level models.
         self.words = np.array([len(line.split()) + 1 for line in self.lines], dtype=np.int64)
         self.next_row = 0
-        self.data = data_record(split)
+        self.windows = None if self.scorer.window is None else _Windows(self.scorer, self.lines)
+        read = None if self.scorer.window is None else f"read in windows of {self.scorer.window} tokens"
+        self.data = data_record(split, subset=read)
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
         """Lines in their order."""
         return consecutive(batch_size, rows)
 
     def outputs(self, rows: Rows) -> Outputs:
-        """The log-probability of each line in nats, and its tokens.
+        """The log-probability of each line in nats, and its tokens."""
+        scored = [self.windows.line(int(row)) for row in rows] if self.windows else self._carried(rows)
+        return {
+            "log_probability": np.array([values.sum() for values in scored]),
+            "tokens": np.array([len(values) for values in scored]),
+        }
+
+    def _carried(self, rows: Rows) -> list[Values]:
+        """The lines' log-probabilities, the state carried from line to line.
 
         The state must be that after all lines before: those that another process or an earlier run has scored are
         read again.
@@ -155,10 +191,7 @@ class Stream:
             self._line(row)
         scored = [self._line(int(row)) for row in rows]
         self.next_row = int(rows[-1]) + 1
-        return {
-            "log_probability": np.array([values.sum() for values in scored]),
-            "tokens": np.array([len(values) for values in scored]),
-        }
+        return scored
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """The word perplexity of the stream, with a block bootstrap, and the tokens a word takes."""
@@ -176,6 +209,29 @@ class Stream:
     def _line(self, row: int) -> Values:
         line = self.lines[row]
         return self.scorer.log_probabilities(self.scorer.tokens(line, line))
+
+
+class _Windows:
+    """The tokens of the whole stream in windows, whose bounds do not depend on which lines are asked for."""
+
+    def __init__(self, scorer: Scorer, texts: Sequence[str]) -> None:
+        self.scorer = scorer
+        tokens = [scorer.tokens(text, text) for text in texts]
+        self.ids = [token for line in tokens for token in line]
+        self.ends = np.cumsum([len(line) for line in tokens])
+        self._last: tuple[int, Values] = (-1, np.zeros(0))
+
+    def line(self, row: int) -> Values:
+        """The log-probability of each token of a line."""
+        assert self.scorer.window is not None
+        start, end = int(self.ends[row - 1]) if row else 0, int(self.ends[row])
+        parts = [np.zeros(0)]
+        for at in range(start // self.scorer.window * self.scorer.window, end, self.scorer.window):
+            # Neighbouring lines share a window: the last one is kept.
+            if self._last[0] != at:
+                self._last = (at, self.scorer.in_window(self.ids, at))
+            parts.append(self._last[1][max(start - at, 0) : end - at])
+        return np.concatenate(parts)
 
 
 class Pages:
@@ -233,9 +289,15 @@ def _chosen(logits: torch.Tensor, targets: list[int]) -> Values:
     return values
 
 
+def _letters(text: str) -> str:
+    """A text without its blanks, in the form that tokenizers may bring it to without losing anything a reader sees."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
 def _window(config: Any) -> int:
-    """The longest context of a model without a state, as lm-eval finds it."""
+    """The longest context of a model that is not urzoo's, as lm-eval finds it; 2048 where it has none."""
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if isinstance(getattr(config, name, None), int):
-            return int(getattr(config, name))
+        length = getattr(config, name, None)
+        if isinstance(length, int) and length > 0:
+            return min(length, _LONGEST_WINDOW)
     return 2048

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from urzoo.data import load_split
-from urzoo.errors import UsageError, unknown
+from urzoo.errors import CheckpointError, UsageError, unknown
 from urzoo.evaluation.journal import Journal, JournalFiles, Outputs
 from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
 from urzoo.evaluation.processes import Processes
@@ -209,12 +209,24 @@ class Evaluation:
             for number in mine:
                 if number not in done:
                     began = time.perf_counter()
-                    outputs = self.problem.outputs(batches[number])
+                    outputs = self._outputs(batches[number])
                     outputs["seconds"] = np.array([time.perf_counter() - began])
                     if journal is not None:
                         journal.append(number, outputs)
                     done[number] = outputs
                 advance(len(batches[number]))
+
+    def _outputs(self, rows: Rows) -> Outputs:
+        try:
+            return self.problem.outputs(rows)
+        except (IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as failure:
+            if self.subject.info.model_type == "urlstm":
+                raise
+            # What another library's model makes of inputs it was not meant for; its traceback would tell less.
+            raise CheckpointError(
+                f"{self.subject.info.folder} cannot be run on task {self.task.name}, row {rows[0]} of the data: "
+                f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+            ) from failure
 
     def _result(self, figures: Figures, started_at: str, wall_seconds: float) -> Result:
         primary = self.task.primary_metric.name

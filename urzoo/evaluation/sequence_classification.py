@@ -26,10 +26,15 @@ from urzoo.zoo import load_tokenizer
 
 # Tokenizers without a limit of their own write an enormous number instead of one.
 _NO_LIMIT = 1_000_000
+_COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "longformer")
 
 
 class TextClassification:
-    """One text classifier on the texts of one split; its tokenizer decides how long a text may be."""
+    """One text classifier on the texts of one split; its tokenizer and positions decide how long a text may be.
+
+    A classifier that is not urzoo's gets padded batches only where it can tell the padding: where its configuration
+    and its tokenizer name the same padding token. Else its texts are scored one by one.
+    """
 
     default_batch_size = 32
 
@@ -43,10 +48,12 @@ class TextClassification:
         self.tokenizer = load_tokenizer(folder)
         self.columns = class_columns(model.config, split.classes, folder)
         self.model, self.split, self.precision, self.folder = model, split, precision, folder
-        self.data = data_record(split)
-        limit = self.tokenizer.model_max_length
-        self.options = {"truncation": True, "max_length": limit} if limit < _NO_LIMIT else {}
+        limit = longest_text(self.tokenizer, model.config)
+        self.options = {"truncation": True, "max_length": limit} if limit is not None else {}
+        self.data = data_record(split, subset=f"the first {limit} tokens of each text" if limit is not None else None)
         self.takes = [name for name in self.tokenizer.model_input_names if name != "token_type_ids"]
+        pad = self.tokenizer.pad_token_id
+        self.padded = pad is not None and (model.config.model_type == "urlstm" or model.config.pad_token_id == pad)
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
         """Texts of similar length together."""
@@ -54,14 +61,19 @@ class TextClassification:
 
     def outputs(self, rows: Rows) -> Outputs:
         """The score of every class, `(rows, classes)`, in the data set's order of classes."""
-        texts = self.split.texts
-        encoded = self.tokenizer(
-            [texts[row] for row in rows], padding=True, padding_side="right", return_tensors="pt", **self.options
-        )
+        texts = [self.split.texts[row] for row in rows]
+        if self.padded:
+            logits = self._logits(texts, padding=True, padding_side="right")
+        else:
+            logits = torch.cat([self._logits([text], padding=False) for text in texts])
+        return {"scores": finite_scores(logits, self.columns, rows, self.folder)}
+
+    def _logits(self, texts: list[str], **padding: Any) -> torch.Tensor:
+        encoded = self.tokenizer(texts, return_tensors="pt", **padding, **self.options)
         inputs = {name: encoded[name].to(self.precision.device) for name in self.takes}
         with torch.inference_mode(), self.precision.autocast():
-            logits = self.model(**inputs).logits
-        return {"scores": finite_scores(logits, self.columns, rows, self.folder)}
+            logits: torch.Tensor = self.model(**inputs).logits
+        return logits
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """Accuracy with its Wilson interval, and cross entropy."""
@@ -111,6 +123,19 @@ class SeriesClassification:
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
         """The row, its label, the predicted class, and the log-probability of the label in nats."""
         return classification_predictions(outputs["scores"], self.split.labels[rows], rows)
+
+
+def longest_text(tokenizer: Any, config: Any) -> int | None:
+    """How many tokens of a text a classifier reads, by its tokenizer and positions; None where neither has a limit."""
+    limits = [tokenizer.model_max_length]
+    for name in ("n_positions", "max_position_embeddings"):
+        positions = getattr(config, name, None)
+        if isinstance(positions, int) and positions > 0:
+            # RoBERTa and its kin begin to count positions behind that of the padding token.
+            first = config.pad_token_id + 1 if config.model_type in _COUNT_AFTER_PADDING else 0
+            limits.append(positions - first)
+    limit = min(limits)
+    return limit if limit < _NO_LIMIT else None
 
 
 def resampled(series: npt.NDArray[np.float32], time_scale: float) -> npt.NDArray[np.float32]:

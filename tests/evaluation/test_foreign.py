@@ -1,0 +1,135 @@
+"""Models that are not urzoo's: any causal language model, sequence classifier or image classifier of transformers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from tests.evaluation.examples import FOREIGN, WIKI, make_foreign, reviews, run, wiki
+from urzoo.errors import CheckpointError, UsageError
+from urzoo.evaluation.sequence_classification import longest_text
+from urzoo.evaluation.wikitext import detokenised, lines, pages, words_of_page
+from urzoo.models import URLSTMConfig
+from urzoo.zoo import load, load_tokenizer
+
+
+def windowed(folder: Path, ids: list[int], window: int) -> float:
+    """The log-probability of tokens that are read in windows, each conditioned on one token before it."""
+    model, tokenizer = load(folder), load_tokenizer(folder)
+    total = 0.0
+    with torch.inference_mode():
+        for at in range(0, len(ids), window):
+            targets = ids[at : at + window]
+            inputs = [ids[at - 1] if at else tokenizer.bos_token_id or tokenizer.eos_token_id, *targets[:-1]]
+            logits = model(input_ids=torch.tensor([inputs])).logits[0].double()
+            total += float(logits.log_softmax(-1)[torch.arange(len(targets)), torch.tensor(targets)].sum())
+    return total
+
+
+@pytest.mark.parametrize(("kind", "window"), [("gpt2", 16), ("llama", 24), ("mamba", 2048)])
+def test_a_causal_language_model_reads_the_stream_in_windows(tmp_path: Path, kind: str, window: int):
+    folder, split = make_foreign(kind, tmp_path / kind)
+    tokenizer = load_tokenizer(folder)
+    ids = [token for line in lines(WIKI) for token in tokenizer(line)["input_ids"]]
+    words = sum(len(line.split()) + 1 for line in lines(WIKI))
+    result = run(folder, "wikitext103", split)
+    expected = np.exp(-windowed(folder, ids, window) / words)
+    assert result.metrics["word_perplexity_stream"] == pytest.approx(expected, rel=1e-6)
+    assert result.metrics["tokens_per_word"] == len(ids) / words
+    assert result.data.subset == f"read in windows of {window} tokens"
+    assert (result.model.cell, result.model.gate, result.model.training, result.backend) == (None, None, None, "torch")
+
+
+def test_a_model_with_a_limited_context_reads_pages_in_windows(tmp_path: Path):
+    folder, split = make_foreign("gpt2-pages", tmp_path / "gpt2")
+    tokenizer = load_tokenizer(folder)
+    total = sum(windowed(folder, tokenizer(detokenised(page))["input_ids"], 16) for page in pages(WIKI))
+    result = run(folder, "wikitext103_pages", split)
+    words = sum(map(words_of_page, pages(WIKI)))
+    assert result.metrics["word_perplexity"] == pytest.approx(np.exp(-total / words), rel=1e-6)
+    assert result.data.subset == "2 pages, read in windows of 16 tokens"
+
+
+def test_an_enormous_context_is_read_in_windows_that_fit_memory(tmp_path: Path):
+    folder, split = make_foreign("llama", tmp_path / "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 131072}))
+    assert run(folder, "wikitext103", split).data.subset == "read in windows of 4096 tokens"
+
+
+@pytest.mark.parametrize("loses", ["capitals", "line ends"])
+def test_a_tokenizer_that_loses_part_of_the_text_is_refused(tmp_path: Path, loses: str):
+    folder, split = make_foreign("gpt2", tmp_path / "gpt2")
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    if loses == "capitals":
+        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["<unk>", "</s>"]
+    tokenizer.train_from_iterator(WIKI, trainers.WordLevelTrainer(vocab_size=300, special_tokens=special))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="do not give the text back, which would flatter"):
+        run(folder, "wikitext103", split)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, task in FOREIGN.items() if task == "imdb"])
+def test_a_text_classifier_reads_as_much_as_its_positions_allow(tmp_path: Path, kind: str):
+    folder, split = make_foreign(kind, tmp_path / kind)
+    result = run(folder, "imdb", split)
+    assert result.data.subset == "the first 32 tokens of each text"
+    assert any(len(load_tokenizer(folder)(text)["input_ids"]) > 32 for text in split.texts)
+    assert result.model.architecture.endswith("ForSequenceClassification")
+
+
+def test_the_tokenizers_limit_counts_where_it_is_the_lower_one(tmp_path: Path):
+    folder, _ = make_foreign("bert", tmp_path / "bert")
+    tokenizer = load_tokenizer(folder)
+    config = load(folder).config
+    tokenizer.model_max_length = 10
+    assert longest_text(tokenizer, config) == 10
+    tokenizer.model_max_length = int(1e30)
+    assert longest_text(tokenizer, config) == 32
+    assert longest_text(tokenizer, URLSTMConfig()) is None
+
+
+def test_a_model_that_cannot_run_is_told_in_one_line(tmp_path: Path):
+    folder, split = make_foreign("vit", tmp_path / "vit")
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**processor, "size": {"height": 9, "width": 9}}))
+    with pytest.raises(CheckpointError, match=r"cannot be run on task smnist, row 0 of the data: ValueError") as caught:
+        run(folder, "smnist", split)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [("gpt2", "imdb"), ("bert", "wikitext103"), ("vit", "imdb"), ("vit", "copy")]
+)
+def test_a_model_of_another_kind_is_refused(tmp_path: Path, kind: str, task: str):
+    folder, _ = make_foreign(kind, tmp_path / kind)
+    with pytest.raises(UsageError, match=f"task {task} needs a model"):
+        run(folder, task, reviews() if task == "imdb" else wiki())
+
+
+def test_the_command_evaluates_a_folder_and_the_board_marks_it_as_not_ours(tmp_path: Path):
+    from urzoo.evaluation.schema import read_result
+    from urzoo.leaderboard.build import make_board
+
+    folder, _ = make_foreign("vit", tmp_path / "vit-tiny")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-m", "urzoo", "eval", str(folder), "--task", "smnist", "--results", str(tmp_path / "r")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = read_result(tmp_path / "r" / "vit-tiny" / "smnist.json")
+    assert (result.samples, result.model.source) == (10_000, "folder")
+    board, _ = make_board(tmp_path / "r", tmp_path)
+    [row] = board.section("smnist").measured
+    assert (row.kind, row.rank, row.status) == ("baseline", None, "unranked")
+    assert row.architecture == "ViTForImageClassification"
