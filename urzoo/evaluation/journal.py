@@ -117,8 +117,8 @@ class JournalFiles:
         return batches
 
     def discard(self) -> None:
-        """Remove all journals: the evaluation is complete, or to be begun anew."""
-        for path in self.all():
+        """Remove all journals, and what a kill left of files being written: the evaluation is complete."""
+        for path in set(self.folder.glob(f".{self.task}.*.part")) - {self.lock}:
             with _as_urzoo_error(path):
                 path.unlink(missing_ok=True)
 

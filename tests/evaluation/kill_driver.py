@@ -1,0 +1,106 @@
+"""Evaluates a checkpoint in child processes that are killed by SIGKILL at random moments; started by test_journal.py.
+
+The children are forked from one process that has imported everything but computed nothing, so that a hundred of them
+take no longer than their evaluations. After each kill the results folder is looked at as a reader would.
+
+Usage: kill_driver.py CHECKPOINT RESULTS KILLS
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import urzoo.evaluation.image_classification
+import urzoo.evaluation.predictions
+import urzoo.leaderboard.verify
+import urzoo.models  # noqa: F401 - imported before forking, as all of these
+from urzoo.evaluation import Settings, evaluate_pairs, read_result
+from urzoo.evaluation.journal import JournalFiles, _records
+from urzoo.evaluation.predictions import read_predictions
+
+SETTINGS = Settings(limit=400, batch_size=4)
+
+
+def start(checkpoint: Path, results: Path) -> int:
+    """The process id of a child that evaluates."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        [pair] = evaluate_pairs(
+            [checkpoint], ["smnist"], results=results, settings=SETTINGS, overwrite="always", save_predictions=True,
+            progress=False,
+        )  # fmt: skip
+        code = 0 if pair.status == "evaluated" else 3
+        if code:
+            sys.stderr.write(pair.message + "\n")
+    except BaseException:  # noqa: BLE001 - the child must end here, or it would go on as a second driver
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def batches(files: JournalFiles) -> list[int]:
+    """The numbers of the whole batches in the journal."""
+    if not files.path(0).exists():
+        return []
+    with files.path(0).open("rb") as file:
+        return [int(record["batch"]) for record, _ in _records(file) if "batch" in record]
+
+
+def figures(folder: Path) -> dict[str, float] | None:
+    """What a reader finds: the metrics of the result, None where there is none; what is there must be readable."""
+    saved = folder / "smnist.predictions.parquet"
+    if saved.exists():
+        read_predictions(saved)
+    path = folder / "smnist.json"
+    return read_result(path).metrics if path.exists() else None
+
+
+def main() -> None:
+    """Kill, look, and say as JSON what was found."""
+    checkpoint, results, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    folder, dice = results / checkpoint.name, random.Random(kills)
+    files = JournalFiles(folder, "smnist")
+    began = time.monotonic()
+    os.waitpid(start(checkpoint, results), 0)
+    whole_seconds = time.monotonic() - began
+    expected = figures(folder)
+    shutil.rmtree(results)
+    report: dict[str, Any] = {"killed": 0, "finished": 0, "in_the_journal": [], "lost": 0, "twice": 0, "wrong": 0}
+    done: list[int] = []
+    while report["killed"] < kills:
+        process = start(checkpoint, results)
+        time.sleep(dice.uniform(0, 1.1 * whole_seconds))
+        os.kill(process, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        assert status in (0, -signal.SIGKILL), f"a child ended with {status}"
+        report["killed"] += status == -signal.SIGKILL
+        found = figures(folder) if folder.exists() else None
+        if found is not None:
+            # It was finished before the kill: judged, and begun anew.
+            report["wrong"] += found != expected
+            report["finished"] += 1
+            shutil.rmtree(results)
+            done = []
+            continue
+        kept = batches(files)
+        report["lost"] += len(set(done) - set(kept))
+        report["twice"] += len(kept) - len(set(kept))
+        report["in_the_journal"].append(len(kept))
+        done = kept
+    os.waitpid(start(checkpoint, results), 0)
+    report["wrong"] += figures(folder) != expected
+    report["left"] = sorted(path.name for path in folder.iterdir())
+    sys.stdout.write(json.dumps(report))
+
+
+main()
