@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.zoo.conftest import make_checkpoint
-from urzoo.data import sources
+from urzoo.cli import main
+from urzoo.data import Split, sources
 from urzoo.errors import ResultError, UrzooError
 from urzoo.evaluation.runner import evaluate
 from urzoo.evaluation.schema import Result, write_result
@@ -106,6 +108,49 @@ def test_an_honest_submission_passes(submitted: Callable[..., Path], checkpoint:
     compared = check_submission(submitted(), checkpoint, progress=False)
     assert all(one.agrees for one in compared)
     assert len(compared) == 2
+
+
+def test_the_command_checks_a_submission(
+    submitted: Callable[..., Path], results: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = submitted()
+    options = ["leaderboard", "--submission", str(file), "--checkpoint", str(checkpoint)]
+    assert main([*options, "--samples", "300"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith(f"{NAME} on smnist: accuracy ")
+    assert told[-1] == f"{file} is fit for the board."
+    submitted(metrics__cross_entropy=1.0)
+    assert main(options) == 1
+    assert "cross_entropy is 1 in the result and" in capsys.readouterr().err
+    assert main(["leaderboard", "--verify", "1", "--results", str(results), "--checkpoint", str(checkpoint)]) == 1
+    assert "cross_entropy is 1 in the result" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--submission", "x.json"], "needs one --checkpoint"),
+        (["--submission", "x.json", "--checkpoint", "a", "--checkpoint", "b"], "needs one --checkpoint"),
+        (["--samples", "9"], "--samples goes with --submission"),
+        (["--checkpoint", "urlstm-128-smnist"], "--checkpoint with --submission or --verify"),
+        (["--submission", "x.json", "--checkpoint", "urlstm-128-smnist", "--samples", "0"], "samples is 0"),
+    ],
+)
+def test_a_wrong_use_of_the_command_is_told(options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["leaderboard", *options]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_sample_is_drawn_from_all_rows(submitted: Callable[..., Path], checkpoint: Path, monkeypatch):
+    """The first rows of a data set may all be of one class."""
+    chosen: list[np.ndarray] = []
+    select = Split.select
+    monkeypatch.setattr(Split, "select", lambda self, rows: chosen.append(rows) or select(self, rows))
+    check_submission(submitted(), checkpoint, samples=200, seed=1, progress=False)
+    [rows] = chosen
+    assert len(set(rows.tolist())) == 200
+    assert rows.min() < 500
+    assert rows.max() > 9500
 
 
 def test_a_sample_finds_a_gross_difference(submitted: Callable[..., Path], checkpoint: Path):

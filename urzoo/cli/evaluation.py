@@ -1,5 +1,6 @@
 """`urzoo eval`, `compare` and `leaderboard`: figures, and the board made of them."""
 
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from urzoo.evaluation import Pair, Subject
+    from urzoo.leaderboard.verify import Comparison
 
 RESULTS = Path("leaderboard/results")
 BOARD = Path("leaderboard")
@@ -74,6 +76,8 @@ def evaluate(
 
     from urzoo.evaluation import Settings, evaluate_pairs
 
+    # Of several processes the first one speaks for all, except of what failed.
+    first = os.environ.get("RANK", "0") == "0"
     settings = Settings(batch_size, device, dtype, backend, limit, seed)  # type: ignore[arg-type] # it checks dtype
     done, failures = [], 0
     for pair in evaluate_pairs(
@@ -88,13 +92,15 @@ def evaluate(
         failures += _is_failure(pair, asked=not everything)
         if pair.result is not None:
             done.append(pair.result.model_dump(mode="json"))
+        if not first and pair.status != "failed":
+            continue
         if pair.status == "failed":
             note(f"error: {' '.join(pair.message.split())}")
         elif as_json or pair.status == "lacking":
             note(pair.message)
         else:
             typer.echo(pair.message)
-    if as_json:
+    if as_json and first:
         print_json(done)
     if not done and not failures and not everything:
         raise UsageError(f"no task is made for {' or '.join(models or ())}; name one with --task.")
@@ -144,34 +150,45 @@ def leaderboard(
     verify: Annotated[
         int | None, typer.Option(help="Evaluate so many rows again, picked at random; fail if one differs.")
     ] = None,
+    submission: Annotated[
+        Path | None, typer.Option(help="Check a result file that was sent in, against its --checkpoint.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The submission's checkpoint, or with --verify one that is not shipped: name, folder or OWNER/NAME."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="With --submission: repeat only so many rows, drawn at random.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
     out: Annotated[Path, typer.Option(help="Folder of the board.")] = BOARD,
     readme: Annotated[
         Path | None, typer.Option(help="README to show the board's head in; README.md here if it has the marks.")
     ] = None,
     data_root: DataRoot = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of rows for --verify.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of rows for --verify and --samples.")] = 0,
 ) -> None:
-    """Regenerate the board from the result files: Markdown, CSV, JSON, a page and plots.
+    """Regenerate the board from the result files: Markdown, CSV, JSON, a page, plots and a report.
 
-    Example:
+    Examples:
 
         urzoo leaderboard --check
+
+        urzoo leaderboard --submission my-model/smnist.json --checkpoint my-model --samples 1000
     """
+    if submission is not None:
+        _check_submission(submission, checkpoint or [], samples=samples, seed=seed, data_root=data_root)
+        return
+    if samples is not None or (checkpoint and verify is None):
+        raise UsageError("--samples goes with --submission, and --checkpoint with --submission or --verify.")
+    if verify is not None:
+        _verify(results, verify, checkpoint or [], seed=seed, data_root=data_root)
+        return
     from urzoo.leaderboard import build
     from urzoo.leaderboard.readme import BEGIN
 
-    if verify is not None:
-        from urzoo.leaderboard.verify import verify as verified
-
-        verification = verified(results, verify, seed=seed, data_root=data_root)
-        for reason in verification.unrepeatable:
-            note(f"not repeated: {reason}")
-        for one in verification.compared:
-            typer.echo(
-                f"{one.model} on {one.task}: {one.metric} {one.stored:.6g} in the result, {one.measured:.6g} here"
-            )
-        return
     if readme is None and README.is_file() and BEGIN in README.read_text("utf-8"):
         readme = README
     if check:
@@ -183,6 +200,46 @@ def leaderboard(
         note(f"left out, because it is partial: {name}")
     for path in built.files:
         typer.echo(path)
+
+
+def _check_submission(
+    file: Path, checkpoints: list[str], *, samples: int | None, seed: int, data_root: Path | None
+) -> None:
+    if len(checkpoints) != 1:
+        raise UsageError(f"--submission {file} needs one --checkpoint: the model that the file speaks of.")
+    from urzoo.leaderboard.verify import check_submission
+
+    for one in check_submission(
+        file, _named_folder(checkpoints[0])[1], samples=samples, seed=seed, data_root=data_root
+    ):
+        _tell(one)
+    typer.echo(f"{file} is fit for the board.")
+
+
+def _verify(results: Path, count: int, checkpoints: list[str], *, seed: int, data_root: Path | None) -> None:
+    from urzoo.leaderboard.verify import verify
+
+    folders = dict(_named_folder(one) for one in checkpoints)
+    verification = verify(results, count, seed=seed, data_root=data_root, folders=folders)
+    for reason in verification.unrepeatable:
+        note(f"not repeated: {reason}")
+    for compared in verification.compared:
+        _tell(compared)
+
+
+def _tell(one: "Comparison") -> None:
+    typer.echo(f"{one.model} on {one.task}: {one.metric} {one.stored:.6g} in the result, {one.measured:.6g} here")
+
+
+def _named_folder(model: str) -> tuple[str, Path]:
+    """What results call a checkpoint, and its folder; one of the Hub is pulled."""
+    from urzoo.zoo import path
+    from urzoo.zoo.lookup import checkpoint_name
+
+    subject = _subject(model)
+    if isinstance(subject, str):
+        return checkpoint_name(subject), path(subject)
+    return subject.name, subject.info.folder
 
 
 def _subject(model: str) -> "Subject | str":

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from urzoo.data import lacking
-from urzoo.errors import ResultError, UrzooError
+from urzoo.errors import ResultError, UrzooError, UsageError
 from urzoo.evaluation.schema import Result, read_result
 from urzoo.evaluation.task import Task
 from urzoo.leaderboard.board import CurrentTask, Evidence, admit, standing
@@ -107,6 +109,7 @@ def check_submission(
     checkpoint: Path | str,
     *,
     samples: int | None = None,
+    seed: int = 0,
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> tuple[Comparison, ...]:
@@ -115,8 +118,9 @@ def check_submission(
     Args:
         file: The result file.
         checkpoint: The checkpoint it speaks of: a shipped name or a folder.
-        samples: Repeat only the first so many rows of the split, which can tell a gross difference of an
-            accuracy and nothing else; all rows when omitted.
+        samples: Repeat only so many rows, drawn at random: this tells a gross difference of an accuracy and nothing
+            else, so that tasks of other metrics are repeated whole. All rows when omitted.
+        seed: Of the draw.
         data_root: As for `urzoo.data.load_split`.
         progress: Show a progress bar on stderr if that is a terminal.
 
@@ -128,6 +132,8 @@ def check_submission(
             measured here by more than the tolerance.
         UrzooError: The checkpoint or the data cannot be had.
     """
+    if samples is not None and samples < 1:
+        raise UsageError(f"samples is {samples}; expected at least 1 row.")
     result = read_result(file)
     refuse_unprintable(file, result.model_dump(mode="json"))
     tasks = current_tasks()
@@ -143,7 +149,8 @@ def check_submission(
     changed = _weights_complaint(result, checkpoint)
     if changed:
         raise ResultError(f"{file}: {changed}.")
-    compared = _repeat(result, checkpoint, current.task, data_root, samples=samples, progress=progress)
+    sampled = samples if _samples_tell(current.task) else None
+    compared = _repeat(result, checkpoint, current.task, data_root, samples=sampled, seed=seed, progress=progress)
     complaints = [_complaint(comparison) for comparison in compared if not comparison.agrees]
     if complaints:
         raise ResultError(f"{file}: {'; '.join(complaints)}.")
@@ -188,6 +195,11 @@ def _weights_complaint(result: Result, place: str | Path) -> str | None:
     )
 
 
+def _samples_tell(task: Task) -> bool:
+    """Whether an accuracy over rows that stand for themselves can be told from some of them."""
+    return task.problem.endswith("classification")
+
+
 def _repeat(
     result: Result,
     place: str | Path,
@@ -195,24 +207,23 @@ def _repeat(
     data_root: Path | str | None,
     *,
     samples: int | None = None,
+    seed: int = 0,
     progress: bool,
 ) -> list[Comparison]:
-    from urzoo.evaluation.runner import evaluate
+    from urzoo.data import load_split
+    from urzoo.evaluation.runner import Evaluation, Settings, Subject
 
-    again = evaluate(
-        place,
-        task.name,
-        data_root=data_root,
-        batch_size=result.batch_size,
-        dtype=result.dtype,
-        limit=samples if samples is not None and samples < result.samples else None,
-        seed=result.seed,
-        progress=progress,
-    )
+    split = load_split(task.data.name, task.data.split, data_root=data_root)
+    sampled = samples is not None and samples < result.samples
+    if samples is not None and sampled:
+        # At random: the rows of some data sets are sorted by their class.
+        split = split.select(np.array(sorted(random.Random(seed).sample(range(split.rows), samples)), dtype=np.int64))
+    settings = Settings(result.batch_size, dtype=result.dtype, seed=result.seed)
+    again = Evaluation(Subject.of(place), task, split, settings).run(progress=progress).result
     compared = []
     for spec in task.metrics:
         tolerance = spec.tolerance
-        if again.partial:
+        if sampled:
             if spec.name != "accuracy":
                 continue
             tolerance += _sampling_tolerance(result.metrics[spec.name], again.samples, result.samples)
