@@ -298,6 +298,29 @@ def test_injected_markup_could_not_run_even_if_it_were_there(page: Page):
     page.requests[:] = [request for request in page.requests if request.endswith("index.html")]
 
 
+def test_means_over_seeds_lead_to_the_single_rows(chromium: Page, put: Callable[..., Path], results: Path):
+    for gate in ("UR", "--"):
+        for seed in range(3):
+            name = f"urlstm-128-{'ur' if gate == 'UR' else 'plain'}-seed{seed}-smnist"
+            put(name, "smnist", 0.97 + 0.001 * seed + 0.01 * (gate == "UR"), model__gate=gate)
+    build(results, results.parent)
+    chromium.dress()
+    chromium.open((results.parent / "index.html").as_uri())
+    assert visible_models(chromium, kind="seeds") == ["urlstm-128-ur-smnist", "urlstm-128-plain-smnist"]
+    shown = chromium.run("document.querySelector('table.seeds td.value b').textContent")
+    assert shown == "98.10 ± 0.10"
+    chromium.run("document.querySelectorAll('table.seeds td.members a')[2].click()")
+    chromium.run("new Promise((done) => setTimeout(done, 50))")
+    assert chromium.run("document.querySelector('tr.linked').id") == "smnist/urlstm-128-ur-seed2-smnist"
+    choose(chromium, "gate", "--")
+    assert visible_models(chromium, kind="seeds") == ["urlstm-128-plain-smnist"]
+    # A mark of a mean leads to the group's row.
+    group = "smnist/seeds-of-urlstm-128-plain-smnist"
+    assert chromium.run(f"document.querySelectorAll('svg a[href=\"#{group}\"]').length") >= 2
+    chromium.open((results.parent / "index.html").as_uri() + f"#{group}")
+    assert chromium.run("document.querySelector('tr.linked').id") == group
+
+
 def test_a_thousand_rows_stay_quick(chromium: Page, put: Callable[..., Path], results: Path):
     for n in range(500):
         for task in ("smnist", "pmnist"):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from urzoo.leaderboard.build import make_board
-from urzoo.leaderboard.charts import MOST_LABELS, Chart, charts, place_labels
+from urzoo.leaderboard.charts import MOST_LABELS, Chart, charts
+from urzoo.leaderboard.labels import place_labels
 from urzoo.leaderboard.svg import render_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,7 +53,7 @@ def test_measured_marks_are_filled_and_published_ones_hollow(example: Path, chec
 def test_the_gatings_stand_side_by_side_with_ur_first(example: Path, checkpoints: Path):
     chart = drawn(example, checkpoints)["smnist", "gatings"]
     names = [name for _, name in sorted(chart.y.ticks, reverse=True)]
-    assert names == ["UR GRU", "UR LSTM", "-- LSTM"]
+    assert names == ["UR LSTM", "-- LSTM", "UR GRU"]
 
 
 def test_outdated_rows_are_in_no_plot(example: Path, checkpoints: Path):
@@ -66,9 +67,16 @@ def test_labels_never_cover_each_other(put: Callable[..., Path], results: Path, 
         put(f"model-{n}", "smnist", 0.98)
     chart = drawn(results, checkpoints)["smnist", "training_cost"]
     labels = place_labels(chart, 360, 240, 6.6, 14)
-    ys = sorted(chart.y.place(label.y) * 240 + label.up for label in labels)
     assert len(labels) == count
-    assert all(upper - lower >= 14 - 1e-6 for lower, upper in itertools.pairwise(ys))
+    boxes = []
+    for label in labels:
+        x, y = chart.x.place(label.x) * 360 + label.right, chart.y.place(label.y) * 240 + label.up
+        length = 6.6 * len(label.text)
+        boxes.append((x, x + length, y) if label.right > 0 else (x - length, x, y))
+    for one, other in itertools.combinations(boxes, 2):
+        apart = one[1] <= other[0] or other[1] <= one[0] or abs(one[2] - other[2]) >= 14 - 1e-6
+        assert apart, (one, other)
+    assert all(left >= -20 and right <= 380 and -14 <= y <= 254 for left, right, y in boxes)
 
 
 def test_a_crowd_of_marks_is_not_labelled(put: Callable[..., Path], results: Path, checkpoints: Path):

@@ -170,9 +170,9 @@ def hostile(put: Callable[..., Path], results: Path) -> Path:
 def test_hostile_text_adds_no_element_to_the_page(hostile: Path, put: Callable[..., Path], results: Path):
     outline = Outline((hostile / "index.html").read_text())
     for number in range(len(HOSTILE)):
-        put(f"model-{number}", "smnist", 0.98)
+        put(f"model-{number}", "smnist", 0.98, data__subset="plain")
         nothing = dict.fromkeys(("model__cell", "model__gate", "model__hidden_size", "model__training"))
-        put(f"baseline-{number}", "smnist", 0.97, model__architecture="Plain", **nothing)
+        put(f"baseline-{number}", "smnist", 0.97, model__architecture="Plain", data__subset="plain", **nothing)
     build(results, results.parent)
     harmless = Outline((hostile / "index.html").read_text())
     assert [tag for tag, _ in outline.elements] == [tag for tag, _ in harmless.elements]

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from urzoo.errors import ResultError, unknown
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task
+from urzoo.leaderboard.groups import groups, in_groups
 from urzoo.leaderboard.published import Published, PublishedFile
-from urzoo.leaderboard.schema import Board, Curve, Kind, PublishedRow, Row, Section, Status
+from urzoo.leaderboard.schema import Board, Curve, Kind, ProblemCurve, PublishedRow, Row, Section, Status
 
 _GATING = re.compile(r"[-COU][-MR]")
 _CELLS = ("lstm", "gru")
@@ -42,6 +43,7 @@ def assemble(
     published: PublishedFile,
     tasks: Mapping[str, CurrentTask],
     curves: Mapping[tuple[str, str], Curve] | None = None,
+    problem_curves: Mapping[str, tuple[ProblemCurve, ...]] | None = None,
 ) -> Board:
     """Put a board together.
 
@@ -50,6 +52,7 @@ def assemble(
         published: What others have published.
         tasks: Today's tasks by name.
         curves: Learning curves by task and model, each that of the weights in the result.
+        problem_curves: Learning curves of the gatings on the synthetic problems, by task.
 
     Raises:
         ResultError: A result is not fit for a board (see `admit`); the message names file and key.
@@ -60,14 +63,28 @@ def assemble(
         name = one.result.task.name
         rows[name].append(_row(one, tasks[name]))
     sections = [
-        _section(name, tasks[name].task, rows[name], published, list((curves or {}).items())) for name in sorted(tasks)
+        _section(
+            name,
+            tasks[name].task,
+            rows[name],
+            published,
+            list((curves or {}).items()),
+            (problem_curves or {}).get(name, ()),
+        )
+        for name in sorted(tasks)
     ]
     keys = {current.task.published for current in tasks.values()}
     sections += [_published_only(key, published) for key in published.titles if key not in keys]
     order = list(published.titles)
     # Tasks with results first, then those that can be evaluated, then those that are only published.
     sections.sort(
-        key=lambda section: (not section.measured, section.version is None, _place(section.task, order), section.task)
+        key=lambda section: (
+            not section.measured,
+            not section.problem_curves,
+            section.version is None,
+            _place(section.task, order),
+            section.task,
+        )
     )
     return Board(sections=tuple(sections))
 
@@ -149,6 +166,8 @@ def _row(evidence: Evidence, current: CurrentTask) -> Row:
         high=high,
         interval=_interval_text(result, spec),
         samples=result.samples,
+        context=result.data.subset,
+        group=None,
         training_seconds=training.wall_seconds if training else None,
         selection_split=training.selection_split if training else "unknown",
         task_version=result.task.version,
@@ -179,8 +198,11 @@ def _section(
     rows: Sequence[Row],
     published: PublishedFile,
     curves: Sequence[tuple[tuple[str, str], Curve]],
+    problem_curves: tuple[ProblemCurve, ...],
 ) -> Section:
     spec = task.primary_metric
+    measured = _ranked([row for row in rows if row.status != "outdated"], spec.higher_is_better)
+    seeds = groups(name, measured, spec.digits, higher_is_better=spec.higher_is_better)
     figures = [row for row in published.rows if row.task == task.published]
     return Section(
         task=name,
@@ -195,10 +217,12 @@ def _section(
         data=f"{task.data.name}, split {task.data.split}",
         licence=task.licence,
         citation=task.citation,
-        measured=_ranked([row for row in rows if row.status != "outdated"], spec.higher_is_better),
+        measured=tuple(in_groups(measured, seeds)),
+        groups=seeds,
         outdated=tuple(sorted((row for row in rows if row.status == "outdated"), key=lambda row: row.model)),
         published=_published(name, figures, published, spec.name, spec.unit, spec.higher_is_better),
         curves=tuple(curve for (of_task, _), curve in sorted(curves, key=lambda item: item[0]) if of_task == name),
+        problem_curves=problem_curves,
     )
 
 
@@ -220,9 +244,11 @@ def _published_only(key: str, published: PublishedFile) -> Section:
         licence=None,
         citation=None,
         measured=(),
+        groups=(),
         outdated=(),
         published=_published(key, figures, published, metric, unit, higher_is_better),
         curves=(),
+        problem_curves=(),
     )
 
 

@@ -18,6 +18,7 @@ from urzoo.leaderboard.collect import collect, current_tasks
 from urzoo.leaderboard.curves import shipped_curves
 from urzoo.leaderboard.page import render_page
 from urzoo.leaderboard.png import drawn_from, render_png, source_digest
+from urzoo.leaderboard.problem_curves import CURVES, problem_curves
 from urzoo.leaderboard.published import read_published
 from urzoo.leaderboard.readme import embedded_board, update_readme
 from urzoo.leaderboard.schema import Board
@@ -47,7 +48,11 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
     collected = collect(results, out)
     tasks = current_tasks()
     board = assemble(
-        collected.evidence, read_published(), tasks, shipped_curves(collected.evidence, tasks, checkpoints)
+        collected.evidence,
+        read_published(),
+        tasks,
+        shipped_curves(collected.evidence, tasks, checkpoints),
+        problem_curves(out / CURVES, tasks),
     )
     return board, collected.partial
 

@@ -1,37 +1,27 @@
 """What the board's plots show, as data: the SVG of the page and the PNG of the README draw the same charts.
 
 A filled mark was measured with urzoo, a hollow one is published. The accent colour stands for the UR
-gating, the subject of this project; everything else is drawn in ink.
+gating, the subject of this project; other marks are drawn in ink. A group of seeds is one mark, its mean, with the
+deviation as its bar; the single rows show in the gatings chart. Curves have a colour for each primary gate and a stroke
+for each auxiliary one, the same in every chart.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section
+from urzoo.data.generate import SYMBOLS
+from urzoo.leaderboard.axes import TIMES, Axis, linear_axis, log_axis, si
+from urzoo.leaderboard.schema import Board, Group, PublishedRow, Row, Section
 from urzoo.leaderboard.text import duration
 
 
 @dataclass(frozen=True)
-class Axis:
-    """An axis from `low` to `high` with its marks; `log` where distances stand for ratios."""
-
-    label: str
-    low: float
-    high: float
-    ticks: tuple[tuple[float, str], ...]
-    log: bool = False
-
-    def place(self, value: float) -> float:
-        """Where `value` lies between the ends of the axis, 0 to 1."""
-        if self.log:
-            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return (value - self.low) / (self.high - self.low)
-
-
-@dataclass(frozen=True)
 class Point:
-    """A mark at `(x, y)` with its interval along the axis that carries the metric, and the row it stands for."""
+    """A mark at `(x, y)` with its interval along the axis that carries the metric, and the row or group it stands for.
+
+    `small` where it is one of a group that has a mark of its own.
+    """
 
     x: float
     y: float
@@ -41,20 +31,42 @@ class Point:
     accent: bool
     hollow: bool
     interval: tuple[float, float] | None = None
+    small: bool = False
 
 
-# Lines of one colour differ in their dashes, lengths of strokes and gaps; the first is solid.
-DASHES: tuple[tuple[int, ...], ...] = ((), (7, 4), (2, 3), (9, 3, 2, 3))
+Hue = Literal["accent", "ink", "blue", "red", "green"]
+_HUES: dict[str, Hue] = {"-": "ink", "C": "red", "O": "green", "U": "blue"}
+# Lengths of strokes and gaps by the auxiliary gate: refined, master gates, none.
+_DASHES: dict[str, tuple[int, ...]] = {"R": (), "M": (7, 4), "-": (2, 3)}
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve through `points`; `dashes` is one of `DASHES`."""
+    """A curve through `points`, with the range `low` to `high` around it where it stands for several."""
 
     points: tuple[tuple[float, float], ...]
     label: str
-    accent: bool
-    dashes: tuple[int, ...]
+    gate: str | None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def hue(self) -> Hue:
+        """The colour, by the primary gate; UR, the subject, has its own."""
+        return "accent" if self.gate == "UR" else _HUES[(self.gate or "-")[0]]
+
+    @property
+    def dashes(self) -> tuple[int, ...]:
+        """Lengths of strokes and gaps, by the auxiliary gate."""
+        return _DASHES[self.gate[1]] if self.gate else (9, 3, 2, 3)
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of the list of lines under a chart."""
+
+    text: str
+    line: Line
 
 
 @dataclass(frozen=True)
@@ -72,12 +84,25 @@ class Chart:
     reference: tuple[str, float] | None = None
     metric_axis: str = "y"
 
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """What the list of lines names: each line, or each gating where there are many lines."""
+        if len(self.lines) <= MOST_LABELS:
+            return tuple(Key(line.label, line) for line in self.lines)
+        by_gate = {line.gate or "other": line for line in self.lines}
+        return tuple(Key(gate, line) for gate, line in by_gate.items())
+
+
+# Errors and perplexities that lie further apart than this are drawn on a logarithmic axis.
+_LOG_FROM = 20.0
+MOST_LABELS = 12  # more names than this would cover each other; the titles of the marks remain
 
 KINDS = {
     "parameters": "Score against the number of parameters",
     "training_cost": "Score against training time",
     "learning_curves": "Learning curves",
     "gatings": "Gatings side by side",
+    "problem_curves": "Learning curves of the gatings on synthetic problems",
 }
 
 
@@ -86,54 +111,13 @@ def charts(board: Board) -> list[Chart]:
     made = []
     for section in board.sections:
         made += [_against_parameters(section), _against_training(section), _curves(section), _gatings(section)]
+        made.append(_problem_curves(section))
     return [chart for chart in made if chart is not None]
 
 
-@dataclass(frozen=True)
-class Label:
-    """A name beside the mark at `(x, y)`: `right` and `up` from it, negative to the left (ending there) and down."""
-
-    x: float
-    y: float
-    text: str
-    right: float
-    up: float
-
-
-MOST_LABELS = 8  # more names than this would cover each other; the titles of the marks remain
-
-
-def place_labels(chart: Chart, width: float, height: float, character_width: float, line_height: float) -> list[Label]:
-    """Names for the marks of a chart, moved down where they would touch; none if there are too many.
-
-    Args:
-        chart: The chart whose marks are named.
-        width: Of the drawing area, like all lengths here in whatever unit the drawing uses.
-        height: Of the drawing area.
-        character_width: Of the average character.
-        line_height: Of a line of text.
-    """
-    points = [point for point in chart.points if point.label]
-    if len(points) > MOST_LABELS:
-        return []
-    gap = 0.75 * line_height
-    labels: list[Label] = []
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(points, key=lambda point: (-point.y, point.x, point.label)):
-        x, y = chart.x.place(point.x) * width, chart.y.place(point.y) * height
-        length = character_width * len(point.label)
-        leftwards = x + gap + length > width + gap
-        start = x - gap - length if leftwards else x + gap
-        base = y
-        while any(abs(base - at) < line_height and start < end and begin < start + length for begin, end, at in taken):
-            base -= line_height
-        taken.append((start, start + length, base))
-        labels.append(Label(point.x, point.y, point.label, -gap if leftwards else gap, base - y))
-    return labels
-
-
 def _against_parameters(section: Section) -> Chart | None:
-    points = [_measured(section, row, row.parameters) for row in section.measured if row.parameters > 0]
+    points = [_measured(section, row, row.parameters) for row in _alone(section) if row.parameters > 0]
+    points += [_mean(section, group, group.parameters) for group in section.groups]
     if not points:
         return None
     points += [
@@ -146,7 +130,7 @@ def _against_parameters(section: Section) -> Chart | None:
         kind="parameters",
         title=f"{section.title}: {section.metric_title.lower()} against parameters",
         description=_describe(section, points, "parameters"),
-        x=_log_axis("Parameters", [point.x for point in points], _si),
+        x=log_axis("Parameters", [point.x for point in points], si),
         y=_metric_axis(section, points, _reference(section)),
         points=tuple(points),
         reference=_reference(section),
@@ -154,7 +138,8 @@ def _against_parameters(section: Section) -> Chart | None:
 
 
 def _against_training(section: Section) -> Chart | None:
-    points = [_measured(section, row, row.training_seconds) for row in section.measured if row.training_seconds]
+    points = [_measured(section, row, row.training_seconds) for row in _alone(section) if row.training_seconds]
+    points += [_mean(section, group, group.training_seconds) for group in section.groups if group.training_seconds]
     if not points:
         return None
     return Chart(
@@ -162,7 +147,7 @@ def _against_training(section: Section) -> Chart | None:
         kind="training_cost",
         title=f"{section.title}: {section.metric_title.lower()} against training time",
         description=_describe(section, points, "training time"),
-        x=_log_axis("Training time, on the hardware named in the row", [point.x for point in points], duration, _TIMES),
+        x=log_axis("Training time, on the hardware named in the row", [point.x for point in points], duration, TIMES),
         y=_metric_axis(section, points, _reference(section)),
         points=tuple(points),
         reference=_reference(section),
@@ -173,19 +158,15 @@ def _curves(section: Section) -> Chart | None:
     curves = [curve for curve in section.curves if len(curve.epochs) > 1]
     if not curves:
         return None
-    lines: list[Line] = []
-    for curve in curves:
-        accent = _is_accent(curve.gate)
-        dashes = DASHES[sum(line.accent == accent for line in lines) % len(DASHES)]
-        lines.append(Line(tuple(zip(curve.epochs, curve.values, strict=True)), curve.model, accent, dashes))
+    lines = [Line(tuple(zip(curve.epochs, curve.values, strict=True)), curve.model, curve.gate) for curve in curves]
     ends = [f"{curve.model} ends at {curve.values[-1]:.{section.digits}f}" for curve in curves]
     return Chart(
         task=section.task,
         kind="learning_curves",
         title=f"{section.title}: learning curves on held-out training rows",
         description=f"{section.metric_title} in {section.unit} by epoch. {'; '.join(ends[:20])}.",
-        x=_linear_axis("Epoch", [0.0, *(epoch for curve in curves for epoch in curve.epochs)], margin=0.0),
-        y=_linear_axis(f"Validation, {section.unit}", [value for curve in curves for value in curve.values]),
+        x=linear_axis("Epoch", [0.0, *(epoch for curve in curves for epoch in curve.epochs)], margin=0.0),
+        y=linear_axis(f"Validation, {section.unit}", [value for curve in curves for value in curve.values]),
         lines=tuple(lines),
     )
 
@@ -193,16 +174,21 @@ def _curves(section: Section) -> Chart | None:
 def _gatings(section: Section) -> Chart | None:
     rows: list[Row | PublishedRow] = [row for row in section.measured if row.gate and row.cell]
     rows += [row for row in section.published if row.comparable and row.gate and row.cell]
-    names = sorted(
-        {_gating_name(row) for row in rows}, key=lambda name: (name.split()[1], name.split()[0] != "UR", name)
-    )
+    names = sorted({_gating_name(row) for row in rows}, key=_gating_order)
     if len(names) < 2 or not section.measured:
         return None
     places = {name: float(len(names) - 1 - position) for position, name in enumerate(names)}
     marks = [_measured(section, row, 0) if isinstance(row, Row) else _published(section, row, 0) for row in rows]
+    # The rows of a group stand a little below its mean, small and without their intervals.
     points = [
-        replace(mark, x=mark.y, y=places[_gating_name(row)], label="") for mark, row in zip(marks, rows, strict=True)
+        replace(mark, x=mark.y, y=places[_gating_name(row)] - 0.22, label="", interval=None, small=True)
+        if isinstance(row, Row) and row.group
+        else replace(mark, x=mark.y, y=places[_gating_name(row)], label="")
+        for mark, row in zip(marks, rows, strict=True)
     ]
+    means = [(group, _mean(section, group, 0)) for group in section.groups if group.gate and group.cell]
+    points += [replace(mark, x=mark.y, y=places[_gating_name(group)], label="") for group, mark in means]
+    marks += [mark for _, mark in means]
     return Chart(
         task=section.task,
         kind="gatings",
@@ -212,6 +198,59 @@ def _gatings(section: Section) -> Chart | None:
         y=Axis("", -0.5, len(names) - 0.5, tuple((places[name], name) for name in names)),
         points=tuple(points),
         metric_axis="x",
+    )
+
+
+def _gating_order(name: str) -> tuple[int, int, str]:
+    """LSTM before GRU; primary gates U, O, C, none, and auxiliary ones R, M, none."""
+    gate, cell = name.split()
+    return (cell != "LSTM", "UOC-".index(gate[0]) * 3 + "RM-".index(gate[1]), name)
+
+
+def _problem_curves(section: Section) -> Chart | None:
+    curves = section.problem_curves
+    if not curves:
+        return None
+    chance = _CHANCE.get(section.task)
+    values = [value for curve in curves for value in (*curve.low, *curve.high)] + ([chance] if chance else [])
+    logarithmic = min(values) > 0 and not section.higher_is_better
+    ends = [f"{curve.gate} ends at {curve.median[-1]:.4g} ({curve.seeds} seeds)" for curve in curves]
+    return Chart(
+        task=section.task,
+        kind="problem_curves",
+        title=f"{section.title}: gatings by training step",
+        description=f"{section.heading}, the median over the seeds, by training step. {'; '.join(ends)}.",
+        x=linear_axis("Training step", [0.0, *(step for curve in curves for step in curve.steps)], margin=0.0),
+        y=log_axis(section.heading, values, lambda value: f"{value:g}")
+        if logarithmic
+        else linear_axis(section.heading, values),
+        lines=tuple(
+            Line(tuple(zip(curve.steps, curve.median, strict=True)), curve.gate, curve.gate, curve.low, curve.high)
+            for curve in curves
+        ),
+        reference=("knowing nothing", chance) if chance else None,
+    )
+
+
+# What always giving the same answer scores: one of the symbols; the mean, whose square error is twice 1/12.
+_CHANCE = {"copy": 100 / SYMBOLS, "adding": 1 / 6}
+
+
+def _alone(section: Section) -> list[Row]:
+    """The rows that no group stands for."""
+    return [row for row in section.measured if row.group is None]
+
+
+def _mean(section: Section, group: Group, x: float) -> Point:
+    return Point(
+        x=float(x),
+        y=group.mean,
+        label=group.name,
+        title=f"{group.name}: {group.shown} {section.unit}, mean and deviation of {len(group.seeds)} seeds, measured",
+        row=group.id,
+        accent=_is_accent(group.gate),
+        hollow=False,
+        interval=(group.mean - group.deviation, group.mean + group.deviation),
     )
 
 
@@ -245,7 +284,7 @@ def _is_accent(gate: str | None) -> bool:
     return gate == "UR"
 
 
-def _gating_name(row: Row | PublishedRow) -> str:
+def _gating_name(row: Row | PublishedRow | Group) -> str:
     return f"{row.gate} {(row.cell or '').upper()}"
 
 
@@ -266,54 +305,6 @@ def _metric_axis(section: Section, points: Sequence[Point], reference: tuple[str
     values += [end for point in points if point.interval for end in point.interval]
     if reference:
         values.append(reference[1])
-    return _linear_axis(section.heading, values)
-
-
-def _linear_axis(label: str, values: Sequence[float], margin: float = 0.06) -> Axis:
-    low, high = min(values), max(values)
-    spread = high - low or abs(high) * 0.02 or 1.0
-    low, high = low - margin * spread, high + margin * spread
-    step = _nice_step((high - low) / 6)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return Axis(label, low, high, tuple((n * step, f"{n * step:.{digits}f}") for n in range(first, last + 1)))
-
-
-def _nice_step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
-
-
-# Durations that people say, in seconds: from 1 second to 1,000 hours.
-_TIMES = (
-    1,
-    2,
-    5,
-    10,
-    30,
-    *(60 * n for n in (1, 2, 5, 10, 20, 30)),
-    *(3600 * n for n in (1, 2, 5, 10, 20, 50, 100, 1000)),
-)
-MOST_MARKS = 6
-
-
-def _log_axis(
-    label: str, values: Sequence[float], name: Callable[[float], str], marks: Sequence[float] | None = None
-) -> Axis:
-    low, high = min(values) / 1.8, max(values) * 1.8
-    if marks is None:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        # 1-2-5 marks over less than two decades, decades over more.
-        factors = (1, 2, 5) if high / low < 120 else (1,)
-        marks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-    inside = [mark for mark in marks if low <= mark <= high]
-    inside = inside[:: -(-len(inside) // MOST_MARKS)] if inside else [min(values)]
-    return Axis(label, low, high, tuple((float(mark), name(mark)) for mark in inside), log=True)
-
-
-def _si(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+    if not section.higher_is_better and min(values) > 0 and max(values) > _LOG_FROM * min(values):
+        return log_axis(section.heading, values, si)
+    return linear_axis(section.heading, values)

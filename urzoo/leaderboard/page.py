@@ -17,7 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from urzoo.leaderboard.charts import KINDS, Chart
-from urzoo.leaderboard.schema import Board, PublishedRow, Row
+from urzoo.leaderboard.problem_curves import CURVES
+from urzoo.leaderboard.schema import Board, Group, PublishedRow, Row
 from urzoo.leaderboard.svg import render_svg
 from urzoo.leaderboard.text import count, duration, script_json
 
@@ -41,7 +42,7 @@ def render_page(board: Board, drawn: Sequence[Chart]) -> str:
     """
     style, script = _asset("page.css"), _asset("page.js")
     drawings = [(chart, render_svg(chart)) for chart in drawn]
-    rows: list[Row | PublishedRow] = []
+    rows: list[Row | Group | PublishedRow] = []
     for section in board.sections:
         rows += [*section.measured, *section.outdated, *section.published]
     return (
@@ -58,6 +59,7 @@ def render_page(board: Board, drawn: Sequence[Chart]) -> str:
                 {
                     "board": section,
                     "id": f"task-{section.task}",
+                    "table": f"{CURVES}/{section.task}.csv",
                     "direction": "higher is better" if section.higher_is_better else "lower is better",
                     "plots": [
                         {"caption": KINDS[chart.kind], "svg": Markup(svg)}

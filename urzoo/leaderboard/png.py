@@ -6,18 +6,22 @@ is judged by that digest and not by its bytes, which differ from one build of ma
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urzoo.leaderboard.charts import MOST_LABELS, Chart, place_labels
+from urzoo.leaderboard.charts import Chart
+from urzoo.leaderboard.labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACCENT, INK, DARK, FAINT = "#0f6f69", "#55606a", "#1c2329", "#d9dee2"
+# Okabe and Ito's colours, a little darker, for those who see red and green alike.
+HUES = {"accent": ACCENT, "ink": INK, "blue": "#2f6fb5", "red": "#c2541b", "green": "#7a8b1f"}
 PANEL_WIDTH_INCHES, PANEL_HEIGHT_INCHES, DOTS_PER_INCH = 4.8, 3.4, 144
 # Margins of a panel in inches, and what they leave for the drawing.
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 0.72, 0.16, 0.36, 0.56
@@ -25,7 +29,7 @@ AREA_WIDTH_POINTS = 72 * (PANEL_WIDTH_INCHES - MARGIN_LEFT - MARGIN_RIGHT)
 AREA_HEIGHT_POINTS = 72 * (PANEL_HEIGHT_INCHES - MARGIN_TOP - MARGIN_BOTTOM)
 LABEL_POINTS, CHARACTER_WIDTH_POINTS, LINE_HEIGHT_POINTS = 7.5, 4.3, 9.5
 PANELS_A_ROW = 2
-DRAWING_VERSION = 1  # raise it when the pictures should be drawn anew although what they show is the same
+DRAWING_VERSION = 2  # raise it when the pictures should be drawn anew although what they show is the same
 
 
 def source_digest(charts: Sequence[Chart]) -> str:
@@ -71,20 +75,32 @@ def render_png(charts: Sequence[Chart]) -> bytes:
 
 
 def _draw(chart: Chart, axes: "Axes") -> None:
+    from matplotlib.lines import Line2D
+
     axes.set_title(chart.title.split(":")[0], fontsize=10, loc="left", color=DARK, parse_math=False)
     _set_axis(axes, chart)
-    for line in chart.lines:
+    for line in sorted(chart.lines, key=lambda line: line.hue == "accent"):
         xs, ys = zip(*line.points, strict=True)
         style = (0, line.dashes) if line.dashes else "-"
-        axes.plot(
-            xs, ys, color=ACCENT if line.accent else INK, linewidth=1.6, linestyle=style, zorder=2, label=line.label
+        if line.low:
+            axes.fill_between(xs, line.low, line.high, color=HUES[line.hue], alpha=0.1, linewidth=0, zorder=1)
+        axes.plot(xs, ys, color=HUES[line.hue], linewidth=1.5, linestyle=style, zorder=2)
+    if chart.keys:
+        handles = [
+            Line2D([], [], color=HUES[key.line.hue], linestyle=(0, key.line.dashes) if key.line.dashes else "-")
+            for key in chart.keys
+        ]
+        names = [key.text for key in chart.keys]
+        columns = 2 if len(names) > 4 and max(map(len, names)) < 16 else 1
+        legend = axes.legend(
+            handles, names, loc="best", framealpha=0.85, edgecolor="none", fontsize=LABEL_POINTS, ncols=columns
         )
-    if 0 < len(chart.lines) <= MOST_LABELS:
-        for text in axes.legend(loc="lower right", frameon=False, fontsize=LABEL_POINTS).get_texts():
+        for text in legend.get_texts():
             text.set_parse_math(False)
     # Hollow marks first, the accent last, so that the subject lies on top.
-    for hollow, accent in ((True, False), (True, True), (False, False), (False, True)):
-        points = [point for point in chart.points if (point.hollow, point.accent) == (hollow, accent)]
+    for small, hollow, accent in itertools.product((True, False), (True, False), (False, True)):
+        kind = (small, hollow, accent)
+        points = [point for point in chart.points if (point.small, point.hollow, point.accent) == kind]
         color = ACCENT if accent else INK
         bars = [(point, *point.interval) for point in points if point.interval]
         lows, highs = [low for _, low, _ in bars], [high for _, _, high in bars]
@@ -94,14 +110,15 @@ def _draw(chart: Chart, axes: "Axes") -> None:
             axes.hlines([point.y for point, _, _ in bars], lows, highs, color=color, linewidth=1.2, zorder=3)
         face = "white" if hollow else color
         places = [point.x for point in points], [point.y for point in points]
-        axes.plot(*places, "o", markersize=6, color=color, markerfacecolor=face, zorder=4)
+        axes.plot(*places, "o", markersize=3.5 if small else 6, color=color, markerfacecolor=face, zorder=4)
     if chart.reference:
         label, value = chart.reference
         axes.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(
             label,
-            (0.01, value),
+            (0.99 if chart.lines else 0.01, value),
             xycoords=("axes fraction", "data"),
+            ha="right" if chart.lines else "left",
             xytext=(0, 3),
             textcoords="offset points",
             fontsize=LABEL_POINTS,
@@ -129,6 +146,8 @@ def _name_marks(chart: Chart, axes: "Axes") -> None:
 def _set_axis(axes: "Axes", chart: Chart) -> None:
     if chart.x.log:
         axes.set_xscale("log")
+    if chart.y.log:
+        axes.set_yscale("log")
     axes.set_xlim(chart.x.low, chart.x.high)
     axes.set_ylim(chart.y.low, chart.y.high)
     axes.set_xticks([value for value, _ in chart.x.ticks], [text for _, text in chart.x.ticks], fontsize=8)

@@ -14,8 +14,9 @@ class Row(Strict):
     """One measured result. `value`, `low` and `high` are shown in `unit`; `shown` has the metric's decimals.
 
     `kind`: "shipped" (a checkpoint that comes with urzoo), "submitted" (another of urzoo's models) or "baseline"
-    (any other model). `training_seconds` is None where the checkpoint does not tell. `provenance` is all of the
-    result file.
+    (any other model). `training_seconds` is None where the checkpoint does not tell. `context` says how much of the
+    data the model reads at a time, where that is not all. `group` is the id of the group of seeds the row is in.
+    `provenance` is all of the result file.
     """
 
     id: str
@@ -36,6 +37,8 @@ class Row(Strict):
     high: float | None
     interval: str | None
     samples: int
+    context: str | None
+    group: str | None
     training_seconds: float | None
     selection_split: str
     task_version: int
@@ -43,6 +46,30 @@ class Row(Strict):
     command: str
     link: str | None
     provenance: dict[str, Any]
+
+
+class Group(Strict):
+    """Ranked rows that differ by the seed of their training alone: mean and sample deviation, in the task's unit.
+
+    `rows` are the ids and `models` the names of the members, by seed; `span` is the least and the most of them.
+    """
+
+    id: str
+    name: str
+    kind: Kind
+    cell: str | None
+    gate: str | None
+    hidden_size: int | None
+    num_layers: int | None
+    parameters: int
+    seeds: tuple[int, ...]
+    rows: tuple[str, ...]
+    models: tuple[str, ...]
+    mean: float
+    deviation: float
+    shown: str
+    span: str
+    training_seconds: float | None
 
 
 class PublishedRow(Strict):
@@ -78,6 +105,18 @@ class Curve(Strict):
     values: tuple[float, ...]
 
 
+class ProblemCurve(Strict):
+    """A gating's learning curve on a synthetic problem: a metric in the task's unit by step, over several seeds."""
+
+    gate: str
+    seeds: int
+    metric: str
+    steps: tuple[int, ...]
+    median: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
 class Section(Strict):
     """A task's part of the board. `version` is None where there are published figures but no task yet."""
 
@@ -94,9 +133,11 @@ class Section(Strict):
     licence: str | None
     citation: str | None
     measured: tuple[Row, ...]
+    groups: tuple[Group, ...]
     outdated: tuple[Row, ...]
     published: tuple[PublishedRow, ...]
     curves: tuple[Curve, ...]
+    problem_curves: tuple[ProblemCurve, ...]
 
     @property
     def heading(self) -> str:

@@ -6,13 +6,15 @@ the same bytes on every machine. Everything that is text goes through `escape`.
 
 from html import escape
 
-from urzoo.leaderboard.charts import MOST_LABELS, Chart, Line, Point, place_labels
+from urzoo.leaderboard.charts import Chart, Line, Point
+from urzoo.leaderboard.labels import place_labels
 
 WIDTH, HEIGHT = 440, 300
 GATING_HEIGHT = 46  # of each line of the gatings chart
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
 LEFT_FOR_NAMES = 76  # the gatings chart has words on its vertical axis
 CHARACTER_WIDTH, LINE_HEIGHT = 6.6, 14.0
+KEY_STROKE, KEY_HEIGHT = 28, 18
 
 
 def render_svg(chart: Chart) -> str:
@@ -20,7 +22,7 @@ def render_svg(chart: Chart) -> str:
     name = f"plot-{chart.task}-{chart.kind}"
     frame = _Frame(chart)
     parts = [
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {_n(frame.bottom + BOTTOM)}" role="img" '
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {_n(frame.whole_height)}" role="img" '
         f'aria-labelledby="{escape(name)}-title {escape(name)}-text">',
         f'<title id="{escape(name)}-title">{escape(chart.title)}</title>',
         f'<desc id="{escape(name)}-text">{escape(chart.description)}</desc>',
@@ -29,8 +31,9 @@ def render_svg(chart: Chart) -> str:
     if chart.reference:
         parts += frame.reference(*chart.reference)
     parts += frame.lines()
+    parts += frame.keys()
     # Hollow marks first, the accent last, so that the subject lies on top.
-    for point in sorted(chart.points, key=lambda point: (not point.hollow, point.accent)):
+    for point in sorted(chart.points, key=lambda point: (not point.hollow, not point.small, point.accent)):
         parts += frame.mark(point)
     parts += frame.labels()
     parts.append("</svg>")
@@ -47,6 +50,10 @@ class _Frame:
         names = len(chart.y.ticks)
         self.height = GATING_HEIGHT * names if chart.kind == "gatings" else HEIGHT - TOP - BOTTOM
         self.bottom = TOP + self.height
+        longest = max((len(key.text) for key in chart.keys), default=0)
+        self.key_columns = max(1, int(self.width // (KEY_STROKE + 20 + CHARACTER_WIDTH * longest)))
+        rows = -(-len(chart.keys) // self.key_columns)
+        self.whole_height = self.bottom + BOTTOM + (KEY_HEIGHT * rows + 4 if rows else 0)
 
     def x(self, value: float) -> float:
         return self.left + self.chart.x.place(value) * self.width
@@ -83,23 +90,36 @@ class _Frame:
         y = self.y(value)
         # Above the line, unless that leaves the frame.
         text = y - 6 if y > TOP + LINE_HEIGHT else y + LINE_HEIGHT
+        # Curves begin at the left, where they know nothing.
+        x, anchor = (WIDTH - RIGHT - 4, "end") if self.chart.lines else (self.left + 4, "start")
         return [
             f'<path class="reference" d="M{self.left} {_n(y)}H{WIDTH - RIGHT}"/>',
-            f'<text class="note" x="{self.left + 4}" y="{_n(text)}">{escape(label)}</text>',
+            f'<text class="note" x="{x}" y="{_n(text)}" text-anchor="{anchor}">{escape(label)}</text>',
         ]
 
     def lines(self) -> list[str]:
-        """The curves, and their names in the lower right corner, which rising curves leave empty."""
+        """The ranges around the curves, and the curves, the accent last."""
         parts = []
         for line in self.chart.lines:
+            if line.low:
+                xs = [self.x(x) for x, _ in line.points]
+                above = [f"{_n(x)} {_n(self.y(y))}" for x, y in zip(xs, line.high, strict=True)]
+                below = [f"{_n(x)} {_n(self.y(y))}" for x, y in zip(xs, line.low, strict=True)]
+                parts.append(f'<path class="band {line.hue}" d="M{"L".join([*above, *reversed(below)])}Z"/>')
+        for line in sorted(self.chart.lines, key=lambda line: line.hue == "accent"):
             path = "L".join(f"{_n(self.x(x))} {_n(self.y(y))}" for x, y in line.points)
             parts.append(f'<path {_stroke(line)} d="M{path}"><title>{escape(line.label)}</title></path>')
-        named = self.chart.lines if len(self.chart.lines) <= MOST_LABELS else ()
-        for position, line in enumerate(reversed(named)):
-            y = self.bottom - 12 - 18 * position
-            parts.append(f'<path {_stroke(line)} d="M{WIDTH - RIGHT - 34} {_n(y)}h30"/>')
-            x = WIDTH - RIGHT - 42
-            parts.append(f'<text class="label" x="{x}" y="{_n(y + 4)}" text-anchor="end">{escape(line.label)}</text>')
+        return parts
+
+    def keys(self) -> list[str]:
+        """The names of the lines, in columns under the chart."""
+        parts = []
+        width = (WIDTH - self.left - RIGHT) / self.key_columns if self.chart.keys else 0.0
+        for position, key in enumerate(self.chart.keys):
+            row, column = divmod(position, self.key_columns)
+            x, y = self.left + column * width, self.bottom + BOTTOM + 8 + KEY_HEIGHT * row
+            parts.append(f'<path {_stroke(key.line)} d="M{_n(x)} {_n(y)}h{KEY_STROKE}"/>')
+            parts.append(f'<text class="label" x="{_n(x + KEY_STROKE + 8)}" y="{_n(y + 4)}">{escape(key.text)}</text>')
         return parts
 
     def mark(self, point: Point) -> list[str]:
@@ -113,7 +133,7 @@ class _Frame:
             else:
                 path = f"M{_n(self.x(low))} {_n(y)}H{_n(self.x(high))}"
             parts.append(f'<path class="interval {style}" d="{path}"/>')
-        parts.append(f'<circle class="point {style}" cx="{_n(x)}" cy="{_n(y)}" r="5"/></a>')
+        parts.append(f'<circle class="point {style}" cx="{_n(x)}" cy="{_n(y)}" r="{3 if point.small else 5}"/></a>')
         return parts
 
     def labels(self) -> list[str]:
@@ -129,7 +149,7 @@ class _Frame:
 
 def _stroke(line: Line) -> str:
     dashes = f' stroke-dasharray="{" ".join(str(length) for length in line.dashes)}"' if line.dashes else ""
-    return f'class="curve{" accent" if line.accent else ""}"{dashes}'
+    return f'class="curve {line.hue}"{dashes}'
 
 
 def _n(value: float) -> str:

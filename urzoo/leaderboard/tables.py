@@ -5,7 +5,8 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 
-from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section
+from urzoo.leaderboard.problem_curves import CURVES
+from urzoo.leaderboard.schema import Board, Group, ProblemCurve, PublishedRow, Row, Section
 from urzoo.leaderboard.text import count, csv_cell, duration, markdown, markdown_code
 
 REGENERATE = "urzoo leaderboard"
@@ -46,11 +47,13 @@ def render_json(board: Board) -> str:
 
 
 def render_csv(board: Board) -> str:
-    """One line for each measured, outdated or published row; `standing` tells them apart."""
+    """One line for each group of seeds and each measured, outdated or published row; `standing` tells them apart."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for section in board.sections:
+        for group in section.groups:
+            writer.writerow({key: csv_cell(value) for key, value in _group_cells(section, group).items()})
         for row in (*section.measured, *section.outdated):
             writer.writerow({key: csv_cell(value) for key, value in _measured_cells(section, row).items()})
         for figure in section.published:
@@ -82,6 +85,27 @@ def _measured_cells(section: Section, row: Row) -> dict[str, str | float | None]
         "date": row.date,
         "command": row.command,
         "note": row.reason,
+    }
+
+
+def _group_cells(section: Section, group: Group) -> dict[str, str | float | None]:
+    return {
+        "task": section.task,
+        "task_version": section.version,
+        "standing": "mean over seeds",
+        "model": group.name,
+        "metric": section.metric,
+        "value": group.mean,
+        "low": group.mean - group.deviation,
+        "high": group.mean + group.deviation,
+        "unit": section.unit,
+        "kind": group.kind,
+        "cell": group.cell,
+        "gate": group.gate,
+        "hidden_size": group.hidden_size,
+        "parameters": group.parameters,
+        "training_seconds": group.training_seconds,
+        "note": f"mean and standard deviation of {', '.join(group.models)}",
     }
 
 
@@ -177,6 +201,20 @@ def _section(section: Section) -> Iterable[str]:
         else ""
     )
     yield f"{markdown(section.description)}{version}"
+    if section.groups:
+        yield f"**Over seeds**: mean ± standard deviation ({_metric(section)})"
+        yield _table(
+            ["Models", "Value", "Range", "Seeds", "Gating", "Cell", "Hidden", "Parameters", "Training"],
+            [_group(group) for group in section.groups],
+            right={1, 2, 3, 6, 7, 8},
+        )
+    if section.problem_curves:
+        yield f"**Gatings by training step**, all points in [{CURVES}/{section.task}.csv]({CURVES}/{section.task}.csv)"
+        yield _table(
+            ["Gating", "Seeds", "Steps", f"{section.heading}, median at the end", "Range"],
+            [_problem_curve(curve, section.digits) for curve in section.problem_curves],
+            right={1, 2, 3, 4},
+        )
     if section.measured:
         yield f"**Measured** ({_metric(section)})"
         yield _table(
@@ -187,6 +225,9 @@ def _section(section: Section) -> Iterable[str]:
         reasons = [f"- {markdown(row.model)}: {markdown(row.reason)}" for row in section.measured if row.reason]
         if reasons:
             yield "Not ranked:\n\n" + "\n".join(reasons)
+        contexts = [f"- {markdown(row.model)}: {markdown(row.context)}" for row in section.measured if row.context]
+        if contexts:
+            yield "Of the data:\n\n" + "\n".join(contexts)
     if section.outdated:
         yield "**Outdated**, not ranked"
         yield _table(
@@ -204,6 +245,30 @@ def _section(section: Section) -> Iterable[str]:
             [_published(section, row) for row in section.published],
             right={1, 4},
         )
+
+
+def _group(group: Group) -> list[str]:
+    return [
+        markdown(group.name),
+        f"**{group.shown}**",
+        group.span,
+        ", ".join(str(seed) for seed in group.seeds),
+        markdown(group.gate or ""),
+        markdown(group.cell.upper() if group.cell else ""),
+        count(group.hidden_size),
+        count(group.parameters),
+        duration(group.training_seconds),
+    ]
+
+
+def _problem_curve(curve: ProblemCurve, digits: int) -> list[str]:
+    return [
+        markdown(curve.gate),
+        str(curve.seeds),
+        count(curve.steps[-1]),
+        f"{curve.median[-1]:.{digits}f}",
+        f"{curve.low[-1]:.{digits}f} to {curve.high[-1]:.{digits}f}",
+    ]
 
 
 def _measured(row: Row) -> list[str]:

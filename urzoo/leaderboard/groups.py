@@ -1,0 +1,69 @@
+"""Rows that differ by the seed of their training alone, put together: mean and deviation over the seeds.
+
+A recipe for several seeds gives its checkpoints names with `-seed<number>` in them. Ranked rows whose names agree but
+for that number, of one gating, cell and size, are a group where there are at least two seeds; a group has no rank.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+from urzoo.leaderboard.schema import Group, Row
+
+_SEED = re.compile(r"-seed(\d+)(?=-|$)")
+
+
+def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: bool) -> tuple[Group, ...]:
+    """The groups among the measured rows of a task, the best mean first.
+
+    Args:
+        task: The task's name, for the groups' ids.
+        rows: The measured rows.
+        digits: Decimals of the metric.
+        higher_is_better: The metric's direction.
+    """
+    found: dict[tuple[object, ...], dict[int, Row]] = {}
+    for row in rows:
+        named = _SEED.search(row.model)
+        if named is None or row.status != "ranked":
+            continue
+        key = (_SEED.sub("", row.model, count=1), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers)
+        found.setdefault((*key, row.parameters), {}).setdefault(int(named[1]), row)
+    made = [_group(task, members, digits) for members in found.values() if len(members) > 1]
+    sign = -1 if higher_is_better else 1
+    return tuple(sorted(made, key=lambda group: (sign * group.mean, group.name)))
+
+
+def in_groups(rows: Sequence[Row], found: Sequence[Group]) -> list[Row]:
+    """The rows, each with the id of its group."""
+    of = {member: group.id for group in found for member in group.rows}
+    return [row.model_copy(update={"group": of.get(row.id)}) for row in rows]
+
+
+def _group(task: str, members: dict[int, Row], digits: int) -> Group:
+    seeds = sorted(members)
+    rows = [members[seed] for seed in seeds]
+    values = [row.value for row in rows]
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    costs = [row.training_seconds for row in rows if row.training_seconds is not None]
+    first = rows[0]
+    name = _SEED.sub("", first.model, count=1)
+    return Group(
+        id=f"{task}/seeds-of-{name.replace('/', '__')}",
+        name=name,
+        kind=first.kind,
+        cell=first.cell,
+        gate=first.gate,
+        hidden_size=first.hidden_size,
+        num_layers=first.num_layers,
+        parameters=first.parameters,
+        seeds=tuple(seeds),
+        rows=tuple(row.id for row in rows),
+        models=tuple(row.model for row in rows),
+        mean=float(f"{mean:.10g}"),
+        deviation=float(f"{deviation:.10g}"),
+        shown=f"{mean:.{digits}f} ± {deviation:.{digits}f}",
+        span=f"{min(values):.{digits}f} to {max(values):.{digits}f}",
+        training_seconds=math.fsum(costs) / len(costs) if costs else None,
+    )
