@@ -172,7 +172,7 @@ def leaderboard(
 ) -> None:
     """Regenerate the board from the result files: Markdown, CSV, JSON, a page, plots and a report.
 
-    Examples:
+    Example:
 
         urzoo leaderboard --check
 
