@@ -1,15 +1,28 @@
 """URLSTMCell and URGRUCell: one step of the stacks, with torch's conventions."""
+# ruff: noqa: F722  (jaxtyping's shapes are no names)
 
 import copy
 
 import pytest
 import torch
-from torch import Tensor
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
+from torch import Tensor, nn
 
 from urzoo.errors import ShapeError, UsageError
 from urzoo.nn import URGRU, URLSTM, URGRUCell, URLSTMCell
 
 pairs = pytest.mark.parametrize(("cell", "stack"), [(URLSTMCell, URLSTM), (URGRUCell, URGRU)])
+
+
+Row = Float[Tensor, "batch hidden"]
+
+
+@jaxtyped(typechecker=beartype)
+def checked(
+    module: nn.Module, inputs: Float[Tensor, "batch input"], state: Row | tuple[Row, Row] | None = None
+) -> Row | tuple[Row, Row]:
+    return module(inputs, state)
 
 
 @pairs
@@ -21,7 +34,7 @@ def test_cells_in_a_loop_are_the_stack(cell: type, stack: type, gate: str):
     outputs, final = whole(inputs)
     state = None
     for time in range(7):
-        state = one(inputs[time], state)
+        state = checked(one, inputs[time], state)
         torch.testing.assert_close(_hidden(state), outputs[time])
     last = final[1][0] if isinstance(final, tuple) else final[0]
     torch.testing.assert_close(state[1] if isinstance(state, tuple) else state, last)

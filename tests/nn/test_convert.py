@@ -1,15 +1,28 @@
-"""Equality with torch.nn.LSTM and with the PyPI package ur-lstm-torch, given their weights."""
+"""Equality with torch.nn.LSTM and with the PyPI package ur-lstm-torch, given their weights.
+
+In float64, which the reference runs, and in float32 on whatever back end is chosen here.
+"""
+# ruff: noqa: F722  (jaxtyping's shapes are no names)
 
 import pytest
 import torch
+from beartype import beartype
+from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from urzoo.errors import UsageError
 from urzoo.nn import from_torch_lstm, from_ur_lstm_torch
 
+both_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 
-def results(module: nn.Module, inputs: Tensor, hx: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+
+@jaxtyped(typechecker=beartype)
+def results(
+    module: nn.Module,
+    inputs: Float[Tensor, "first second input"],
+    hx: tuple[Float[Tensor, "layers batch hidden"], Float[Tensor, "layers batch hidden"]],
+) -> dict[str, Float[Tensor, "..."]]:
     """Outputs, state, and the gradients of input and initial state under a fixed upstream gradient."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in (inputs, *hx)]
     outputs, state = module(leaves[0], (leaves[1], leaves[2]))
@@ -28,19 +41,22 @@ def results(module: nn.Module, inputs: Tensor, hx: tuple[Tensor, Tensor]) -> dic
     }
 
 
+@both_dtypes
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_the_untied_standard_gating_is_torchs_lstm(bidirectional: bool, batch_first: bool, bias: bool):
+def test_the_untied_standard_gating_is_torchs_lstm(
+    bidirectional: bool, batch_first: bool, bias: bool, dtype: torch.dtype
+):
     theirs = nn.LSTM(
-        3, 6, 2, bias=bias, batch_first=batch_first, bidirectional=bidirectional, dtype=torch.float64, dropout=0.5
+        3, 6, 2, bias=bias, batch_first=batch_first, bidirectional=bidirectional, dtype=dtype, dropout=0.5
     ).eval()
     ours = from_torch_lstm(theirs)
     assert ours.dropout == 0.5
     assert not ours.training
     batch, layers = (9 if batch_first else 4), (4 if bidirectional else 2)
-    inputs = torch.randn(9, 4, 3, dtype=torch.float64)
-    hx = tuple(torch.randn(layers, batch, 6, dtype=torch.float64) for _ in range(2))
+    inputs = torch.randn(9, 4, 3, dtype=dtype)
+    hx = tuple(torch.randn(layers, batch, 6, dtype=dtype) for _ in range(2))
     torch.testing.assert_close(results(ours, inputs, hx), results(theirs, inputs, hx))
     for name, parameter in ours.named_parameters():
         other = dict(theirs.named_parameters())[name.replace("bias", "bias_ih")]
@@ -69,14 +85,15 @@ def test_the_converted_module_has_weights_of_its_own():
     assert torch.equal(ours(inputs)[0], before)
 
 
+@both_dtypes
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_the_ur_lstm_is_that_of_ur_lstm_torch(batch_first: bool):
+def test_the_ur_lstm_is_that_of_ur_lstm_torch(batch_first: bool, dtype: torch.dtype):
     peer = pytest.importorskip("ur_lstm", reason="ur-lstm-torch is not installed")
-    theirs = peer.URLSTM(3, 6, num_layers=2, batch_first=batch_first).double()
+    theirs = peer.URLSTM(3, 6, num_layers=2, batch_first=batch_first).to(dtype)
     ours = from_ur_lstm_torch(theirs)
     batch = 9 if batch_first else 4
-    inputs = torch.randn(9, 4, 3, dtype=torch.float64)
-    hx = tuple(torch.randn(2, batch, 6, dtype=torch.float64) for _ in range(2))
+    inputs = torch.randn(9, 4, 3, dtype=dtype)
+    hx = tuple(torch.randn(2, batch, 6, dtype=dtype) for _ in range(2))
     torch.testing.assert_close(results(ours, inputs, hx), results(theirs, inputs, hx))
     for layer, cell in enumerate(theirs.layers):
         torch.testing.assert_close(getattr(ours, f"weight_ih_l{layer}").grad, cell.igates.weight.grad)

@@ -1,230 +1,20 @@
 """URLSTM and URGRU: stacks of recurrent layers, called as torch.nn.LSTM and torch.nn.GRU are.
 
-Beyond torch: the gating and a mask. A packed sequence runs as a padded one under a mask, so that both take
-the same path. State dicts follow torch's names, except that one bias replaces torch's two (`bias_l0` is the
-sum of `bias_ih_l0` and `bias_hh_l0`) and the gate bias has an entry of its own, `forget_bias_l0`.
+Beyond torch: the gating and a mask. What both do is in stack.py; here stand their arguments.
 """
 
-import warnings
 from typing import overload
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
-from urzoo.errors import ShapeError, UsageError
-from urzoo.nn.parameters import check_sizes, empty_parameters, initialise
-from urzoo.recurrence.gates import Gating, State
-from urzoo.recurrence.scan import check_options, scan
+from urzoo.errors import UsageError
+from urzoo.nn.stack import Stack
+from urzoo.recurrence.gates import Gating
 
 
-class _Stack(nn.Module):
-    """What both stacks share; the gating says which cell they are made of."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        gating: Gating,
-        *,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        train_gate_bias: bool,
-        max_time: int | None,
-        backend: str | None,
-        save: str,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-    ) -> None:
-        super().__init__()
-        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        if isinstance(dropout, bool) or not 0.0 <= dropout <= 1.0:
-            raise UsageError(f"dropout is {dropout!r}, expected a probability from 0 to 1.")
-        if dropout > 0 and num_layers == 1:
-            warnings.warn(
-                f"dropout is {dropout} with num_layers=1: it acts between layers only, so it has no effect here.",
-                stacklevel=3,
-            )
-        check_options(backend, save)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
-        self.batch_first = batch_first
-        self.dropout = float(dropout)
-        self.bidirectional = bidirectional
-        self.proj_size = 0
-        self.gating = gating
-        self.train_gate_bias = train_gate_bias
-        self.max_time = max_time
-        self.backend = backend
-        self.save = save
-        for layer in range(num_layers):
-            layer_input = input_size if layer == 0 else hidden_size * self.num_directions
-            for suffix in self._suffixes(layer):
-                parameters = empty_parameters(
-                    gating,
-                    layer_input,
-                    hidden_size,
-                    bias=bias,
-                    train_gate_bias=train_gate_bias,
-                    device=device,
-                    dtype=dtype,
-                )
-                for name, parameter in parameters.items():
-                    self.register_parameter(name + suffix, parameter)
-        self.reset_parameters()
-
-    @property
-    def num_directions(self) -> int:
-        """2 when bidirectional, else 1."""
-        return 2 if self.bidirectional else 1
-
-    @property
-    def gate(self) -> str:
-        """The paper's two letters."""
-        return self.gating.name
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew: see `urzoo.nn.parameters.initialise`."""
-        for layer in range(self.num_layers):
-            for suffix in self._suffixes(layer):
-                initialise(self.gating, *self._parameters_of(suffix), max_time=self.max_time)
-
-    def flatten_parameters(self) -> None:
-        """Nothing to do; here because callers of torch.nn.LSTM call it."""
-
-    def extra_repr(self) -> str:
-        """The arguments that tell this module from another."""
-        said = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
-        said += [f"{name}={value!r}" for name in defaults if (value := getattr(self, name)) != defaults[name]]
-        said.append(f"gate={self.gating.name!r}")
-        if not self.gating.tie_input_gate:
-            said.append("tie_input_gate=False")
-        if not self.gating.refine_offset:
-            said.append("refine_offset=False")
-        if not self.train_gate_bias:
-            said.append("train_gate_bias=False")
-        for name in ("max_time", "backend"):
-            if (value := getattr(self, name)) is not None:
-                said.append(f"{name}={value!r}")
-        if self.save != "activations":
-            said.append(f"save={self.save!r}")
-        return ", ".join(said)
-
-    def _suffixes(self, layer: int) -> list[str]:
-        """The ends of the parameters' names in one layer, forward direction first."""
-        return [f"_l{layer}", f"_l{layer}_reverse"][: self.num_directions]
-
-    def _parameters_of(self, suffix: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        # By name at every call: replicas and functional calls put other tensors in the parameters' place.
-        return (
-            getattr(self, f"weight_ih{suffix}"),
-            getattr(self, f"weight_hh{suffix}"),
-            getattr(self, f"bias{suffix}"),
-            getattr(self, f"forget_bias{suffix}"),
-        )
-
-    def _run(self, inputs: Tensor, state: State | None, mask: Tensor | None) -> tuple[Tensor, State]:
-        """All layers over a tensor in the module's layout, batched or not."""
-        batched = inputs.dim() == 3
-        if inputs.dim() not in (2, 3):
-            layout = "(batch, time, input_size)" if self.batch_first else "(time, batch, input_size)"
-            raise ShapeError(
-                f"input has {inputs.dim()} dimensions, expected 3: {layout}, or 2: (time, input_size); "
-                f"its shape is {tuple(inputs.shape)}."
-            )
-        if inputs.shape[-1] != self.input_size:
-            raise ShapeError(
-                f"input has {inputs.shape[-1]} features in its last dimension, expected input_size={self.input_size}; "
-                f"its shape is {tuple(inputs.shape)}."
-            )
-        if mask is not None and mask.shape != inputs.shape[:-1]:
-            raise ShapeError(
-                f"mask has the shape {tuple(mask.shape)}, expected {tuple(inputs.shape[:-1])}: that of input "
-                "without its last dimension."
-            )
-        batch_dim = 0 if self.batch_first else 1
-        if not batched:
-            inputs = inputs.unsqueeze(batch_dim)
-            mask = None if mask is None else mask.unsqueeze(batch_dim)
-            if state is not None:
-                self._check_state(state, (self.num_layers * self.num_directions, self.hidden_size))
-                state = tuple(part.unsqueeze(1) for part in state)
-        if not self.batch_first:
-            inputs = inputs.transpose(0, 1)
-            mask = None if mask is None else mask.transpose(0, 1)
-        outputs, state = self._run_layers(inputs, state, mask)
-        if not self.batch_first:
-            outputs = outputs.transpose(0, 1)
-        if not batched:
-            outputs = outputs.squeeze(batch_dim)
-            state = tuple(part.squeeze(1) for part in state)
-        return outputs, state
-
-    def _run_packed(self, packed: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
-        """All layers over a packed sequence; the state is in the order of the rows before packing."""
-        if packed.data.shape[-1] != self.input_size:
-            raise ShapeError(
-                f"input has {packed.data.shape[-1]} features in its last dimension, expected "
-                f"input_size={self.input_size}; the shape of its packed data is {tuple(packed.data.shape)}."
-            )
-        inputs, lengths = pad_packed_sequence(packed, batch_first=True)
-        mask = (torch.arange(inputs.shape[1])[None, :] < lengths[:, None]).to(inputs.device)
-        outputs, state = self._run_layers(inputs, state, mask)
-        if packed.sorted_indices is not None:
-            outputs, mask = outputs[packed.sorted_indices], mask[packed.sorted_indices]
-        # Packed data are the real steps, time by time, rows from the longest to the shortest.
-        data = outputs.transpose(0, 1)[mask.transpose(0, 1)]
-        return PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
-
-    def _run_layers(self, inputs: Tensor, state: State | None, mask: Tensor | None) -> tuple[Tensor, State]:
-        """All layers over `(batch, time, input_size)`; state parts are `(layers * directions, batch, hidden)`."""
-        if state is not None:
-            self._check_state(state, (self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size))
-        finals: list[State] = []
-        outputs = inputs
-        for layer in range(self.num_layers):
-            if layer > 0 and self.dropout > 0:
-                outputs = F.dropout(outputs, self.dropout, self.training)
-            layer_inputs, directions = outputs, []
-            for direction, suffix in enumerate(self._suffixes(layer)):
-                initial = None if state is None else tuple(part[len(finals)] for part in state)
-                outputs, final = scan(
-                    layer_inputs,
-                    *self._parameters_of(suffix),
-                    initial,
-                    gating=self.gating,
-                    mask=mask,
-                    reverse=direction == 1,
-                    backend=self.backend,
-                    save=self.save,
-                )
-                directions.append(outputs)
-                finals.append(final)
-            if self.bidirectional:
-                outputs = torch.cat(directions, dim=-1)
-        return outputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
-
-    def _check_state(self, state: State, shape: tuple[int, ...]) -> None:
-        parts = ("hidden", "cell") if self.gating.cell == "lstm" else ("hidden",)
-        if not isinstance(state, tuple | list) or len(state) != len(parts):
-            got = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"
-            raise ShapeError(f"hx is {got}, expected the tuple ({', '.join(parts)}).")
-        for name, part in zip(parts, state, strict=True):
-            if tuple(part.shape) != shape:
-                what = "(layers * directions, batch, hidden_size)"
-                if len(shape) == 2:
-                    what = "(layers * directions, hidden_size) for unbatched input"
-                raise ShapeError(f"the {name} of hx has the shape {tuple(part.shape)}, expected {shape}: {what}.")
-
-
-class URLSTM(_Stack):
+class URLSTM(Stack):
     """A multi-layer gated LSTM, the UR-LSTM unless `gate` says otherwise; a drop-in for torch.nn.LSTM.
 
     Args:
@@ -323,11 +113,11 @@ class URLSTM(_Stack):
         Raises:
             ShapeError: Shapes, dtypes or devices do not agree.
         """
-        outputs, (hidden, cell) = _forward(self, input, hx, mask)
+        outputs, (hidden, cell) = self._scan(input, hx, mask)
         return outputs, (hidden, cell)
 
 
-class URGRU(_Stack):
+class URGRU(Stack):
     """A multi-layer gated GRU, the UR-GRU unless `gate` says otherwise, with torch.nn.GRU's conventions.
 
     The refined gate is the update gate. The reset gate acts on the hidden state before the recurrent product,
@@ -395,15 +185,5 @@ class URGRU(_Stack):
         Raises:
             ShapeError: Shapes, dtypes or devices do not agree.
         """
-        outputs, (hidden,) = _forward(self, input, None if hx is None else (hx,), mask)
+        outputs, (hidden,) = self._scan(input, None if hx is None else (hx,), mask)
         return outputs, hidden
-
-
-def _forward(
-    stack: _Stack, inputs: Tensor | PackedSequence, state: State | None, mask: Tensor | None
-) -> tuple[Tensor | PackedSequence, State]:
-    if not isinstance(inputs, PackedSequence):
-        return stack._run(inputs, state, mask)
-    if mask is not None:
-        raise UsageError("mask was given with a packed sequence, which has lengths of its own; omit mask.")
-    return stack._run_packed(inputs, state)
