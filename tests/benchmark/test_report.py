@@ -5,12 +5,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from urzoo.benchmark.readme import BEGIN, END, render
 from urzoo.benchmark.report import check_summary, draw, render_summary, write_report, write_summary
 from urzoo.benchmark.rows import Environment, Report, Row, file_stem, read_csv, write_csv
 from urzoo.benchmark.tables import absences, sheets, table
-from urzoo.errors import ResultError, StaleError
+from urzoo.errors import ResultError, StaleError, UrzooError
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "leaderboard" / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
 
 ENVIRONMENT = Environment(
     hardware="Example CPU (8 cores) AVX512",
@@ -145,6 +146,65 @@ def test_a_run_without_rates_still_has_a_plot():
     assert draw(REPORT.model_copy(update={"rows": REPORT.rows[-1:]}))
 
 
-@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs a checkout with leaderboard/benchmarks")
-def test_the_committed_page_is_up_to_date():
-    check_summary(BENCHMARKS)
+@pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="needs a checkout")
+def test_the_committed_page_and_readme_are_up_to_date():
+    check_summary(ROOT / "leaderboard" / "benchmarks", readme=ROOT / "README.md")
+
+
+OWN = REPORT.model_copy(
+    update={
+        "rows": [
+            row("urzoo-cpu", "forward", share_of_limit=0.921, over_torch_lstm=1.66, over_ur_lstm_torch=8.04),
+            row("urzoo-cpu", "decode", milliseconds=0.1234),
+            row("urzoo-cpu-recompute", "memory", peak_memory_mib=96.0, over_torch_lstm=8.0),
+            row("urzoo-cpu-bf16", "forward", dtype="bf16", over_own_fp32=1.75),
+        ]
+    }
+)
+
+
+@pytest.fixture
+def readme(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"# before\n{BEGIN}\nold\n{END}\nafter\n")
+    return path
+
+
+def test_the_readme_shows_the_runs_of_record(tmp_path, readme):
+    runs = tmp_path / "runs"
+    write_report(OWN, runs)
+    with pytest.raises(StaleError):
+        check_summary(runs, readme=readme)
+    write_summary(runs, readme=readme)
+    check_summary(runs, readme=readme)
+    text = readme.read_text()
+    assert text.startswith("# before\n")
+    assert text.endswith("after\n")
+    line = next(line for line in text.splitlines() if line.startswith("| 64 x 784"))
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "64 x 784, 1, 128", "92%", "1.66", "8.0", "1.75", "0.12", "0.123",
+    ]  # fmt: skip
+    assert "has not run on one" in text
+    readme.write_text(text.replace("92%", "93%"))
+    with pytest.raises(StaleError, match="README"):
+        check_summary(runs, readme=readme)
+
+
+def test_a_quick_run_or_another_gating_is_not_shown(tmp_path):
+    write_report(OWN, tmp_path, suffix="quick")
+    gru = OWN.model_copy(update={"environment": ENVIRONMENT.model_copy(update={"cell": "gru"})})
+    write_report(gru, tmp_path)
+    assert "92%" not in render(tmp_path)
+
+
+def test_without_a_run_it_says_so(tmp_path):
+    assert "Nothing was measured on a CPU yet" in render(tmp_path)
+    assert "has not run on one" in render(tmp_path)
+    check_summary(tmp_path / "missing")
+
+
+def test_a_readme_without_the_marks_is_left_alone(tmp_path, readme):
+    readme.write_text("no marks\n")
+    with pytest.raises(UrzooError, match="must hold the lines"):
+        write_summary(tmp_path / "runs", readme=readme)
+    assert readme.read_text() == "no marks\n"

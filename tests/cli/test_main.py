@@ -91,6 +91,8 @@ def test_info_says_which_back_end_runs(capsys: pytest.CaptureFixture[str]) -> No
     ran = ", ".join(", ".join(gatings) for gatings in content["default_back_end"].values())
     assert "lstm OM" in ran
     assert "gru UR" in ran
+    assert main(["info"]) == 0
+    assert "nothing is known of its speed on a GPU" in capsys.readouterr().out
 
 
 def test_a_partial_evaluation_is_written_and_marked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ The page is a function of the CSV files' content alone, so that `check_summary` 
 import io
 from pathlib import Path
 
+from urzoo.benchmark.readme import check_readme, runs_of_record, update_readme
 from urzoo.benchmark.rows import Report, file_stem, read_csv, write_csv
-from urzoo.benchmark.tables import Sheet, absences, described, sheets
+from urzoo.benchmark.tables import absences, described, sheets, table_lines, threads_of
 from urzoo.errors import StaleError
 from urzoo.files import write_bytes, write_text
 from urzoo.leaderboard.text import markdown
@@ -50,49 +51,43 @@ def write_report(report: Report, folder: Path = DEFAULT_FOLDER, *, suffix: str =
     return [table, plot]
 
 
-def write_summary(folder: Path = DEFAULT_FOLDER) -> Path:
-    """Generate the page of all runs in `folder` and return its path."""
+def write_summary(folder: Path = DEFAULT_FOLDER, *, readme: Path | None = None) -> Path:
+    """Generate the page of all runs in `folder`, and the figures in `readme`; returns the page's path."""
     page = folder / SUMMARY
     write_text(page, render_summary(folder))
+    if readme is not None:
+        update_readme(readme, folder)
     return page
 
 
-def check_summary(folder: Path = DEFAULT_FOLDER) -> None:
-    """Compare the page in `folder` with what its CSV files give.
+def check_summary(folder: Path = DEFAULT_FOLDER, *, readme: Path | None = None) -> None:
+    """Compare the page in `folder`, and the figures in `readme`, with what its CSV files give.
 
     Raises:
         StaleError: They differ, or the page is missing.
         ResultError: A CSV file is not one of a run.
     """
     page = folder / SUMMARY
-    if not page.is_file() or page.read_bytes() != render_summary(folder).encode():
+    # A project that has no runs needs no page.
+    if (page.exists() or folder.is_dir()) and not (
+        page.is_file() and page.read_bytes() == render_summary(folder).encode()
+    ):
         raise StaleError(f"{page} is not what the CSV files beside it give; run `urzoo bench --summary`.")
+    if readme is not None:
+        check_readme(readme, folder)
 
 
 def render_summary(folder: Path) -> str:
     """The page of all runs of record in `folder`, in Markdown."""
     parts = [_INTRODUCTION]
-    for path in sorted(folder.glob("*.csv")):
-        report = read_csv(path)
-        if path.stem != file_stem(report.environment):
-            continue  # not a run of record: its name has a suffix
-        parts.append(f"\n## {markdown(report.environment.hardware)}, {report.environment.threads} threads\n")
+    for path, report in runs_of_record(folder):
+        parts.append(f"\n## {markdown(report.environment.hardware)}, {threads_of(report.environment)}\n")
         parts.append(f"\n{markdown(described(report.environment))}. [All figures]({path.name})\n")
         if (plot := path.with_suffix(".png")).is_file():
             parts.append(f"\n![Arithmetic rate of each contender by shape]({plot.name})\n")
-        parts += [_markdown_table(sheet) for sheet in sheets(report)]
+        parts += [f"\n{markdown(sheet.title)}\n\n{table_lines(sheet.heads, sheet.lines)}\n" for sheet in sheets(report)]
         parts += [f"\nNot run: {markdown(line)}.\n" for line in absences(report)]
     return "".join(parts)
-
-
-def _markdown_table(sheet: Sheet) -> str:
-    lines = [
-        f"\n{markdown(sheet.title)}\n",
-        "| " + " | ".join(sheet.heads) + " |",
-        "|" + "|".join("---" if index == 0 else "---:" for index in range(len(sheet.heads))) + "|",
-        *("| " + " | ".join(markdown(cell) for cell in line) + " |" for line in sheet.lines),
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def draw(report: Report) -> bytes:
@@ -133,7 +128,7 @@ def draw(report: Report) -> bytes:
     handles, labels = axes[1].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
-    figure.suptitle(f"{report.environment.hardware}, {report.environment.threads} threads", fontsize=10)
+    figure.suptitle(f"{report.environment.hardware}, {threads_of(report.environment)}", fontsize=10)
     picture = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})

@@ -3,14 +3,16 @@
 A cell is text that is ready to be shown; what was not measured is "-".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from urzoo.benchmark.rows import Environment, Report, Row, find
+from urzoo.leaderboard.text import markdown
 
 _ABSENT = "-"
 
@@ -30,29 +32,56 @@ def sheets(report: Report) -> list[Sheet]:
     return [_sheet([row for row in report.rows if row.shape == shape]) for shape in shapes]
 
 
+def _narrow_sheets(report: Report) -> list[Sheet]:
+    """The same in tables that fit a terminal of 80 characters: one per shape and kind of figure."""
+    found = []
+    for shape in dict.fromkeys(row.shape for row in report.rows):
+        rows = [row for row in report.rows if row.shape == shape]
+        for figures in (("forward",), ("forward_backward",), ("memory", "decode", "training_step")):
+            sheet = _sheet([row for row in rows if row.figure in figures or row.contender.startswith("limit-")])
+            if len(sheet.heads) > 1:
+                found.append(sheet)
+    return found
+
+
 def absences(report: Report) -> list[str]:
     """One line for each contender that could not take part, with the reason."""
     return list(dict.fromkeys(f"{row.contender}: {row.note}" for row in report.rows if row.note))
 
 
+def threads_of(environment: Environment) -> str:
+    """The number of threads in words."""
+    return f"{environment.threads} {'thread' if environment.threads == 1 else 'threads'}"
+
+
 def described(environment: Environment) -> str:
     """The environment in one line."""
     tied = "" if environment.tie_input_gate else " with an input gate of its own"
-    threads = "thread" if environment.threads == 1 else "threads"
     return (
-        f"{environment.hardware}, {environment.threads} {threads}; urzoo's layers are of the cell {environment.cell} "
+        f"{environment.hardware}, {threads_of(environment)}; urzoo's layers are of the cell {environment.cell} "
         f"with gate {environment.gate}{tied}; urzoo {environment.urzoo_version}, torch {environment.torch_version}, "
         f"Python {environment.python_version}; {environment.measured_on}"
+    )
+
+
+def table_lines(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first are numbers."""
+    return "\n".join(
+        [
+            "| " + " | ".join(heads) + " |",
+            "|" + "|".join("---" if index == 0 else "---:" for index in range(len(heads))) + "|",
+            *("| " + " | ".join(markdown(cell) for cell in line) + " |" for line in lines),
+        ]
     )
 
 
 def table(report: Report) -> RenderableType:
     """The run as tables for `rich` to print."""
     parts: list[RenderableType] = [Text(described(report.environment))]
-    for sheet in sheets(report):
-        drawn = Table(title=Text(sheet.title), title_justify="left")
+    for sheet in _narrow_sheets(report):
+        drawn = Table(title=Text(sheet.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for index, head in enumerate(sheet.heads):
-            drawn.add_column(Text(head), justify="right" if index else "left")
+            drawn.add_column(Text(head), justify="right" if index else "left", no_wrap=index == 0, overflow="fold")
         for line in sheet.lines:
             drawn.add_row(*(Text(cell) for cell in line))
         parts.append(drawn)
@@ -67,7 +96,8 @@ class _Column:
     show: Callable[[Row], str]
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """A value as a cell shows it."""
     return _ABSENT if value is None else format(value, form)
 
 
@@ -80,20 +110,20 @@ def _thousands(row: Row) -> str:
 
 _COLUMNS = (
     _Column("forward, ktokens/s", "forward", _thousands),
-    _Column("of the limit", "forward", lambda row: _number(row.share_of_limit, ".0%")),
-    _Column("x torch.nn.LSTM", "forward", lambda row: _number(row.over_torch_lstm, ".2f")),
-    _Column("x ur-lstm-torch", "forward", lambda row: _number(row.over_ur_lstm_torch, ".2f")),
-    _Column("x own fp32", "forward", lambda row: _number(row.over_own_fp32, ".2f")),
+    _Column("of the limit", "forward", lambda row: number(row.share_of_limit, ".0%")),
+    _Column("x torch.nn.LSTM", "forward", lambda row: number(row.over_torch_lstm, ".2f")),
+    _Column("x ur-lstm-torch", "forward", lambda row: number(row.over_ur_lstm_torch, ".2f")),
+    _Column("x own fp32", "forward", lambda row: number(row.over_own_fp32, ".2f")),
     _Column("fwd+bwd, ktokens/s", "forward_backward", _thousands),
-    _Column("of the limit", "forward_backward", lambda row: _number(row.share_of_limit, ".0%")),
-    _Column("x torch.nn.LSTM", "forward_backward", lambda row: _number(row.over_torch_lstm, ".2f")),
-    _Column("x ur-lstm-torch", "forward_backward", lambda row: _number(row.over_ur_lstm_torch, ".2f")),
-    _Column("x own fp32", "forward_backward", lambda row: _number(row.over_own_fp32, ".2f")),
-    _Column("training memory, MiB", "memory", lambda row: _number(row.peak_memory_mib, ",.0f")),
-    _Column("of torch.nn.LSTM's", "memory", lambda row: _number(_inverse(row.over_torch_lstm), ".2f")),
-    _Column("decoding step, ms", "decode", lambda row: _number(row.milliseconds, ".3f")),
+    _Column("of the limit", "forward_backward", lambda row: number(row.share_of_limit, ".0%")),
+    _Column("x torch.nn.LSTM", "forward_backward", lambda row: number(row.over_torch_lstm, ".2f")),
+    _Column("x ur-lstm-torch", "forward_backward", lambda row: number(row.over_ur_lstm_torch, ".2f")),
+    _Column("x own fp32", "forward_backward", lambda row: number(row.over_own_fp32, ".2f")),
+    _Column("training memory, MiB", "memory", lambda row: number(row.peak_memory_mib, ",.0f")),
+    _Column("of torch.nn.LSTM's", "memory", lambda row: number(_inverse(row.over_torch_lstm), ".2f")),
+    _Column("decoding step, ms", "decode", lambda row: number(row.milliseconds, ".3f")),
     _Column("training step, ktokens/s", "training_step", _thousands),
-    _Column("of the bare recurrence", "training_step", lambda row: _number(row.share_of_recurrence, ".0%")),
+    _Column("of the bare recurrence", "training_step", lambda row: number(row.share_of_recurrence, ".0%")),
 )
 
 
@@ -102,6 +132,9 @@ def _inverse(value: float | None) -> float | None:
 
 
 def _sheet(rows: list[Row]) -> Sheet:
+    """The table of one shape, of the contenders that have a figure in it."""
+    if not rows:
+        return Sheet("", ("contender",), ())
     first = rows[0]
     measured = [row for row in rows if not row.note]
     contenders = [name for name in dict.fromkeys(row.contender for row in measured) if not name.startswith("limit-")]
@@ -110,7 +143,11 @@ def _sheet(rows: list[Row]) -> Sheet:
         cells = {row.contender: column.show(row) for row in measured if row.figure == column.figure}
         if any(cells.get(name, _ABSENT) != _ABSENT for name in contenders):
             columns.append((column.head, cells))
-    lines = [(name, *(cells.get(name, _ABSENT) for _, cells in columns)) for name in contenders]
+    lines = [
+        (name, *(cells.get(name, _ABSENT) for _, cells in columns))
+        for name in contenders
+        if any(name in cells for _, cells in columns)
+    ]
     title = (
         f"{first.shape}: batch {first.batch}, time {first.time}, input {first.input_size}, hidden {first.hidden_size}"
     )

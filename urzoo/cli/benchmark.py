@@ -8,6 +8,7 @@ import typer
 from urzoo.cli.output import note
 
 FOLDER = Path("leaderboard/benchmarks")
+README = Path("README.md")
 
 
 def register(app: typer.Typer) -> None:
@@ -47,14 +48,17 @@ def bench(
     """
     from rich.console import Console
 
+    from urzoo.benchmark.readme import BEGIN
     from urzoo.benchmark.report import check_summary, write_report, write_summary
 
+    # A run kept elsewhere is no figure of this project.
+    readme = README if out == FOLDER and README.is_file() and BEGIN in README.read_text("utf-8") else None
     if check:
-        check_summary(out)
+        check_summary(out, readme=readme)
         typer.echo("The page of benchmarks is up to date.")
         return
     if summary:
-        typer.echo(write_summary(out))
+        typer.echo(write_summary(out, readme=readme))
         return
 
     from urzoo.benchmark.run import run_benchmark
@@ -73,5 +77,5 @@ def bench(
         progress=note,
     )
     Console().print(table(report))
-    for path in [*write_report(report, out, suffix="quick" if quick else ""), write_summary(out)]:
+    for path in [*write_report(report, out, suffix="quick" if quick else ""), write_summary(out, readme=readme)]:
         typer.echo(path)

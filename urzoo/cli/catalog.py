@@ -7,6 +7,11 @@ import typer
 from urzoo.cli.output import note, print_fields, print_json, print_table
 from urzoo.errors import CheckpointError, UsageError
 
+_UNMEASURED = (
+    "The back end triton was tested under Triton's interpreter only; nothing is known of its speed on a GPU "
+    "until `urzoo bench --device cuda` has run on one."
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
@@ -72,7 +77,7 @@ def info(
     if as_json:
         print_json(content)
         return
-    own = ("backends", "default_back_end")
+    own = ("backends", "default_back_end", "remark")
     print_fields([(name.replace("_", " "), _flat(value)) for name, value in content.items() if name not in own])
     if "backends" in content:
         typer.echo("\nback ends of the recurrence, in order of preference")
@@ -81,6 +86,7 @@ def info(
         typer.echo("\nwhat runs a float32 problem here when no back end is named")
         for name, gatings in content["default_back_end"].items():
             typer.echo(f"  {name:<10}  {', '.join(gatings)}")
+        typer.echo(f"\n{content['remark']}")
 
 
 def _list_hub(owner: str, *, plain: bool, as_json: bool) -> None:
@@ -149,6 +155,7 @@ def _installation() -> dict[str, Any]:
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "default_back_end": chosen,
         "backends": backends(),
+        "remark": _UNMEASURED,
     }
 
 
