@@ -1,5 +1,7 @@
 """Every way to fail, at every request of a push and of a pull: all of it happens, or nothing does."""
 
+import email.utils
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -179,6 +181,15 @@ def test_retry_after_is_waited_for(hub: HubServer, folder: Path, caplog: pytest.
     pull("alice/m", token=TOKEN, endpoint=hub.endpoint, patience=patience)
     assert time.monotonic() - start >= 1.0
     assert "the Hub answers 429; trying again in 1.0 s" in caplog.text
+
+
+def test_retry_after_as_a_date_is_waited_for(hub: HubServer, folder: Path) -> None:
+    hub.store.write("alice/m", content(folder))
+    patience = Patience(attempts=2, first_wait_seconds=0.01, longest_wait_seconds=5.0)
+    until = math.ceil(time.time()) + 1
+    hub.fail("revision/main", status=503, retry_after=email.utils.formatdate(until, usegmt=True))
+    pull("alice/m", token=TOKEN, endpoint=hub.endpoint, patience=patience)
+    assert time.time() >= until
 
 
 def test_a_longer_wait_than_patience_is_not_begun(hub: HubServer, folder: Path) -> None:

@@ -244,7 +244,7 @@ def _named_folder(model: str) -> tuple[str, Path]:
 
 def _subject(model: str) -> "Subject | str":
     """A checkpoint as named, or, for OWNER/NAME that is no folder here, the one pulled from the Hub."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@\S+)?", model) or model.startswith(".") or Path(model).exists():
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@\S*)?", model) or model.startswith(".") or Path(model).exists():
         return model
     from urzoo.evaluation import Subject
     from urzoo.hub.connection import parse_reference

@@ -13,6 +13,8 @@ from urzoo.errors import UsageError
 if TYPE_CHECKING:
     from urzoo.hub.plan import PushPlan
 
+RESULTS = Path("leaderboard/results")
+
 Checkpoint = Annotated[str, typer.Argument(help="A name of `urzoo list`, or a checkpoint folder.")]
 WithCode = Annotated[
     bool, typer.Option("--with-code", help="With the code, so that it loads without urzoo (trust_remote_code).")
@@ -135,9 +137,11 @@ def card(
     checkpoint: Checkpoint,
     *,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the card is stale.")] = False,
-    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = Path("leaderboard/results"),
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of the result files; leaderboard/results when omitted.")
+    ] = None,
 ) -> None:
-    """Generate a checkpoint's card from its configuration, recipe and results.
+    """Generate a checkpoint's card, and its results in the Hub's format, from configuration, recipe and results.
 
     Example:
 
@@ -145,10 +149,14 @@ def card(
     """
     from urzoo.evaluation import read_result
     from urzoo.hub.card import check_card, write_card
+    from urzoo.hub.eval_results import generated_files
     from urzoo.zoo import checkpoint_name, path
 
     folder = path(checkpoint)
-    found = [read_result(file) for file in sorted((results / checkpoint_name(folder)).glob("*.json"))]
+    place = RESULTS if results is None else results
+    if not place.is_dir() and (results is not None or generated_files(folder)):
+        raise UsageError(f"there is no folder {str(place)!r} with result files; name it with --results.")
+    found = [read_result(file) for file in sorted((place / checkpoint_name(folder)).glob("*.json"))]
     if check:
         check_card(folder, found)
         typer.echo(f"The card of {checkpoint_name(folder)} is up to date.")

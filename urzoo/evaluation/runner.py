@@ -268,8 +268,10 @@ class Evaluation:
             return backend_for(example, self.model.config.gating(), backend=self.settings.backend)
 
     def _command(self) -> str:
-        where = self.subject.name if self.subject.info.source == "shipped" or self.subject.revision else None
-        words = ["urzoo", "eval", where or f"path/to/{self.subject.name}", "--task", self.task.name]
+        where = self.subject.name if self.subject.info.source == "shipped" else f"path/to/{self.subject.name}"
+        if self.subject.revision:
+            where = f"{self.subject.name}@{self.subject.revision}"
+        words = ["urzoo", "eval", where, "--task", self.task.name]
         words += [
             "--batch-size",
             str(self.batch_size),

@@ -51,7 +51,7 @@ def path(name_or_folder: str | Path) -> Path:
     if isinstance(name_or_folder, str) and text in checkpoints():
         return CHECKPOINTS_FOLDER / text
     folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
+    if text and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} is no checkpoint folder: it has no config.json.")
         return folder
