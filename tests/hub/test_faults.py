@@ -208,12 +208,26 @@ def test_attempts_are_bounded_and_the_error_says_what_was_sent(hub: HubServer, f
     assert fault.hits == QUICK.attempts
     message = str(failed.value)
     assert "committing to alice/m: the Hub answers 503, 3 times" in message
-    assert "sent: model.safetensors (to the file store, not visible without a commit)" in message
+    assert "sent: model.safetensors (to the file store, not visible without a commit); not sent: the commit" in message
+
+
+def test_a_lost_answer_that_cannot_be_asked_for_again_is_said_to_leave_the_question_open(
+    hub: HubServer, folder: Path
+) -> None:
+    hub.store.write("alice/m", {"README.md": b"of before"})
+    hub.fail("POST .*/commit/", cut=True, after=True)
+    hub.fail("GET .*/commits/", status=503, times=1000)
+    with pytest.raises(GaveUpError, match=r"whether the commit was made cannot be found out.*not sent: perhaps"):
+        send(hub, folder)
+    hub.faults.armed.clear()
+    assert hub.store.model("alice/m").files() == content(folder)
+    send(hub, folder)
+    assert len(hub.store.model("alice/m").log("main")) == 3
 
 
 def test_a_push_that_lost_only_its_tag_says_so_and_the_next_sends_just_that(hub: HubServer, folder: Path) -> None:
     hub.fail("POST .*/tag/", status=503, times=1000)
-    with pytest.raises(HubError, match="sent: the whole content, as one commit"):
+    with pytest.raises(HubError, match="sent: the whole content, as one commit; not sent: the tag"):
         send(hub, folder)
     hub.faults.armed.clear()
     before = len(hub.asked("POST|PUT"))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
+from huggingface_hub.utils._runtime import is_xet_available
 
 import urzoo
 from urzoo.errors import UsageError
@@ -26,6 +27,7 @@ def test_weights_come_back_bit_for_bit(
     kind: str, xet: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", xet == "without hf_xet")
+    assert is_xet_available() == (xet == "with hf_xet")
     folder = KINDS[kind](tmp_path / "in")
     sent = push(folder, "alice/m", token=TOKEN, endpoint=hub.endpoint)
     assert sent.sent

@@ -184,7 +184,9 @@ class _Push:
         wanted = {file.path for file in plan.changed}
         self.files = [file for file in files if file.path in wanted]
         self.parent = plan.parent
-        self.done: list[str] = []  # for the message, should a later step fail
+        # For the message, should a later step fail.
+        self.done: list[str] = []
+        self.missing = "the commit, without which nothing of this push shows"
 
     def run(self) -> PushResult:
         try:
@@ -193,7 +195,7 @@ class _Push:
             raise
         except HubError as error:
             sent = f"sent: {', '.join(self.done)}" if self.done else "nothing was sent"
-            raise type(error)(f"{error}. Before that, {sent}. Push again to go on.") from None
+            raise type(error)(f"{error}. Before that, {sent}; not sent: {self.missing}. Push again to go on.") from None
 
     def _run(self) -> PushResult:
         plan, pull_request_url = self.plan, None
@@ -205,6 +207,7 @@ class _Push:
             made = self._commit()
             commit, url, pull_request_url = made.oid, made.url, made.pull_request_url
             self.done = ["the whole content, as one commit"]
+        self.missing = "the tag"
         if plan.tag is not None and commit is not None:
             self._tag(plan.tag, commit)
         return PushResult(plan, sent=True, commit=commit, commit_url=url, pull_request_url=pull_request_url)
@@ -270,14 +273,14 @@ class _Push:
             return self.connection.attempt(what, step, settled=self._committed)
         except StaleParentError as error:
             # A commit whose answer was lost makes its own repetition stale.
-            if (info := self._committed_after_all(what)) is not None:
+            if (info := self._committed_after_all(what, error)) is not None:
                 return info
             raise StaleParentError(
                 f"{error}, so somebody else pushed to {plan.revision} of {plan.repo_id} meanwhile; nothing of this "
                 "push is in it. Look at what changed, then push again."
             ) from None
-        except GaveUpError:
-            if (info := self._committed_after_all(what)) is not None:
+        except GaveUpError as error:
+            if (info := self._committed_after_all(what, error)) is not None:
                 return info
             raise
 
@@ -301,12 +304,13 @@ class _Push:
                 )
         return None
 
-    def _committed_after_all(self, what: str) -> _Commit | None:
-        """As `_committed`, for the last attempt; a Hub that does not answer leaves the question open."""
+    def _committed_after_all(self, what: str, error: HubError) -> _Commit | None:
+        """As `_committed`, after the last attempt; a Hub that does not answer leaves the question open."""
         try:
             return self.connection.attempt(what, self._committed)
         except HubError:
-            return None
+            self.missing = "perhaps the commit"
+            raise GaveUpError(f"{error}; whether the commit was made cannot be found out") from None
 
     def _holds_all(self, commit: str) -> bool:
         listed = self.api.list_repo_tree(self.plan.repo_id, recursive=True, revision=commit)
