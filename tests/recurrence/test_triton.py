@@ -109,6 +109,33 @@ def test_masks_and_directions_lose_no_more(case: Case, pad: str, reverse: bool):
     assert not losses("triton", case[0], Size(5, 7, 20, 3, pad, reverse), case[1], device=DEVICE.type)
 
 
+@pytest.mark.parametrize("case", [case for case in KINDS if case[1] != "float16"], ids=case_id)
+def test_recomputing_gives_the_same(case: Case, problem: Callable):
+    gating, mode = case
+    assert not losses("triton", gating, Size(5, 7, 20, 3, "right"), mode, device=DEVICE.type, save="recompute")
+
+
+@pytest.mark.parametrize("gating", SOME, ids=str)
+def test_recomputing_keeps_no_gates(gating: Gating, problem: Callable):
+    case = problem(gating, batch=2, time=40, input_size=1, hidden_size=8).to(torch.float32)
+    tensors = {name: tensor.detach().to(DEVICE).requires_grad_() for name, tensor in case.tensors.items()}
+    case = replace(case, tensors=tensors)
+    kept = {}
+    for save in ("activations", "recompute"):
+        sizes: list[int] = []
+
+        def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            case.run(backend="triton", save=save)
+        kept[save] = max(sizes)
+    outputs = 2 * 40 * 8
+    assert kept["recompute"] == outputs
+    assert kept["activations"] == len(gating.blocks) * outputs
+
+
 @pytest.mark.parametrize("case", [case for case in KINDS if case[1] == "float32"], ids=case_id)
 def test_small_values_keep_their_digits(case: Case):
     assert not losses("triton", case[0], Size(3, 7, 48, 3), case[1], device=DEVICE.type, scale=1e-4)

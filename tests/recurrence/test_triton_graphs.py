@@ -72,6 +72,22 @@ def test_only_the_latest_shapes_keep_a_graph(replays: list[str], monkeypatch: py
     assert [key[0].time for key in ops._FORWARD._recorded] == [2, 3]
 
 
+def test_released_graphs_are_recorded_anew(replays: list[str]):
+    from urzoo.recurrence import triton
+    from urzoo.recurrence.triton import ops
+
+    module = URLSTM(3, 4, backend="triton")
+    inputs = torch.randn(2, 2, 3)
+    with torch.no_grad():
+        first = [module(inputs)[0] for _ in range(3)]
+        assert ops._FORWARD._recorded
+        triton.release()
+        assert not ops._FORWARD._recorded
+        again = [module(inputs)[0] for _ in range(3)]
+    assert len(replays) == 2
+    assert all(torch.equal(one, first[0]) for one in (*first, *again))
+
+
 def test_a_shape_too_large_to_record_runs_plainly(replays: list[str], monkeypatch: pytest.MonkeyPatch):
     from urzoo.recurrence.triton import graphs
 

@@ -1,7 +1,7 @@
 """The GPU back end: products through torch (cuBLAS), the gate arithmetic of a step in one Triton kernel.
 
 An LSTM step is two launches forward and two backward, a GRU step four; a shape that repeats is recorded as a
-CUDA graph and replayed. It takes the gatings without cumax and master gates, in float32, bfloat16 and float16.
+CUDA graph and replayed. With `save="recompute"` the loop runs once more in the backward pass. It takes the gatings without cumax and master gates, in float32, bfloat16 and float16.
 Triton is an optional dependency (`pip install 'urzoo[triton]'`) and is imported at the first call. With
 TRITON_INTERPRET=1 in the environment the kernels run on the CPU, slowly: that is for tests.
 """
@@ -54,12 +54,13 @@ def scan(
     gating: Gating,
     mask: Tensor | None,
     reverse: bool,
-    save: str,  # noqa: ARG001
+    save: str,
     dtype: torch.dtype,
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
     from urzoo.recurrence.triton.ops import gpu_scan  # Triton takes half a second to import.
 
+    # What is not saved the backward pass computes anew.
     tensors = (inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
     differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     with torch.autocast(inputs.device.type, enabled=False):
@@ -75,7 +76,7 @@ def scan(
             gating.tie_input_gate,
             gating.auxiliary == "R",
             reverse,
-            differentiated,
+            differentiated and save == "activations",
             dtype,
         )
     return outputs.transpose(0, 1), (hidden, cell) if gating.cell == "lstm" else (hidden,)
@@ -107,6 +108,13 @@ def step(
         dtype=dtype,
     )
     return state
+
+
+def release() -> None:
+    """Give back the memory of the graphs that were recorded for shapes that repeated."""
+    from urzoo.recurrence.triton import ops
+
+    ops.release()
 
 
 def _exact(tensor: Tensor | None) -> Tensor | None:

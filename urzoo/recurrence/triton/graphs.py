@@ -89,6 +89,12 @@ class Recorder:
             workspace.tensor(name)
         self._loop(workspace.problem, workspace.tensors)
 
+    def release(self) -> None:
+        """Forget all recorded shapes."""
+        with self._lock:
+            self._recorded.clear()
+            self._calls.clear()
+
     def _record(self, key: Hashable, problem: Problem) -> None:
         workspace = Workspace(problem, self._backward, {})
         try:

@@ -64,7 +64,10 @@ def gpu_scan(
     save: bool,  # noqa: FBT001
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs `(time, batch, hidden)`, final hidden state, final cell (empty for the GRU); gates, carries, recalled."""
+    """Outputs `(time, batch, hidden)`, final hidden state, final cell (empty for the GRU); gates, carries, recalled.
+
+    The last three are what `save` keeps for the backward pass. Empty, they are computed anew in it if need be.
+    """
     problem = _problem(inputs, hidden, mask, gru, tied, refined, reverse, dtype, save=save)
     with _on(problem.device), _FORWARD.workspace(problem) as workspace:
         projection = workspace.tensor("gates").flatten(0, 1)
@@ -235,11 +238,13 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tensors_in, (gru, tied, refined, reverse, _, _) = inputs[:7], inputs[7:]
-    _input, input_weight, recurrent_weight, bias, hidden, cell, mask = tensors_in
-    outputs, _, _, gates, carries, recalled = output
-    ctx.save_for_backward(_input, input_weight, recurrent_weight, hidden, mask, outputs, gates, carries, recalled)
-    ctx.options = (gru, tied, refined, reverse)
+    tensors, (*options, save, dtype) = inputs[:7], inputs[7:]
+    _input, input_weight, recurrent_weight, bias, hidden, cell, mask = tensors
+    outputs, _, _, *saved = output
+    # Without saved activations the backward pass runs the loop once more, from the bias and the initial cell too.
+    again = (None, None) if save else (bias, cell)
+    ctx.save_for_backward(_input, input_weight, recurrent_weight, hidden, mask, outputs, *saved, *again)
+    ctx.options, ctx.save, ctx.dtype = options, save, dtype
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.cell_dtype = None if cell is None else cell.dtype
     # What is saved is an output of the operator: its gradient, never asked for, must not be made of zeros.
@@ -247,8 +252,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    *tensors, outputs, gates, carries, recalled, bias, cell = ctx.saved_tensors
+    if not ctx.save:
+        inputs, input_weight, recurrent_weight, hidden, mask = tensors
+        arguments = (inputs, input_weight, recurrent_weight, bias, hidden, cell, mask, *ctx.options)
+        _, _, _, gates, carries, recalled = gpu_scan(*arguments, save=True, dtype=ctx.dtype)
     inputs_grad, input_weight_grad, recurrent_grad, bias_grad, hidden_grad, cell_grad = gpu_scan_backward(
-        *grads[:3], *ctx.saved_tensors, *ctx.options, ctx.needs_input_grad[0]
+        *grads[:3], *tensors, outputs, gates, carries, recalled, *ctx.options, ctx.needs_input_grad[0]
     )
     return (
         inputs_grad if ctx.needs_input_grad[0] else None,
@@ -259,6 +269,12 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         None if ctx.cell_dtype is None else cell_grad.to(ctx.cell_dtype),
         *[None] * 7,
     )
+
+
+def release() -> None:
+    """Forget the recorded graphs, whose tensors stay on the device otherwise."""
+    _FORWARD.release()
+    _BACKWARD.release()
 
 
 gpu_scan.register_autograd(_backward, setup_context=_setup_context)
