@@ -1,9 +1,10 @@
 """The GPU back end: products through torch (cuBLAS), the gate arithmetic of a step in one Triton kernel.
 
 An LSTM step is two launches forward and two backward, a GRU step four; a shape that repeats is recorded as a
-CUDA graph and replayed. With `save="recompute"` the loop runs once more in the backward pass. It takes the gatings without cumax and master gates, in float32, bfloat16 and float16.
-Triton is an optional dependency (`pip install 'urzoo[triton]'`) and is imported at the first call. With
-TRITON_INTERPRET=1 in the environment the kernels run on the CPU, slowly: that is for tests.
+CUDA graph and replayed. With `save="recompute"` the loop runs once more in the backward pass. It takes the gatings
+without cumax and master gates, in float32, bfloat16 and float16. Triton is an optional dependency
+(`pip install 'urzoo[triton]'`) and is imported at the first call. With TRITON_INTERPRET=1 in the environment the
+kernels run on the CPU, slowly: that is for tests.
 """
 
 import importlib.util
