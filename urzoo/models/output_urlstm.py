@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Scores of one chunk: as many as stay in a processor's last-level cache.
-_CHUNK_SCORES = 4 * 1024 * 1024
+# Scores of one chunk: as many as stay in a processor's last-level cache, twice.
+_CHUNK_SCORES = 2 * 1024 * 1024
 IGNORED = -100
 
 
@@ -112,16 +112,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         )
         typed = weight.to(dtype)
         rows = max(64, _CHUNK_SCORES // weight.shape[0])
+        # Written to again and again: fresh memory of this size costs as much as the arithmetic on it.
+        room = hidden.new_empty((min(rows, hidden.shape[0]), weight.shape[0]), dtype=torch.float32)
+        typed_room = room if dtype == torch.float32 else torch.empty_like(room, dtype=dtype)
         for start in range(0, hidden.shape[0], rows):
             inputs, wished = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
-            scores = (inputs @ typed.T).float().add_(bias)
-            total = scores.logsumexp(dim=-1, keepdim=True)
-            loss += (total - scores.gather(1, wished)).sum()
+            scores, typed_scores = room[: len(inputs)], typed_room[: len(inputs)]
+            torch.mm(inputs, typed.T, out=typed_scores)
+            if dtype != torch.float32:
+                scores.copy_(typed_scores)
+            scores.add_(bias)
+            chosen, largest = scores.gather(1, wished), scores.amax(dim=1, keepdim=True)
+            total = scores.sub_(largest).exp_().sum(dim=1, keepdim=True)
+            loss += (total.log().add_(largest) - chosen).sum()
             if wanted:
-                excess = scores.sub_(total).exp_()
+                excess = scores.div_(total)
                 excess.scatter_add_(1, wished, excess.new_full(wished.shape, -1.0))
                 gradients[2].add_(excess.sum(dim=0))
-                typed_excess = excess.to(dtype)
+                typed_excess = excess if dtype == torch.float32 else typed_scores.copy_(excess)
                 gradients[0][start : start + rows] = typed_excess @ typed
                 gradients[1].add_(typed_excess.T @ inputs)
         if wanted:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from urzoo.data import Split
@@ -45,7 +46,7 @@ def write_checkpoint(
     recipe = trainer.recipe
     lines = trainer.lines()
     with whole_folder(place) as folder:
-        _save_weights(trainer, folder)
+        save_weights(trainer.network, folder)
         if prepared.preprocessor is not None:
             prepared.preprocessor.save_pretrained(folder)
         write_bytes(folder / "recipe.yaml", run.recipe.read_bytes())
@@ -62,12 +63,12 @@ def write_checkpoint(
     run.clear()
 
 
-def _save_weights(trainer: RecipeTrainer, folder: Path) -> None:
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
     """Configuration and weights, without transformers' progress bar for a single file."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        trainer.network.save_pretrained(folder)
+        model.save_pretrained(folder)
     finally:
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]

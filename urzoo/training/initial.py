@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from urzoo import zoo
 from urzoo.errors import RecipeError, UsageError
-from urzoo.training.recipe import BaseRecipe
 from urzoo.training.text.tokenizer import tokenizer_sha256
 from urzoo.zoo.schema import CheckpointInfo, InitialCheckpoint, TrainingData
 
@@ -42,7 +41,7 @@ class Initial:
 
     @torch.no_grad()
     def write_into(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> None:
-        """Copy the embedding and the recurrent layers into `model`, as far as it has them.
+        """Copy the embedding and the recurrent layers into `model`, and its head if it is of the same kind.
 
         A one-directional checkpoint gives a bidirectional model the weights of its forward direction.
 
@@ -55,7 +54,10 @@ class Initial:
                 f"initialise_from is {self.info.name!r}, whose tokenizer is not that of the recipe's section tokenizer."
             )
         own = dict(model.named_parameters())
-        given = {name: value for name, value in zoo.load(folder).named_parameters() if name.startswith(_SHARED)}
+        source = zoo.load(folder)
+        # A model of the same kind takes everything, another what the two have in common.
+        parts = ("",) if type(source) is type(model) else _SHARED
+        given = {name: value for name, value in source.named_parameters() if name.startswith(parts)}
         for name, value in given.items():
             if name not in own:
                 raise RecipeError(
@@ -66,11 +68,21 @@ class Initial:
                     f"initialise_from is {self.info.name!r}, whose {name} has the shape {tuple(value.shape)}; "
                     f"this recipe's has {tuple(own[name].shape)}."
                 )
+        if type(source) is type(model) and (drawn := sorted(own.keys() - given.keys())):
+            raise RecipeError(f"initialise_from is {self.info.name!r}, which has no {drawn[0]}, as this model has.")
         for name, value in given.items():
             own[name].copy_(value)
 
 
-def find_initial(recipe: BaseRecipe, runs: Path) -> Initial | None:
+class BeginsSomewhere(Protocol):
+    """A recipe of any kind."""
+
+    @property
+    def initial_checkpoint(self) -> str | None:
+        """The checkpoint whose weights training begins with; None where all are drawn."""
+
+
+def find_initial(recipe: BeginsSomewhere, runs: Path) -> Initial | None:
     """The checkpoint that a recipe begins with: one that was trained under `runs`, or else a shipped one.
 
     Raises:

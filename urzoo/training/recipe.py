@@ -9,9 +9,8 @@ their parsed content is: comments and layout do not enter `sha256`.
 """
 
 import json
-import types
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -34,6 +33,8 @@ from urzoo.training.sections import (
     SelectionRecipe,
 )
 from urzoo.training.text.recipe import TokenizerRecipe
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Strict)
 
 
 class BaseRecipe(Strict):
@@ -274,26 +275,43 @@ def load_recipe(path: Path | str) -> Recipe:
     Raises:
         RecipeError: The file cannot be read, or a key is unknown (near matches are named), missing or impossible.
     """
-    path = Path(path)
+    content = _read(Path(path))
+    try:
+        kind = kind_of(content)
+    except ValueError as failure:
+        raise RecipeError(f"{path}: {failure}") from failure
+    return _validated(content, path, kind)
+
+
+def read_recipe(path: Path | str, kind: type[AnyRecipe]) -> AnyRecipe:
+    """Read and check the recipe at `path`, which is of the given kind; for errors see `load_recipe`."""
+    return _validated(_read(Path(path)), path, kind)
+
+
+def _read(path: Path) -> dict[str, Any]:
     content = read_yaml(path, error=RecipeError)
     if not isinstance(content, dict):
         raise RecipeError(f"{path} holds no keys; expected a recipe: {', '.join(BaseRecipe.model_fields)}.")
+    return content
+
+
+def _validated(content: dict[str, Any], path: Path | str, kind: type[AnyRecipe]) -> AnyRecipe:
     try:
         # Through JSON, so that YAML's dates and other extras are refused as in every other file of the project.
         text = json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as failure:
         raise RecipeError(f"{path} holds a value that is no number, text, list or switch: {failure}.") from failure
     try:
-        kind = kind_of(content)
-    except ValueError as failure:
-        raise RecipeError(f"{path}: {failure}") from failure
-    try:
         return kind.model_validate_json(text)
     except ValidationError as failure:
         raise RecipeError(f"{path}: {_complaint(failure, kind)}") from failure
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+class _Content(Protocol):
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+def differences(old: _Content, new: _Content) -> list[str]:
     """The keys in which two recipes differ, each as `key: old -> new`."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [
@@ -334,9 +352,20 @@ def _complaint(failure: ValidationError, kind: type[BaseModel]) -> str:
 
 def _keys_at(parents: list[str], kind: type[BaseModel]) -> list[str]:
     """The keys that a recipe of this kind has below the key path `parents`."""
-    model = kind
+    options = [kind]
     for part in parents:
-        annotation = model.model_fields[part].annotation
-        options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return list(model.model_fields)
+        fields = [model.model_fields[part] for model in options if part in model.model_fields]
+        if fields:
+            options = _models(fields[0].annotation)
+        else:
+            # The number of a list's entry, or which of several kinds of a section is meant.
+            kinds = [model for model in options if "kind" in model.model_fields]
+            options = [m for m in kinds if part in get_args(m.model_fields["kind"].annotation)] or options
+    return list(options[0].model_fields)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key's type speaks of: itself, the entries of a list, the alternatives of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from urzoo.errors import CheckpointError, RecipeError, UrzooError
 from urzoo.files import write_bytes, write_json
+from urzoo.training.language_model.recipe import is_language_model
 from urzoo.training.recipe import Recipe, differences, load_recipe
 from urzoo.training.state import RunFolder, RunIdentity
 from urzoo.training.synthetic.recipe import is_synthetic, load_synthetic_recipe
@@ -75,6 +76,12 @@ def train(
 
         synthetic = load_synthetic_recipe(recipe_path)
         return train_synthetic(synthetic, runs=runs, out=out, restart=restart, progress=progress)
+    if is_language_model(recipe_path):
+        from urzoo.training.language_model.run import train_language_model
+
+        return train_language_model(
+            recipe_path, data_root=data_root, runs=runs, out=out, restart=restart, progress=progress
+        )
     recipe = load_recipe(recipe_path)
 
     from urzoo.training.arguments import training_arguments
@@ -85,10 +92,10 @@ def train(
     run = RunFolder(Path(runs) / recipe.name)
     place = run.path / "checkpoint" if out is None else Path(out)
 
-    with _quiet_libraries():
+    with quiet_libraries():
         arguments = training_arguments(recipe, run)
-    say = _Reporter(enabled=progress and arguments.should_save)
-    if not restart and _is_finished(place, recipe, run):
+    say = Reporter(enabled=progress and arguments.should_save)
+    if not restart and is_finished(place, recipe, run):
         say(f"{recipe.name} is already trained: {place}. Pass --restart to train it again.")
         return place
     initial = find_initial(recipe, Path(runs))
@@ -97,8 +104,8 @@ def train(
             stack.enter_context(run.locked())
             if restart:
                 run.clear()
-            _check_run(run, recipe)
-            _check_place(place, recipe, run, restart=restart)
+            refuse_other_states(run, recipe, load_recipe)
+            check_place(place, recipe, run, restart=restart)
         if data is None:
             from urzoo.data import load_split
 
@@ -111,29 +118,45 @@ def train(
         return _train(recipe, run, arguments, data, preparation, place, say)
 
 
-class _Reporter:
+class AnyRecipe(Protocol):
+    """What a run's folder has to know of a recipe of any kind."""
+
+    @property
+    def name(self) -> str:
+        """That of the checkpoint."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its content."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """Its content."""
+
+
+class Reporter:
     """Says what goes on, in lines on stderr."""
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
 
     def __call__(self, message: str) -> None:
+        """Say a line."""
         if self.enabled:
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
 
 
-def _is_finished(place: Path, recipe: Recipe, run: RunFolder) -> bool:
+def is_finished(place: Path, recipe: AnyRecipe, run: RunFolder) -> bool:
     """Whether `place` holds this recipe's checkpoint and no newer run of it is under way."""
     return _is_checkpoint_of(place, recipe) and run.read_identity() is None
 
 
-def _is_checkpoint_of(place: Path, recipe: Recipe) -> bool:
+def _is_checkpoint_of(place: Path, recipe: AnyRecipe) -> bool:
     summary = place / "training.json"
     return summary.exists() and read_training_summary(summary).recipe_sha256 == recipe.sha256
 
 
-def _check_place(place: Path, recipe: Recipe, run: RunFolder, *, restart: bool) -> None:
+def check_place(place: Path, recipe: AnyRecipe, run: RunFolder, *, restart: bool) -> None:
     """Before hours of training, see that the checkpoint can be put where it shall go."""
     if place.exists() and not place.is_dir():
         raise UrzooError(f"--out {place} is a file; name a folder, which need not exist yet.")
@@ -149,13 +172,13 @@ def _check_place(place: Path, recipe: Recipe, run: RunFolder, *, restart: bool) 
         raise UrzooError(f"cannot write to {parent}, where {place.name} shall go. Name another folder with --out.")
 
 
-def _check_run(run: RunFolder, recipe: Recipe) -> None:
-    """Refuse states that another recipe left."""
+def refuse_other_states(run: RunFolder, recipe: AnyRecipe, load: Callable[[Path], AnyRecipe]) -> None:
+    """Refuse a run folder whose states another recipe left; `load` reads recipes of this kind."""
     identity = run.read_identity()
     if identity is None or identity.recipe_sha256 == recipe.sha256:
         return
     try:
-        changed = differences(load_recipe(run.recipe), recipe)
+        changed = differences(load(run.recipe), recipe)
     except RecipeError:
         # The recipe that began the run is not of the present schema: the digests alone tell them apart.
         changed = ["its schema"]
@@ -204,7 +227,7 @@ def _train(
     data: "Split",
     preparation: "Callable[[Split, Split], Prepared]",
     place: Path,
-    say: _Reporter,
+    say: Reporter,
 ) -> Path:
     from urzoo.data import hold_out
     from urzoo.training.finish import write_checkpoint
@@ -216,7 +239,7 @@ def _train(
     model = prepared.model
     use_cache = model.config.use_cache
     stop = StopOnSignal()
-    with _quiet_libraries():
+    with quiet_libraries():
         trainer = RecipeTrainer(
             model,
             recipe,
@@ -229,7 +252,7 @@ def _train(
         if (state := run.latest()) is not None:
             say(f"going on from {state}")
         say(f"training {recipe.name}: {model.num_parameters():,} parameters, {training.rows} + {validation.rows} rows")
-        with _signals(stop, arguments):
+        with stopping_on_signals(stop, arguments.world_size):
             trainer.train_by_recipe()
     # Trainer switches the cache off in the configuration, and would have the checkpoint ship so.
     model.config.use_cache = use_cache
@@ -257,13 +280,13 @@ def _train(
 
 
 @contextlib.contextmanager
-def _signals(stop: "StopOnSignal", arguments: "TrainingArguments") -> Iterator[None]:
+def stopping_on_signals(stop: "StopOnSignal", processes: int) -> Iterator[None]:
     """Within this block Ctrl-C and SIGTERM end the run after the present step, with its state saved.
 
     A second signal acts at once. With several processes the signals keep their usual effect, as the processes would
     stop at different steps and wait for each other: the last saved state is what such a run goes on from.
     """
-    if arguments.world_size > 1 or threading.current_thread() is not threading.main_thread():
+    if processes > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
     former = {number: signal.signal(number, stop.receive) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -276,7 +299,7 @@ def _signals(stop: "StopOnSignal", arguments: "TrainingArguments") -> Iterator[N
 
 
 @contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Leave transformers' notes to its own users out of the output; warnings and errors stay."""
     import logging as levels
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from urzoo.data import Split, load_split
-from urzoo.errors import DataError, UsageError
+from urzoo.data import Split, load_data_set, load_split
+from urzoo.errors import DataError, UsageError, unknown
 from urzoo.evaluation.wikitext import article_lines
 from urzoo.training.text.recipe import TextSource
 from urzoo.training.text.surface import in_wikitext_form, without_rare_words
@@ -22,6 +22,18 @@ def read_source(source: TextSource, *, data_root: Path | str | None = None) -> S
     if not any(column.kind == "text" for column in split.data_set.columns.values()):
         raise UsageError(f"data set {source.name!r} has no text; it has {', '.join(split.data_set.columns)}.")
     return split
+
+
+def pinned_digest(source: TextSource) -> str:
+    """The digest of the split that a source names, as its data set's file pins it; nothing is read.
+
+    Raises:
+        UsageError: The data set or the split does not exist.
+    """
+    splits = load_data_set(source.name).splits
+    if source.split not in splits:
+        raise UsageError(unknown(f"split of data set {source.name!r}", source.split, splits))
+    return splits[source.split].digest
 
 
 def documents_of(split: Split, source: TextSource) -> list[Document]:

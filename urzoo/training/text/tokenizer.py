@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from urzoo.errors import DataError
 from urzoo.files import whole_folder, write_bytes
 from urzoo.schema import content_sha256
-from urzoo.training.text.documents import documents_of, read_source
+from urzoo.training.text.documents import documents_of, pinned_digest, read_source
 from urzoo.training.text.recipe import (
     ByteLevelTokenizerRecipe,
     CheckpointTokenizerRecipe,
@@ -54,10 +54,11 @@ def load_or_train_tokenizer(
     if isinstance(recipe, CheckpointTokenizerRecipe):
         tokenizer: PreTrainedTokenizerFast = load_tokenizer(recipe.checkpoint)
         return tokenizer
-    splits = [(source, read_source(source, data_root=data_root)) for source in recipe.texts]
-    key = content_sha256({"recipe": recipe.model_dump(mode="json"), "data": [split.digest for _, split in splits]})
+    digests = [pinned_digest(source) for source in recipe.texts]
+    key = content_sha256({"recipe": recipe.model_dump(mode="json"), "data": digests})
     folder = cache / "tokenizers" / key
     if not (folder / TOKENIZER_FILE).is_file():
+        splits = [(source, read_source(source, data_root=data_root)) for source in recipe.texts]
         lines = [line for source, split in splits for document in documents_of(split, source) for line in document]
         save_tokenizer(train_tokenizer(recipe, lines), folder)
     # Loaded in either case: what was learnt just now is then what a resumed run finds.

@@ -1,0 +1,145 @@
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.training.language_model.lm_tiny import articles, put_in_place, tiny_lm_recipe
+from urzoo import zoo
+from urzoo.errors import RecipeError, UrzooError
+from urzoo.training import train
+from urzoo.training.language_model import loop as loop_module
+from urzoo.training.language_model.log import LMValidationLine, read_lm_log
+from urzoo.training.log import TrainingLine
+
+ROWS = articles(40)
+
+
+@pytest.fixture(autouse=True)
+def reads(monkeypatch):
+    return put_in_place(monkeypatch, ROWS)
+
+
+def weights(checkpoint):
+    return safetensors.torch.load_file(checkpoint / "model.safetensors")
+
+
+def lines_of(checkpoint, kind):
+    return [line for line in read_lm_log(checkpoint / "log.jsonl") if isinstance(line, kind)]
+
+
+def test_a_run_ends_in_a_complete_checkpoint(tmp_path, reads):
+    recipe = tiny_lm_recipe(tmp_path)
+    place = train(recipe, runs=tmp_path, progress=False)
+    summary = json.loads((place / "training.json").read_text())
+    assert summary["steps"] == 9
+    assert summary["selection_split"] == "validation"
+    assert summary["data"]["rows_train"] + summary["data"]["rows_validation"] == 40
+    assert summary["data"]["rows_validation"] == 3
+    assert summary["initialised_from"] is None
+    assert [line.step for line in lines_of(place, TrainingLine)] == [4, 8, 9]
+    validations = lines_of(place, LMValidationLine)
+    assert [line.step for line in validations] == [3, 6, 9]
+    assert all(line.weights == "averaged" for line in validations)
+    best = min(validations, key=lambda line: line.cross_entropy)
+    assert summary["validation"] == best.scores
+    assert zoo.info(place).task == "wikitext103"
+    model, tokenizer = zoo.load(place), zoo.load_tokenizer(place)
+    assert model.config.vocab_size == len(tokenizer)
+    assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    # The same command finds it done, and reads nothing.
+    reads.clear()
+    assert train(recipe, runs=tmp_path, progress=False) == place
+    assert reads == []
+
+
+@pytest.mark.parametrize("broken_at", [1, 2, 4, 7, 8])
+def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path, monkeypatch, broken_at):
+    # Epochs of few steps: that the state is carried and reset at the same steps is seen too.
+    recipe = tiny_lm_recipe(tmp_path, run__segment_tokens=150)
+    whole = train(recipe, runs=tmp_path / "whole", progress=False)
+
+    class Broken(loop_module.TrainingLoop):
+        def _take_step(self, rate):
+            if self.step == broken_at:
+                raise KeyboardInterrupt
+            return super()._take_step(rate)
+
+    monkeypatch.setattr(loop_module, "TrainingLoop", Broken)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, runs=tmp_path / "broken", progress=False)
+    monkeypatch.undo()
+    put_in_place(monkeypatch, ROWS)
+    broken = train(recipe, runs=tmp_path / "broken", progress=False)
+
+    one, other = weights(whole), weights(broken)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for kind, values in ((TrainingLine, ("step", "loss", "gradient_norm")), (LMValidationLine, ("step", "scores"))):
+        said = [[[getattr(line, key) for key in values] for line in lines_of(run, kind)] for run in (whole, broken)]
+        assert said[0] == said[1]
+
+
+def test_the_carried_state_is_that_of_the_whole_stream(tmp_path, monkeypatch):
+    # Without dropout and with a learning rate of next to nothing, segments must score as one long segment does.
+    still = dict.fromkeys(
+        ["model__token_dropout", "model__embedding_dropout", "model__layer_dropout", "model__weight_dropout"], 0.0
+    )
+    losses = []
+    for tokens, steps in ((12, 8), (96, 1)):
+        recipe = tiny_lm_recipe(
+            tmp_path,
+            name=f"tiny-{tokens}",
+            model__head_dropout=0.0,
+            optimiser__learning_rate=1e-12,
+            run__segment_tokens=tokens,
+            run__steps=steps,
+            cadence__log_every_steps=steps,
+            **still,
+        )
+        place = train(recipe, runs=tmp_path, progress=False)
+        losses.append(lines_of(place, TrainingLine)[-1].loss)
+    assert losses[0] == pytest.approx(losses[1], abs=2e-6)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    recipe = tiny_lm_recipe(tmp_path, run__steps=150, cadence__validate_every_steps=50, cadence__save_every_steps=150)
+    place = train(recipe, runs=tmp_path, progress=False)
+    scores = [line.cross_entropy for line in lines_of(place, LMValidationLine)]
+    assert scores[-1] < 0.75 * lines_of(place, TrainingLine)[0].loss
+    assert scores[-1] < scores[0]
+
+
+def test_a_run_goes_on_from_a_checkpoint_and_says_so(tmp_path):
+    first = train(tiny_lm_recipe(tmp_path), runs=tmp_path, progress=False)
+    options = {
+        "name": "second",
+        "tokenizer": {"kind": "checkpoint", "checkpoint": str(first)},
+        "initialise_from": "tiny-lm",
+        "run__weight_average_decay": None,
+        "selection__checkpoint": "last",
+    }
+    second = train(
+        tiny_lm_recipe(tmp_path, **options, run__steps=1, optimiser__learning_rate=1e-12), runs=tmp_path, progress=False
+    )
+    assert all(torch.allclose(weights(first)[name], value, atol=1e-9) for name, value in weights(second).items())
+    summary = json.loads((second / "training.json").read_text())
+    known = zoo.info(first)
+    said = summary["initialised_from"]
+    assert (said["name"], said["weights_sha256"]) == (known.name, known.weights_sha256)
+    assert said["recipe_sha256"] == json.loads((first / "training.json").read_text())["recipe_sha256"]
+    other = tiny_lm_recipe(tmp_path, **options | {"name": "third"}, model__hidden_size=9)
+    with pytest.raises(RecipeError, match=r"initialise_from is .* has the shape"):
+        train(other, runs=tmp_path, progress=False)
+
+
+def test_another_recipes_states_are_not_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("urzoo.training.language_model.finish.write_checkpoint", lambda *a: None)
+    train(tiny_lm_recipe(tmp_path), runs=tmp_path, progress=False)
+    with pytest.raises(RecipeError, match=r"state of another recipe \(run.steps: 9 -> 10\)"):
+        train(tiny_lm_recipe(tmp_path, run__steps=10), runs=tmp_path, progress=False)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    with pytest.raises(UrzooError, match="not finite"):
+        train(tiny_lm_recipe(tmp_path, optimiser__learning_rate=1e38), runs=tmp_path, progress=False)

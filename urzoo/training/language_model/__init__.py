@@ -1,0 +1,1 @@
+"""Training of language models: aligned streams of tokens, the state carried from one segment to the next."""

@@ -1,0 +1,112 @@
+"""Tokens of a text source on disk: made once, mapped into memory ever after.
+
+    <cache>/tokens/<digest>/tokens.npy      the ids of all documents, one after the other, in the smallest unsigned type
+    <cache>/tokens/<digest>/documents.npy   where each document begins, and the end of the last; int64
+    <cache>/tokens/<digest>/words.npy       words and line ends of each document; int64
+
+The digest is that of the split, the source's section of the recipe, and the tokenizer. A folder is there as a whole or
+not at all. Where the tokenizer does not end lines itself, each document begins with the end-of-text token, so that a
+model learns what a beginning is and when to stop.
+"""
+
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerFast
+
+from urzoo.data import Split
+from urzoo.errors import DataError
+from urzoo.files import whole_folder
+from urzoo.schema import content_sha256
+from urzoo.training.text.documents import documents_of, pinned_digest, read_source
+from urzoo.training.text.recipe import TextSource
+from urzoo.training.text.tokenizer import encode_lines, tokenizer_sha256
+
+Ids = npt.NDArray[Any]
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of documents.
+
+    Attributes:
+        ids: All of them, `(tokens,)`, mapped from disk.
+        starts: Where each document begins, and the end of the last, `(documents + 1,)`.
+        words: Words and line ends of each document, as WikiText counts them, `(documents,)`.
+    """
+
+    ids: Ids
+    starts: npt.NDArray[np.int64]
+    words: npt.NDArray[np.int64]
+
+    @property
+    def documents(self) -> int:
+        """The number of documents."""
+        return len(self.starts) - 1
+
+    def stream(self, order: npt.NDArray[np.int64]) -> Ids:
+        """The tokens of the documents with the given numbers, in that order, one after the other."""
+        if not len(order):
+            return self.ids[:0]
+        return np.concatenate([self.ids[self.starts[number] : self.starts[number + 1]] for number in order])
+
+
+def tokens_of(
+    source: TextSource, tokenizer: PreTrainedTokenizerFast, *, data_root: Path | str | None = None, cache: Path
+) -> Tokens:
+    """The tokens of a source: those in the cache, or newly made ones, which then stay there.
+
+    Args:
+        source: The section of the recipe.
+        tokenizer: What makes ids of text.
+        data_root: As for `urzoo.data.load_split`; the data are read only where the tokens are not there yet.
+        cache: A folder for what can be made again.
+
+    Raises:
+        UsageError: The data set or the split does not exist, or has no text.
+        DataError: The data cannot be had, are damaged or empty; or the cache holds an id that the tokenizer lacks.
+    """
+    key = {"format": _FORMAT, "source": source.model_dump(mode="json"), "data": pinned_digest(source)}
+    folder = cache / "tokens" / content_sha256({**key, "tokenizer": tokenizer_sha256(tokenizer)})
+    if not folder.is_dir():
+        _write(folder, source, read_source(source, data_root=data_root), tokenizer)
+    ids = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    starts = np.load(folder / "documents.npy", allow_pickle=False)
+    words = np.load(folder / "words.npy", allow_pickle=False)
+    largest = int(ids.max())
+    if largest >= len(tokenizer):
+        raise DataError(
+            f"{folder} holds the token id {largest}, expected ids below {len(tokenizer)}, the size of the vocabulary. "
+            "Delete that folder; it is made anew."
+        )
+    return Tokens(ids, starts, words)
+
+
+def ends_lines(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer's end token is a line's end, as in word-level models, rather than a document's."""
+    ids: list[int] = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    return ids == [tokenizer.eos_token_id]
+
+
+def _write(folder: Path, source: TextSource, split: Split, tokenizer: PreTrainedTokenizerFast) -> None:
+    documents = documents_of(split, source)
+    before = [] if ends_lines(tokenizer) else [tokenizer.eos_token_id]
+    encoded = encode_lines(tokenizer, [line for document in documents for line in document])
+    ids, starts = array("I"), np.zeros(len(documents) + 1, dtype=np.int64)
+    words = np.zeros(len(documents), dtype=np.int64)
+    for number, document in enumerate(documents):
+        ids.extend(before)
+        for line in document:
+            ids.extend(next(encoded))
+            words[number] += len(line.split()) + line.endswith("\n")
+        starts[number + 1] = len(ids)
+    narrow = np.uint16 if max(ids) < 2**16 else np.uint32
+    with whole_folder(folder) as place:
+        np.save(place / "tokens.npy", np.frombuffer(ids, dtype=np.uint32).astype(narrow), allow_pickle=False)
+        np.save(place / "documents.npy", starts, allow_pickle=False)
+        np.save(place / "words.npy", words, allow_pickle=False)
