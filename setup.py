@@ -15,9 +15,10 @@ SOURCE = Path("urzoo/recurrence/cpu/source")
 COMMON = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]
+AVX512BF16 = [*AVX512, "-mavx512bf16"]
 VARIANTS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    VARIANTS |= {"avx2": AVX2, "avx512": AVX512}
+    VARIANTS |= {"avx2": AVX2, "avx512": AVX512, "avx512bf16": AVX512BF16}
 
 
 class BuildLibraries(build_ext):

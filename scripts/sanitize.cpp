@@ -2,6 +2,8 @@
 // result that should be a number is not one.
 #include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "problem.h"
@@ -26,41 +28,65 @@ std::vector<float> random(int64_t size) {
   for (float& value : values) value = noise();
   return values;
 }
-bool finite(const std::vector<float>& values) {
+bool all_finite(const std::vector<float>& values) {
   for (float value : values)
     if (!std::isfinite(value)) return false;
   return true;
 }
 
+// A tensor of floats or of the upper halves of the same floats.
+struct Tensor {
+  Tensor(std::vector<float> values, bool bf16) : floats(std::move(values)) {
+    if (!bf16) return;
+    for (float value : floats) {
+      uint32_t bits;
+      std::memcpy(&bits, &value, sizeof(bits));
+      halves.push_back(static_cast<uint16_t>(bits >> 16));
+    }
+    floats = {};
+  }
+  void* data() { return halves.empty() ? static_cast<void*>(floats.data()) : halves.data(); }
+  bool finite() const {
+    for (uint16_t half : halves)
+      if ((half & 0x7f80) == 0x7f80) return false;
+    return all_finite(floats);
+  }
+  std::vector<float> floats;
+  std::vector<uint16_t> halves;
+};
+
 // The GRU goes by `gru`, and counts as tied: it has as many blocks of weights as a tied LSTM, and no cell.
 bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t tied, int64_t refined, bool gru,
-           bool masked, int64_t threads) {
+           bool masked, int64_t threads, bool bf16, bool weights_bf16, int64_t segment) {
   int64_t gates = 3 + !tied + refined, width = urzoo_vector_width(), vectors = (hidden + width - 1) / width;
   auto empty = [](int64_t size) { return std::vector<float>(static_cast<size_t>(size), NAN); };
-  auto x = random(batch * time * input), wi = random(gates * hidden * input), wh = random(gates * hidden * hidden);
-  auto bias = random(gates * hidden), h = random(batch * hidden), c = random(batch * hidden);
-  auto grad = random(batch * time * hidden), grad_h = random(batch * hidden), grad_c = random(batch * hidden);
+  auto as_factor = [&](std::vector<float> values) { return Tensor(std::move(values), bf16); };
+  Tensor x = as_factor(random(batch * time * input)), h = as_factor(random(batch * hidden));
+  Tensor wi(random(gates * hidden * input), weights_bf16), wh(random(gates * hidden * hidden), weights_bf16);
+  auto bias = random(gates * hidden), c = random(batch * hidden), grad_c = random(batch * hidden);
+  Tensor grad = as_factor(random(batch * time * hidden)), grad_h = as_factor(random(batch * hidden));
   std::vector<uint8_t> mask(static_cast<size_t>(batch * time));
   for (uint8_t& step : mask) step = noise() > 0;
-  auto out = empty(batch * time * hidden), last_h = empty(batch * hidden), last_c = empty(batch * hidden);
-  auto saved = empty(time * vectors * batch * (gates + !gru) * width);
+  Tensor out = as_factor(empty(batch * time * hidden)), last_h = as_factor(empty(batch * hidden));
+  auto last_c = empty(batch * hidden), saved = empty(time * vectors * batch * (gates + !gru) * width);
+  if (segment != 0) saved = empty((time + segment - 1) / segment * batch * hidden);
   auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
-  Problem p = {batch,       time,        input,       hidden,      tied,       refined,     masked,    threads,
+  Problem p = {batch, time, input, hidden, tied, refined, masked, bf16, weights_bf16, segment, threads,
                x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr,
                out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
                dx.data(),   dwi.data(),  dwh.data(),  db.data(),   dh.data(),  dc.data()};
   if (gru) p.cell = p.final_cell_grad = p.final_cell = p.cell_grad = nullptr;
   if ((gru ? urzoo_gru_forward : urzoo_forward)(&p) != 0 || (gru ? urzoo_gru_backward : urzoo_backward)(&p) != 0)
     return false;
-  for (const auto* result : {&out, &last_h, &saved, &dx, &dwi, &dwh, &db, &dh})
-    if (!finite(*result)) return false;
-  if (!gru && !(finite(last_c) && finite(dc))) return false;
+  for (const auto* result : {&saved, &dx, &dwi, &dwh, &db, &dh})
+    if (!all_finite(*result)) return false;
+  if (!out.finite() || !last_h.finite() || (!gru && !(all_finite(last_c) && all_finite(dc)))) return false;
   // The step takes the first of the inputs and the memory of the final state, which must hold a number again.
-  last_h = empty(batch * hidden);
+  last_h = as_factor(empty(batch * hidden));
   p.final_hidden = last_h.data();
   p.time = 1;
-  return (gru ? urzoo_gru_step : urzoo_step)(&p) == 0 && finite(last_h);
+  return (gru ? urzoo_gru_step : urzoo_step)(&p) == 0 && last_h.finite();
 }
 
 }  // namespace
@@ -71,8 +97,11 @@ int main() {
   for (const auto& shape : shapes)
     for (int64_t gating = 0; gating < 6; ++gating)
       for (int64_t threads : {1, 2, 3})
-        if (!check(shape[0], shape[1], shape[2], shape[3], gating < 2 || gating > 3, gating & 1, gating > 3,
-                   threads == 2, threads)) {
+        for (int form = 0; form < (gating > 3 ? 1 : 6); ++form) {
+          bool bf16 = form % 3 > 0, weights_bf16 = form % 3 > 1;
+          if (check(shape[0], shape[1], shape[2], shape[3], gating < 2 || gating > 3, gating & 1, gating > 3,
+                    threads == 2, threads, bf16, weights_bf16, form < 3 ? 0 : 4))
+            continue;
           std::printf("wrong at batch %ld time %ld input %ld hidden %ld\n", long(shape[0]), long(shape[1]),
                       long(shape[2]), long(shape[3]));
           return 1;

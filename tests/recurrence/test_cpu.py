@@ -65,8 +65,9 @@ def test_torch_compile_traces_it_whole(gating: Gating):
         torch.testing.assert_close(ours, eager, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("save", ["nothing", "activations", "recompute"])
-def test_the_operators_keep_torchs_rules(save: str):
+def test_the_operators_keep_torchs_rules(save: str, bf16: bool):
     inputs, input_weight, recurrent_weight, bias, _ = arguments(batch=2, time=3, hidden_size=5)
     if save == "nothing":
         inputs, input_weight, recurrent_weight, bias = (
@@ -74,7 +75,7 @@ def test_the_operators_keep_torchs_rules(save: str):
         )
     weights, state = (inputs, input_weight, recurrent_weight, bias), torch.zeros(2, 5)
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")
-    call = (*weights, state, state.clone(), None, True, True, False, save)
+    call = (*weights, state, state.clone(), None, True, True, False, bf16, save)
     torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
     call = (*weights, state, None, True, False, save)
     torch.library.opcheck(torch.ops.urzoo.gru_scan.default, call, test_utils=rules)

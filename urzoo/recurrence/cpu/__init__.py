@@ -1,8 +1,8 @@
 """The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
 
-It takes the gatings without cumax and master gates in float32, of the LSTM and the GRU. The C++ source in
-`source/` is compiled with the package when a compiler is there (setup.py) and knows nothing of torch; `library`
-loads it, `ops` and `gru_ops` make operators of it.
+It takes the gatings without cumax and master gates, of the LSTM in float32 and bfloat16 and of the GRU in
+float32. The C++ source in `source/` is compiled with the package when a compiler is there (setup.py) and knows
+nothing of torch; `library` loads it, `ops` and `gru_ops` make operators of it.
 """
 
 import torch
@@ -36,7 +36,7 @@ def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str
         return f"device {str(device)!r}"
     if gating.uses_cumax or gating.auxiliary == "M":
         return f"gate {gating.name!r}"
-    if dtype != torch.float32:
+    if dtype != torch.float32 and (dtype != torch.bfloat16 or gating.cell == "gru"):
         return f"{str(dtype).removeprefix('torch.')} inputs"
     return ""
 
@@ -53,10 +53,10 @@ def scan(
     mask: Tensor | None,
     reverse: bool,
     save: str,
-    dtype: torch.dtype,  # noqa: ARG001
+    dtype: torch.dtype,
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
-    bias = complete_bias(gating, bias, gate_bias)
+    bias = _complete_bias(gating, bias, gate_bias)
     refined = gating.auxiliary == "R"
     if not _differentiated(inputs, input_weight, recurrent_weight, bias, *state):
         save = "nothing"
@@ -77,6 +77,7 @@ def scan(
         gating.tie_input_gate,
         refined,
         reverse,
+        dtype == torch.bfloat16,
         save,
     )
     return outputs, (final_hidden, final_cell)
@@ -96,12 +97,12 @@ def step(
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
     if inputs.shape[0] <= _VERY_FEW_ROWS and not differentiated:
-        offsets = complete_bias(gating, bias, gate_bias)
-        weights = (input_weight, recurrent_weight, offsets)
+        weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
         refined = gating.auxiliary == "R"
         if gating.cell == "gru":
             return (gru_step_directly(inputs, *weights, state[0], refined=refined),)
-        return step_directly(inputs, *weights, (state[0], state[1]), tied=gating.tie_input_gate, refined=refined)
+        tied, bf16 = gating.tie_input_gate, dtype == torch.bfloat16
+        return step_directly(inputs, *weights, (state[0], state[1]), tied=tied, refined=refined, bf16=bf16)
     if inputs.shape[0] <= _FEW_ROWS:
         return reference.step(
             inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype
@@ -120,6 +121,13 @@ def step(
         dtype=dtype,
     )
     return state
+
+
+def _complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:
+    """The bias with the gate bias in it, in float32 as all that is no factor of a product."""
+    return complete_bias(
+        gating, None if bias is None else bias.float(), None if gate_bias is None else gate_bias.float()
+    )
 
 
 def _differentiated(*tensors: Tensor | None) -> bool:

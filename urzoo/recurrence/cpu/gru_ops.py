@@ -32,8 +32,9 @@ def gru_scan(
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, final hidden state, and what the backward pass needs by `save`, "nothing" included."""
-    sequence = make_sequence(inputs, input_weight, recurrent_weight, bias, (hidden,), mask)
-    outputs, (final_hidden,), saved = forward(sequence, _kind(refined=refined, reverse=reverse), save)
+    kind = _kind(refined=refined, reverse=reverse)
+    sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden,), mask)
+    outputs, (final_hidden,), saved = forward(sequence, kind, save)
     return outputs, final_hidden, saved
 
 
@@ -72,9 +73,9 @@ def gru_scan_backward(
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias and hidden."""
-    sequence = make_sequence(inputs, input_weight, recurrent_weight, bias, (hidden,), mask)
-    grads = contiguous(outputs_grad), contiguous(final_hidden_grad)
     kind = _kind(refined=refined, reverse=reverse)
+    sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden,), mask)
+    grads = contiguous(outputs_grad), contiguous(final_hidden_grad)
     found = backward(sequence, kind, save, outputs, saved, grads, wants_inputs=wants_inputs)
     return (found[0], found[1], found[2], found[3], found[4])
 
@@ -125,7 +126,8 @@ def gru_step_directly(
 ) -> Tensor:
     """`gru_step` past the dispatcher where nobody traces: the way through it takes as long as a small step."""
     if torch.compiler.is_compiling() or type(inputs) is not Tensor:
-        return gru_step(inputs, input_weight, recurrent_weight, bias, hidden, refined)
+        stepped: Tensor = gru_step(inputs, input_weight, recurrent_weight, bias, hidden, refined)
+        return stepped
     return _step(inputs, input_weight, recurrent_weight, bias, hidden, refined=refined)
 
 
@@ -138,8 +140,8 @@ def _step(
     *,
     refined: bool,
 ) -> Tensor:
-    sequence = make_sequence(inputs[:, None], input_weight, recurrent_weight, bias, (hidden,), None)
-    return step(sequence, _kind(refined=refined))[0]
+    kind = _kind(refined=refined)
+    return step(make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden,), None), kind)[0]
 
 
 @gru_step.register_fake

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-VARIANTS = ("avx512", "avx2", "baseline")
+VARIANTS = ("avx512bf16", "avx512", "avx2", "baseline")
 """From the fastest to the one that every processor runs; only "baseline" exists off x86-64."""
 
 REMEDY = (
@@ -21,7 +21,10 @@ REMEDY = (
     "(`pip install --force-reinstall --no-deps .`, or with -e, in its folder)"
 )
 
-_SIZES = ("batch", "time", "input_size", "hidden_size", "tied", "refined", "reverse", "threads")
+_SIZES = (
+    *("batch", "time", "input_size", "hidden_size", "tied", "refined", "reverse"),
+    *("bf16", "weights_bf16", "segment", "threads"),
+)
 _POINTERS = (
     *("inputs", "input_weight", "recurrent_weight", "bias", "hidden", "cell", "mask"),
     *("outputs", "final_hidden", "final_cell", "saved"),

@@ -1,7 +1,9 @@
 """The fused recurrence as custom operators of torch, so that autograd, torch.compile and autocast know it.
 
 `urzoo::lstm_scan` runs the whole sequence, `urzoo::lstm_scan_backward` differentiates it. Both take the bias
-with the gate bias already in it: how the gate bias enters is a matter of gates.py, not of the C++ source.
+with the gate bias already in it: how the gate bias enters is a matter of gates.py, not of the C++ source. With
+`bf16` the factors of the products are rounded to bfloat16, outputs and final hidden state too, whatever the
+arguments are: bfloat16 or float32 each, the bias always float32.
 """
 
 from typing import Any
@@ -27,11 +29,13 @@ def lstm_scan(
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs, final hidden state, final cell, and what the backward pass needs by `save`, "nothing" included."""
-    sequence = make_sequence(inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
-    outputs, (final_hidden, final_cell), saved = forward(sequence, Kind(tied, refined, reverse), save)
+    kind = Kind(tied, refined, reverse, bf16=bf16)
+    sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
+    outputs, (final_hidden, final_cell), saved = forward(sequence, kind, save)
     return outputs, final_hidden, final_cell, saved
 
 
@@ -47,11 +51,13 @@ def _(
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1])
-    saved = inputs.new_empty(saved_shape(inputs, hidden, Kind(tied, refined, reverse), save))
-    return outputs, like(hidden), like(cell), saved
+    kind = Kind(tied, refined, reverse, bf16=bf16)
+    outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1], dtype=kind.dtype)
+    saved = inputs.new_empty(saved_shape(inputs, hidden, kind, save), dtype=torch.float32)
+    return outputs, like(hidden, kind.dtype), like(cell, torch.float32), saved
 
 
 @torch.library.custom_op("urzoo::lstm_scan_backward", mutates_args=(), device_types="cpu")
@@ -71,15 +77,24 @@ def lstm_scan_backward(
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
     save: str,
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias, hidden and cell."""
-    sequence = make_sequence(inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
+    kind = Kind(tied, refined, reverse, bf16=bf16)
+    sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
     grads = contiguous(outputs_grad), contiguous(final_hidden_grad), contiguous(final_cell_grad)
-    kind = Kind(tied, refined, reverse)
     found = backward(sequence, kind, save, outputs, saved, grads, wants_inputs=wants_inputs)
-    return (found[0], found[1], found[2], found[3], found[4], found[5])
+    # The gradient of each argument in the dtype of the argument; those of float32 arguments were never rounded.
+    return (
+        found[0].to(inputs.dtype),
+        found[1].to(input_weight.dtype),
+        found[2].to(recurrent_weight.dtype),
+        found[3],
+        found[4].to(hidden.dtype),
+        found[5].to(cell.dtype),
+    )
 
 
 @lstm_scan_backward.register_fake
@@ -99,11 +114,12 @@ def _(
     tied: bool,  # noqa: FBT001, ARG001
     refined: bool,  # noqa: FBT001, ARG001
     reverse: bool,  # noqa: FBT001, ARG001
+    bf16: bool,  # noqa: FBT001, ARG001
     save: str,  # noqa: ARG001
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     inputs_grad = inputs.new_empty(inputs.shape if wants_inputs else (0,))
-    bias_grad = inputs.new_empty(input_weight.shape[0])
+    bias_grad = inputs.new_empty(input_weight.shape[0], dtype=torch.float32)
     return inputs_grad, like(input_weight), like(recurrent_weight), bias_grad, like(hidden), like(cell)
 
 
@@ -117,10 +133,12 @@ def lstm_step(
     cell: Tensor,
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
-    sequence = make_sequence(inputs[:, None], input_weight, recurrent_weight, bias, (hidden, cell), None)
-    hidden, cell = step(sequence, Kind(tied, refined, reverse=False))
+    kind = Kind(tied, refined, reverse=False, bf16=bf16)
+    sequence = make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden, cell), None)
+    hidden, cell = step(sequence, kind)
     return hidden, cell
 
 
@@ -133,13 +151,15 @@ def step_directly(
     *,
     tied: bool,
     refined: bool,
+    bf16: bool,
 ) -> tuple[Tensor, Tensor]:
     """`lstm_step` past the dispatcher where nobody traces: the way through it takes as long as a small step."""
     if torch.compiler.is_compiling() or type(inputs) is not Tensor:
-        hidden, cell = lstm_step(inputs, input_weight, recurrent_weight, bias, *state, tied, refined)
+        hidden, cell = lstm_step(inputs, input_weight, recurrent_weight, bias, *state, tied, refined, bf16)
         return hidden, cell
-    sequence = make_sequence(inputs[:, None], input_weight, recurrent_weight, bias, state, None)
-    hidden, cell = step(sequence, Kind(tied, refined, reverse=False))
+    kind = Kind(tied, refined, reverse=False, bf16=bf16)
+    sequence = make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, state, None)
+    hidden, cell = step(sequence, kind)
     return hidden, cell
 
 
@@ -153,11 +173,13 @@ def _(
     cell: Tensor,
     tied: bool,  # noqa: FBT001, ARG001
     refined: bool,  # noqa: FBT001, ARG001
+    bf16: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
-    return like(hidden), like(cell)
+    return like(hidden, torch.bfloat16 if bf16 else torch.float32), like(cell, torch.float32)
 
 
 def make_sequence(
+    kind: Kind,
     inputs: Tensor,
     input_weight: Tensor,
     recurrent_weight: Tensor,
@@ -165,9 +187,13 @@ def make_sequence(
     state: State,
     mask: Tensor | None,
 ) -> Sequence:
-    """The arguments of an operator, made contiguous."""
+    """The arguments of an operator, contiguous and in the dtypes that the library takes."""
+    if input_weight.dtype != recurrent_weight.dtype:
+        input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
     weights = input_weight.contiguous(), recurrent_weight.contiguous(), contiguous(bias)
-    return Sequence(inputs.contiguous(), *weights, tuple(part.contiguous() for part in state), contiguous(mask))
+    dtypes = kind.state_dtypes
+    state = tuple(part.to(dtype).contiguous() for part, dtype in zip(state, dtypes, strict=True))
+    return Sequence(inputs.to(kind.dtype).contiguous(), *weights, state, contiguous(mask))
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -175,16 +201,16 @@ def contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def like(tensor: Tensor) -> Tensor:
-    """An empty tensor of the same shape, contiguous whatever the strides."""
-    return tensor.new_empty(tensor.shape)
+def like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An empty tensor of the same shape, contiguous whatever the strides; of the same dtype when omitted."""
+    return tensor.new_empty(tensor.shape, dtype=dtype)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, tied, refined, reverse, save = inputs
+    tensors, options = inputs[:7], inputs[7:]
     outputs, _, _, saved = output
     ctx.save_for_backward(*tensors, outputs, saved)
-    ctx.options = (tied, refined, reverse, save)
+    ctx.options = options
     # What is saved is an output of the operator: its gradient, never asked for, must not be made of zeros.
     ctx.set_materialize_grads(False)
 
@@ -198,7 +224,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *grads[:3], *saved, *ctx.options, wants_inputs
     )
     leading = (inputs_grad if wants_inputs else None, *weight_grads, None if bias is None else bias_grad)
-    return (*leading, hidden_grad, cell_grad, *(None,) * 5)
+    return (*leading, hidden_grad, cell_grad, *(None,) * 6)
 
 
 lstm_scan.register_autograd(_backward, setup_context=_setup_context)

@@ -2,8 +2,8 @@
 
 Recomputing cuts the sequence into segments. The forward pass keeps what is carried over time at the start of
 each: the LSTM's cell (its hidden states are known from the outputs), the GRU's hidden state. The backward pass
-runs each segment forward again before it goes back through it, so that the activations of one segment only are
-alive.
+computes the activations of each segment again before it goes back through it, so that those of one segment only
+are alive. The LSTM's passes do so within the library, the GRU's are called once for each segment.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from urzoo.recurrence.cpu.library import current
 from urzoo.recurrence.cpu.memory import empty
 from urzoo.recurrence.gates import State
 
-SEGMENT_STEPS = 16
+GRU_SEGMENT_STEPS = 16
+SEGMENT_LINES = 512
+"""Steps times rows of a segment: enough for a well-shaped product, few enough for the cache."""
+
 SHARED_WEIGHTS = 1 << 23
 """With fewer weights than this a single step is over before another thread has woken."""
 
@@ -25,12 +28,13 @@ _FINAL = ("final_hidden", "final_cell")
 
 @dataclass(frozen=True)
 class Kind:
-    """Which cell it is, and in which direction time runs. A GRU counts as tied."""
+    """Which cell it is, in which direction time runs, and whether factors are bfloat16. A GRU counts as tied."""
 
     tied: bool
     refined: bool
     reverse: bool
     gru: bool = False
+    bf16: bool = False
 
     @property
     def gates(self) -> int:
@@ -41,6 +45,20 @@ class Kind:
     def saved(self) -> int:
         """The number of vectors saved for one vector of units: the gates, and the LSTM's cell."""
         return self.gates + (not self.gru)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the factors and of the outputs; all else is float32, but for weights that are bfloat16."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+    @property
+    def state_dtypes(self) -> tuple[torch.dtype, ...]:
+        """What is carried over time is float32; the LSTM's hidden state is a factor and an output."""
+        return (torch.float32,) if self.gru else (self.dtype, torch.float32)
+
+    def segment_steps(self, batch: int) -> int:
+        """Steps of a segment where activations are computed again."""
+        return GRU_SEGMENT_STEPS if self.gru else max(1, SEGMENT_LINES // batch)
 
     def function(self, name: str) -> str:
         """The name of a pass in the library."""
@@ -71,7 +89,7 @@ def saved_shape(inputs: Tensor, hidden: Tensor, kind: Kind, save: str) -> tuple[
     if save == "nothing":
         return (0,)
     if save == "recompute":
-        return (-(-time // SEGMENT_STEPS), *hidden.shape)
+        return (-(-time // kind.segment_steps(batch)), *hidden.shape)
     width = current().width
     return (time, -(-hidden.shape[1] // width), batch, kind.saved, width)
 
@@ -79,14 +97,15 @@ def saved_shape(inputs: Tensor, hidden: Tensor, kind: Kind, save: str) -> tuple[
 def forward(sequence: Sequence, kind: Kind, save: str) -> tuple[Tensor, State, Tensor]:
     """Outputs, final state, and what `save` says is kept."""
     state = sequence.state
-    outputs = empty(*sequence.inputs.shape[:2], state[0].shape[1])
+    outputs = empty(*sequence.inputs.shape[:2], state[0].shape[1], dtype=kind.dtype)
     saved = empty(*saved_shape(sequence.inputs, state[0], kind, save))
-    if save != "recompute":
-        return outputs, _run_forward(sequence, kind, outputs, None if save == "nothing" else saved), saved
+    if save != "recompute" or not kind.gru:
+        kept = None if save == "nothing" else saved
+        return outputs, _run_forward(sequence, kind, outputs, kept, recompute=save == "recompute"), saved
     for index, times in enumerate(_segments(sequence, kind)):
         saved[index] = state[-1]
         part = empty(sequence.inputs.shape[0], times.stop - times.start, state[0].shape[1])
-        state = _run_forward(sequence.segment(times, state), kind, part, None)
+        state = _run_forward(sequence.segment(times, state), kind, part, None, recompute=False)
         outputs[:, times] = part
     return outputs, state, saved
 
@@ -101,26 +120,24 @@ def backward(
     *,
     wants_inputs: bool,
 ) -> list[Tensor]:
-    """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias and state.
+    """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias and state, in float32.
 
     `grads` are those of the outputs and of the final state.
     """
-    if save != "recompute":
-        return _run_backward(sequence, kind, outputs, saved, grads, wants_inputs=wants_inputs)
+    if save != "recompute" or not kind.gru:
+        recompute = save == "recompute"
+        return _run_backward(sequence, kind, outputs, saved, grads, wants_inputs=wants_inputs, recompute=recompute)
     outputs_grad, *state_grads = grads
     inputs_grad = empty(*sequence.inputs.shape) if wants_inputs else torch.empty(0)
     sums: list[Tensor] = []
     segments = _segments(sequence, kind)
     for index in reversed(range(len(segments))):
         times = segments[index]
-        state: State = (saved[index],)
-        if not kind.gru:
-            before = sequence.state[0] if index == 0 else outputs[:, times.stop if kind.reverse else times.start - 1]
-            state = (before.contiguous(), *state)
-        segment = sequence.segment(times, state)
+        segment = sequence.segment(times, (saved[index],))
         part, _, activations = forward(segment, kind, "activations")
         part_grad = None if outputs_grad is None else outputs_grad[:, times].contiguous()
-        found = _run_backward(segment, kind, part, activations, (part_grad, *state_grads), wants_inputs=wants_inputs)
+        upstream = (part_grad, *state_grads)
+        found = _run_backward(segment, kind, part, activations, upstream, wants_inputs=wants_inputs, recompute=False)
         if wants_inputs:
             inputs_grad[:, times] = found[0]
         sums = found[1:4] if not sums else [total.add_(more) for total, more in zip(sums, found[1:4], strict=True)]
@@ -140,12 +157,13 @@ def step(sequence: Sequence, kind: Kind) -> State:
 
 def _segments(sequence: Sequence, kind: Kind) -> list[slice]:
     """The times of the segments, in the order in which the scan comes through them."""
-    time = sequence.inputs.shape[1]
-    steps = [(first, min(first + SEGMENT_STEPS, time)) for first in range(0, time, SEGMENT_STEPS)]
+    batch, time, _ = sequence.inputs.shape
+    length = kind.segment_steps(batch)
+    steps = [(first, min(first + length, time)) for first in range(0, time, length)]
     return [slice(time - last, time - first) if kind.reverse else slice(first, last) for first, last in steps]
 
 
-def _common(sequence: Sequence, kind: Kind) -> dict[str, Tensor | int | None]:
+def _common(sequence: Sequence, kind: Kind, *, recompute: bool = False) -> dict[str, Tensor | int | None]:
     batch, time, input_size = sequence.inputs.shape
     return {
         "batch": batch,
@@ -155,6 +173,9 @@ def _common(sequence: Sequence, kind: Kind) -> dict[str, Tensor | int | None]:
         "tied": kind.tied,
         "refined": kind.refined,
         "reverse": kind.reverse,
+        "bf16": kind.bf16,
+        "weights_bf16": sequence.recurrent_weight.dtype == torch.bfloat16,
+        "segment": kind.segment_steps(batch) if recompute else 0,
         "inputs": sequence.inputs,
         "input_weight": sequence.input_weight,
         "recurrent_weight": sequence.recurrent_weight,
@@ -165,10 +186,10 @@ def _common(sequence: Sequence, kind: Kind) -> dict[str, Tensor | int | None]:
     }
 
 
-def _run_forward(sequence: Sequence, kind: Kind, outputs: Tensor, saved: Tensor | None) -> State:
+def _run_forward(sequence: Sequence, kind: Kind, outputs: Tensor, saved: Tensor | None, *, recompute: bool) -> State:
     final = tuple(map(torch.empty_like, sequence.state))
     results = {"outputs": outputs, "saved": saved, **dict(zip(_FINAL, final, strict=False))}
-    current().run(kind.function("forward"), **_common(sequence, kind), **results)
+    current().run(kind.function("forward"), **_common(sequence, kind, recompute=recompute), **results)
     return final
 
 
@@ -180,6 +201,7 @@ def _run_backward(
     grads: tuple[Tensor | None, ...],
     *,
     wants_inputs: bool,
+    recompute: bool,
 ) -> list[Tensor]:
     results = {
         "inputs_grad": empty(*sequence.inputs.shape) if wants_inputs else None,
@@ -187,8 +209,11 @@ def _run_backward(
         "recurrent_weight_grad": empty(*sequence.recurrent_weight.shape),
         "bias_grad": torch.empty(sequence.input_weight.shape[0]),
     }
-    results |= {f"{name}_grad": torch.empty_like(part) for name, part in zip(_STATE, sequence.state, strict=False)}
+    results |= {
+        f"{name}_grad": torch.empty_like(part, dtype=torch.float32)
+        for name, part in zip(_STATE, sequence.state, strict=False)
+    }
     upstream = {"outputs_grad": grads[0], **{f"{n}_grad": grad for n, grad in zip(_FINAL, grads[1:], strict=False)}}
-    arguments = _common(sequence, kind) | {"outputs": outputs, "saved": saved} | upstream
+    arguments = _common(sequence, kind, recompute=recompute) | {"outputs": outputs, "saved": saved} | upstream
     current().run(kind.function("backward"), **arguments, **results)
     return [torch.empty(0) if result is None else result for result in results.values()]

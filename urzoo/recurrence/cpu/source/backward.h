@@ -1,27 +1,38 @@
-// The backward pass, in chunks of steps: the gradients of the pre-activations live for one chunk only, after which
-// they have gone into the gradients of the weights and of the inputs.
+// The backward pass, in chunks of steps: the gradients of the pre-activations ("deltas") live for one chunk only, after
+// which they have gone into the gradients of the weights and of the inputs. Where activations are not kept, those of
+// one chunk are computed again before it: the hidden states are known, so that this is one product.
 #pragma once
 
 #include "cells.h"
-#include "pack.h"
+#include "packed.h"
 #include "tile.h"
 
-template <class Cell>
+template <class Cell, class Number>
 class Backward final : public Work {
  public:
-  explicit Backward(const Problem& problem) : p(problem), layout(problem) {}
+  explicit Backward(const Problem& problem) : p(problem), layout(problem), packed(problem) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
-    factors = vectors_of(p.hidden_size + p.input_size + 1, kRows) * kRows;
-    depth = layout.units * kColumns;
+    factors = (p.hidden_size + p.input_size + kRows - 1) / kRows * kRows;
+    depth = layout.units * kColumns / kPack;
+    stride = depth + 16;
+    int64_t lines = layout.chunk_rows(), groups = layout.row_groups;
     hidden_weights = workspace.floats(layout.units * kWidth * depth);
     input_weights = p.inputs_grad == nullptr ? nullptr : workspace.floats(vectors(p.input_size) * kWidth * depth);
     hidden_grad = workspace.floats(p.batch * layout.stride);
     cell_grad = workspace.floats(p.batch * layout.stride);
-    deltas = workspace.floats(layout.row_groups * layout.chunk_rows() * depth);
-    panels = workspace.floats(layout.row_groups * layout.chunk_rows() * factors);
-    weight_grads = workspace.floats(layout.row_groups * factors * depth);
+    deltas = workspace.floats(groups * lines * stride);
+    panels = workspace.floats(groups * words<Number>(lines) * factors);
+    weight_grads = workspace.floats(groups * factors * layout.units * kColumns);
+    bias_grads = workspace.floats(groups * 2 * layout.units * kColumns);
+    own_size = std::max(factors + kWidth, std::max(words<Number>(lines) * kColumns, lines * kWide * kWidth));
+    own = workspace.floats(threads * own_size);
+    if (p.segment == 0) return;
+    packed.lay_out(workspace);
+    arguments_stride = packed.input_words() + packed.hidden_words() + 16;
+    arguments = workspace.floats(groups * lines * arguments_stride);
+    activations = workspace.floats(groups * layout.units * lines * kSaved);
   }
 
   void run(int thread) override {
@@ -33,79 +44,111 @@ class Backward final : public Work {
   }
 
  private:
+  using Element = typename Number::Element;
+  static constexpr int kPack = Number::kPack;
   static constexpr int kGates = Cell::kGates;
   static constexpr int kColumns = kGates * kWidth;
+  static constexpr int kSaved = kColumns + kWidth;
   static constexpr int kRows = max_rows(kGates);
   static constexpr int kWide = 4;  // vectors in a block of the products with the deltas
 
   struct Chunk {
     int64_t first, last;  // steps [first, last)
     Range rows;           // of the batch
-    float* deltas;        // [unit][slot][row][column]
-    float* panel;         // [block][slot][row][kRows]: hidden before the step, input, 1
-    float* weight_grad;   // [unit][factor][column]
     int64_t lines;        // slots * rows that the buffers are laid out for
+    float* deltas;        // (slot, row, stride): factors [unit][gate][lane]
+    float* panel;         // [block][word of lines][kRows]: hidden before the step, input
+    float* weight_grad;   // [unit][factor][column]
+    float* bias_grad;     // [of the chunk, of the chunks before][unit][column]
+    float* arguments;     // (slot, row, arguments_stride): factors input, hidden before the step
+    float* activations;   // [unit][slot][row][gates, cell]
+    float* own;           // of the thread, for any short use
     int64_t line(int64_t step, int64_t row) const { return (step - first) * rows.size() + row; }
     int64_t used() const { return (last - first) * rows.size(); }
+    int64_t step_of(int64_t line) const { return first + line / rows.size(); }
+    int64_t row_of(int64_t line) const { return rows.begin + line % rows.size(); }
   };
-
-  static int64_t vectors_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
   void prepare(int thread) {
     Range units = layout.units_of(thread), rows = layout.rows_of(thread);
-    // The panels of the hidden units that this thread multiplies with; split further among the row groups.
-    int64_t blocks = vectors_of(units.size(), kWide), inputs = vectors_of(vectors(p.input_size), kWide);
+    // The weights of the hidden units that this thread multiplies with; split further among the row groups.
+    int64_t blocks = (units.size() + kWide - 1) / kWide, inputs = (vectors(p.input_size) + kWide - 1) / kWide;
     Range mine = share(blocks, layout.row_groups, layout.row_group(thread));
     for (int64_t block = mine.begin; block < mine.end; ++block) {
       int64_t first = units.begin + block * kWide, count = std::min<int64_t>(kWide, units.end - first);
-      pack_rows<kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, first, count,
-                        hidden_weights + first * kWidth * depth);
+      with_weight(p, p.recurrent_weight, [&](auto* weight) {
+        pack_rows<Number, kGates>(weight, p.hidden_size, p.hidden_size, first, count,
+                                  hidden_weights + first * kWidth * depth);
+      });
     }
+    int64_t workers = layout.row_groups * layout.unit_groups;
     if (p.inputs_grad != nullptr) {
-      Range some = share(inputs, layout.row_groups * layout.unit_groups, thread);
+      Range some = share(inputs, workers, thread);
       for (int64_t block = some.begin; block < some.end; ++block) {
         int64_t first = block * kWide, count = std::min<int64_t>(kWide, vectors(p.input_size) - first);
-        pack_rows<kGates>(p.input_weight, p.hidden_size, p.input_size, first, count,
-                          input_weights + first * kWidth * depth);
+        with_weight(p, p.input_weight, [&](auto* weight) {
+          pack_rows<Number, kGates>(weight, p.hidden_size, p.input_size, first, count,
+                                    input_weights + first * kWidth * depth);
+        });
       }
     }
+    if (p.segment != 0) {
+      Range some = share(layout.units, workers, thread);
+      for (int64_t unit = some.begin; unit < some.end; ++unit) packed.pack(unit);
+    }
+    const Element* final_hidden_grad = static_cast<const Element*>(p.final_hidden_grad);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
         int64_t from = row * p.hidden_size + unit * kWidth, to = row * layout.stride + unit * kWidth;
         int64_t left = layout.units_left(unit);
-        store(hidden_grad + to, p.final_hidden_grad == nullptr ? vf{} : load_first(p.final_hidden_grad + from, left));
+        store(hidden_grad + to, final_hidden_grad == nullptr ? vf{} : load_first(final_hidden_grad + from, left));
         store(cell_grad + to, p.final_cell_grad == nullptr ? vf{} : load_first(p.final_cell_grad + from, left));
       }
   }
 
   void sweep(int thread) {
     Range units = layout.units_of(thread);
-    int64_t group = layout.row_group(thread);
+    int64_t group = layout.row_group(thread), part = thread % layout.unit_groups;
     Barrier& barrier = layout.groups[group];
     Chunk chunk;
     chunk.rows = layout.rows_of(thread);
     chunk.lines = layout.chunk_rows();
-    chunk.deltas = deltas + group * chunk.lines * depth;
-    chunk.panel = panels + group * chunk.lines * factors;
-    chunk.weight_grad = weight_grads + group * factors * depth;
-    int64_t part = thread % layout.unit_groups;
+    chunk.deltas = deltas + group * chunk.lines * stride;
+    chunk.panel = panels + group * words<Number>(chunk.lines) * factors;
+    chunk.weight_grad = weight_grads + group * factors * layout.units * kColumns;
+    chunk.bias_grad = bias_grads + group * 2 * layout.units * kColumns;
+    chunk.own = own + thread * own_size;
+    if (p.segment != 0) {
+      chunk.arguments = arguments + group * chunk.lines * arguments_stride;
+      chunk.activations = activations + group * layout.units * chunk.lines * kSaved;
+    }
     for (chunk.last = p.time; chunk.last > 0; chunk.last = chunk.first) {
       chunk.first = (chunk.last - 1) / layout.chunk_steps() * layout.chunk_steps();
+      Range lines = share(chunk.used(), layout.unit_groups, part);
+      if (p.segment != 0) {
+        fill_arguments(chunk, lines);
+        barrier.wait();
+        for (int64_t unit = units.begin; unit < units.end; ++unit) recompute(chunk, unit);
+      }
+      for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
         for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
         barrier.wait();
         for (int64_t unit = units.begin; unit < units.end; unit += kWide)
-          with_width(units.end - unit, [&](auto width) { recur<decltype(width)::value>(chunk, step, unit); });
+          with_width(units.end - unit, [&](auto width) {
+            multiply_lines<Number, decltype(width)::value>(
+                chunk.deltas + chunk.line(step, 0) * stride, stride, chunk.rows.size(),
+                hidden_weights + unit * kWidth * depth, depth,
+                hidden_grad + chunk.rows.begin * layout.stride + unit * kWidth, layout.stride, false);
+          });
       }
-      fill_panel(chunk, share(chunk.used(), layout.unit_groups, part));
+      fill_panel(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part));
       barrier.wait();
       for (int64_t unit = units.begin; unit < units.end; ++unit) weigh(chunk, unit);
-      if (p.inputs_grad != nullptr) {
-        Range lines = share(chunk.used(), layout.unit_groups, part);
+      if (p.inputs_grad != nullptr)
         for (int64_t block = 0; block < vectors(p.input_size); block += kWide)
           with_width(vectors(p.input_size) - block,
                      [&](auto width) { differentiate_inputs<decltype(width)::value>(chunk, lines, block); });
-      }
       barrier.wait();
     }
     for (int64_t row = chunk.rows.begin; row < chunk.rows.end; ++row)
@@ -121,160 +164,209 @@ class Backward final : public Work {
     call_with_rows<kWide>(std::min<int64_t>(kWide, vectors_left), 0, [&](auto width, int64_t) { body(width); });
   }
 
-  // The gradients of one vector of units of the pre-activations at one step. What of the gradient of the hidden state
-  // passes the step by stays in `hidden_grad`; `recur` adds the rest.
-  void differentiate(const Chunk& chunk, int64_t step, int64_t unit) {
-    int64_t time = layout.time_of(step), left = layout.units_left(unit);
-    for (int64_t row = 0; row < chunk.rows.size(); ++row) {
-      int64_t absolute = chunk.rows.begin + row, place = absolute * layout.stride + unit * kWidth;
-      float* to = chunk.deltas + (unit * chunk.lines + chunk.line(step, row)) * kColumns;
-      vf from_hidden = load(hidden_grad + place);
-      if (p.outputs_grad != nullptr)
-        from_hidden += load_first(p.outputs_grad + (absolute * p.time + time) * p.hidden_size + unit * kWidth, left);
-      if (!layout.real(absolute, time)) {
-        store(hidden_grad + place, from_hidden);
-        for (int gate = 0; gate < kGates; ++gate) store(to + gate * kWidth, vf{});
-        continue;
-      }
-      const float* saved = saved_at(time, unit, absolute);
-      vf old_cell = step == 0 ? load_first(p.cell + absolute * p.hidden_size + unit * kWidth, left)
-                              : load(saved_at(layout.time_of(step - 1), unit, absolute) + kColumns);
-      vf gates[kGates];
-      for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(saved + gate * kWidth);
-      vf from_cell = load(cell_grad + place);
-      Cell::backward(gates, old_cell, load(saved + kColumns), from_hidden, from_cell);
-      store(cell_grad + place, from_cell);
-      store(hidden_grad + place, vf{});
-      for (int gate = 0; gate < kGates; ++gate) store(to + gate * kWidth, gates[gate]);
+  // The factors of the forward pass of each line: its input, and the hidden state before its step.
+  const Element* input_of(const Chunk& chunk, int64_t line) const {
+    int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
+    return static_cast<const Element*>(p.inputs) + place * p.input_size;
+  }
+  const Element* hidden_before(const Chunk& chunk, int64_t line) const {
+    int64_t row = chunk.row_of(line), step = chunk.step_of(line);
+    if (step == 0) return static_cast<const Element*>(p.hidden) + row * p.hidden_size;
+    return static_cast<const Element*>(p.outputs) + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
+  }
+
+  void fill_arguments(const Chunk& chunk, Range lines) {
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      float* to = chunk.arguments + line * arguments_stride;
+      copy_words<Number>(to, input_of(chunk, line), p.input_size);
+      copy_words<Number>(to + packed.input_words(), hidden_before(chunk, line), p.hidden_size);
     }
   }
 
-  const float* saved_at(int64_t time, int64_t unit, int64_t row) const {
-    return p.saved + ((time * layout.units + unit) * p.batch + row) * (kGates + 1) * kWidth;
+  // The activations of one vector of units in the whole chunk.
+  void recompute(const Chunk& chunk, int64_t unit) {
+    float* here = chunk.activations + unit * chunk.lines * kSaved;
+    multiply_lines<Number, kGates>(chunk.arguments, arguments_stride, chunk.used(), packed.inputs(unit),
+                                   packed.input_words() + packed.hidden_words(), here, kSaved, true);
+    for (int64_t step = chunk.first; step < chunk.last; ++step)
+      for (int64_t row = 0; row < chunk.rows.size(); ++row, here += kSaved) {
+        vf gates[kGates], old_cell = cell_before(chunk, step, unit, row), cell = old_cell;
+        for (int gate = 0; gate < kGates; ++gate)
+          gates[gate] = load(here + gate * kWidth) + load(packed.bias(unit) + gate * kWidth);
+        Cell::forward(gates, cell);
+        if (!layout.real(chunk.rows.begin + row, layout.time_of(step))) cell = old_cell;
+        for (int gate = 0; gate < kGates; ++gate) store(here + gate * kWidth, gates[gate]);
+        store(here + kColumns, cell);
+      }
   }
 
-  // hidden_grad += deltas of the step times the recurrent weights, for `Width` vectors of units.
-  template <int Width>
-  void recur(const Chunk& chunk, int64_t step, int64_t unit) {
-    const float* weight = hidden_weights + unit * kWidth * depth;
-    for_row_groups<max_rows(Width)>(chunk.rows.size(), [&](auto count, int64_t first) {
-      constexpr int Rows = decltype(count)::value;
-      float* to = hidden_grad + (chunk.rows.begin + first) * layout.stride + unit * kWidth;
-      vf sum[Rows][Width] = {};
-      multiply<Rows, Width>(sum, chunk, chunk.line(step, first), weight);
-      for (int row = 0; row < Rows; ++row)
-        for (int column = 0; column < Width; ++column) {
-          float* place = to + row * layout.stride + column * kWidth;
-          store(place, load(place) + sum[row][column]);
-        }
-    });
+  // Gates and cell after a step; `row` counts within the chunk.
+  const float* saved_at(const Chunk& chunk, int64_t step, int64_t unit, int64_t row) const {
+    if (p.segment != 0) return chunk.activations + (unit * chunk.lines + chunk.line(step, row)) * kSaved;
+    int64_t absolute = chunk.rows.begin + row;
+    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + absolute) * kSaved;
   }
 
-  // sum += deltas of `Rows` lines of the chunk times a packed weight.
-  template <int Rows, int Width>
-  INLINE void multiply(vf (&sum)[Rows][Width], const Chunk& chunk, int64_t line, const float* weight) {
-    for (int64_t unit = 0; unit < layout.units; ++unit)
-      accumulate<1>(sum, chunk.deltas + (unit * chunk.lines + line) * kColumns, kColumns,
-                    weight + unit * kColumns * Width * kWidth, kColumns);
+  INLINE vf cell_before(const Chunk& chunk, int64_t step, int64_t unit, int64_t row) const {
+    int64_t place = (chunk.rows.begin + row) * p.hidden_size + unit * kWidth, left = layout.units_left(unit);
+    if (step == 0) return load_first(p.cell + place, left);
+    if (p.segment != 0 && step == chunk.first)
+      return load_first(p.saved + step / p.segment * p.batch * p.hidden_size + place, left);
+    return load(saved_at(chunk, step - 1, unit, row) + kColumns);
+  }
+
+  // Begins the sum of a chunk, after adding up those before: long sums lose less to rounding in parts.
+  void begin_bias(const Chunk& chunk, int64_t unit) {
+    float* part = chunk.bias_grad + unit * kColumns;
+    float* total = part + layout.units * kColumns;
+    for (int gate = 0; gate < kGates; ++gate) {
+      vf before = chunk.last == p.time ? vf{} : load(total + gate * kWidth) + load(part + gate * kWidth);
+      store(total + gate * kWidth, before);
+      store(part + gate * kWidth, vf{});
+    }
+  }
+
+  // The gradients of one vector of units of the pre-activations at one step. What of the gradient of the hidden state
+  // passes the step by stays in `hidden_grad`; the product with the deltas adds the rest.
+  void differentiate(const Chunk& chunk, int64_t step, int64_t unit) {
+    int64_t time = layout.time_of(step), left = layout.units_left(unit);
+    vf total[1][kGates] = {};
+    for (int64_t row = 0; row < chunk.rows.size(); ++row) {
+      int64_t absolute = chunk.rows.begin + row, place = absolute * layout.stride + unit * kWidth;
+      float* to = chunk.deltas + chunk.line(step, row) * stride;
+      vf from_hidden = load(hidden_grad + place);
+      if (p.outputs_grad != nullptr) {
+        const Element* grad = static_cast<const Element*>(p.outputs_grad);
+        from_hidden += load_first(grad + (absolute * p.time + time) * p.hidden_size + unit * kWidth, left);
+      }
+      if (!layout.real(absolute, time)) {
+        store(hidden_grad + place, from_hidden);
+        for (int gate = 0; gate < kGates; ++gate) Number::store_factors(to, unit * kColumns + gate * kWidth, vf{});
+        continue;
+      }
+      const float* saved = saved_at(chunk, step, unit, row);
+      vf gates[kGates];
+      for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(saved + gate * kWidth);
+      vf from_cell = load(cell_grad + place);
+      Cell::backward(gates, cell_before(chunk, step, unit, row), load(saved + kColumns), from_hidden, from_cell);
+      store(cell_grad + place, from_cell);
+      store(hidden_grad + place, vf{});
+      for (int gate = 0; gate < kGates; ++gate) {
+        Number::store_factors(to, unit * kColumns + gate * kWidth, gates[gate]);
+        total[0][gate] += gates[gate];
+      }
+    }
+    add_to(chunk.bias_grad + unit * kColumns, 0, total);
   }
 
   template <int Width>
   void differentiate_inputs(const Chunk& chunk, Range lines, int64_t block) {
-    const float* weight = input_weights + block * kWidth * depth;
-    for_row_groups<max_rows(Width)>(lines.size(), [&](auto count, int64_t first) {
-      constexpr int Rows = decltype(count)::value;
-      vf sum[Rows][Width] = {};
-      multiply<Rows, Width>(sum, chunk, lines.begin + first, weight);
-      for (int row = 0; row < Rows; ++row) {
-        float* to = p.inputs_grad + place_of(chunk, lines.begin + first + row) * p.input_size;
-        for (int column = 0; column < Width; ++column)
-          if (int64_t done = (block + column) * kWidth; done < p.input_size)
-            store_first(to + done, sum[row][column], p.input_size - done);
-      }
-    });
-  }
-
-  // The index (batch * time) of a line of the chunk.
-  int64_t place_of(const Chunk& chunk, int64_t line) const {
-    int64_t row = chunk.rows.begin + line % chunk.rows.size();
-    return row * p.time + layout.time_of(chunk.first + line / chunk.rows.size());
+    float* sums = chunk.own;
+    multiply_lines<Number, Width>(chunk.deltas + lines.begin * stride, stride, lines.size(),
+                                  input_weights + block * kWidth * depth, depth, sums, Width * kWidth, true);
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
+      for (int column = 0; column < Width; ++column, sums += kWidth)
+        if (int64_t done = (block + column) * kWidth; done < p.input_size)
+          store_first(p.inputs_grad + place * p.input_size + done, load(sums), p.input_size - done);
+    }
   }
 
   // The left factor of the gradients of the weights: what each line was multiplied with in the forward pass.
   void fill_panel(const Chunk& chunk, Range lines) {
-    for (int64_t line = lines.begin; line < lines.end; ++line) {
-      int64_t step = chunk.first + line / chunk.rows.size(), row = chunk.rows.begin + line % chunk.rows.size();
-      bool real = layout.real(row, layout.time_of(step));
-      const float* before = step == 0 ? p.hidden + row * p.hidden_size
-                                      : p.outputs + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
-      const float* input = p.inputs + (row * p.time + layout.time_of(step)) * p.input_size;
-      auto place = [&](int64_t factor) -> float& {
-        return chunk.panel[((factor / kRows) * chunk.lines + line) * kRows + factor % kRows];
-      };
-      int64_t whole = p.hidden_size / kRows * kRows;
-      for (int64_t factor = 0; factor < whole; factor += kRows)
-        std::memcpy(&place(factor), before + factor, sizeof(float) * kRows);
-      for (int64_t factor = whole; factor < p.hidden_size; ++factor) place(factor) = before[factor];
+    for (int64_t word = lines.begin; word < lines.end; ++word) {
+      int64_t low = word * kPack, high = low + kPack - 1;
+      bool paired = kPack == 2 && high < chunk.used();
+      interleave(chunk.own, hidden_before(chunk, low), paired ? hidden_before(chunk, high) : nullptr, p.hidden_size);
       // What stands in the padding may be anything, and zero times NaN is not zero.
-      for (int64_t index = 0; index < p.input_size; ++index)
-        place(p.hidden_size + index) = real ? input[index] : 0.0f;
-      place(p.hidden_size + p.input_size) = 1.0f;
-      for (int64_t factor = p.hidden_size + p.input_size + 1; factor < factors; ++factor) place(factor) = 0.0f;
+      interleave(chunk.own + p.hidden_size, real(chunk, low) ? input_of(chunk, low) : nullptr,
+                 paired && real(chunk, high) ? input_of(chunk, high) : nullptr, p.input_size);
+      for (int64_t factor = p.hidden_size + p.input_size; factor < factors; ++factor) chunk.own[factor] = 0.0f;
+      for (int64_t block = 0; block < factors / kRows; ++block)
+        std::memcpy(chunk.panel + (block * words<Number>(chunk.lines) + word) * kRows, chunk.own + block * kRows,
+                    sizeof(float) * kRows);
     }
+  }
+
+  bool real(const Chunk& chunk, int64_t line) const {
+    return layout.real(chunk.row_of(line), layout.time_of(chunk.step_of(line)));
+  }
+
+  // Words of the values of two lines, a null line being zeros. May write a vector beyond the last.
+  static INLINE void interleave(float* to, const Element* low, const Element* high, int64_t count) {
+    for (int64_t first = 0; first < count; first += kWidth)
+      store(to + first, Number::word(low == nullptr ? vf{} : load_first(low + first, count - first),
+                                     high == nullptr ? vf{} : load_first(high + first, count - first)));
   }
 
   // weight_grad += panel^T deltas, for one vector of units.
   void weigh(const Chunk& chunk, int64_t unit) {
-    const float* delta = chunk.deltas + unit * chunk.lines * kColumns;
-    for (int64_t block = 0; block < factors / kRows; ++block) {
-      float* to = chunk.weight_grad + (unit * factors + block * kRows) * kColumns;
-      for (int64_t line = 0; line < chunk.used(); line += kSegment / 2) {
+    int64_t lines = words<Number>(chunk.used()), segments = (lines + kSegment - 1) / kSegment;
+    for (int64_t word = 0; word < lines; ++word) {
+      const float* low = chunk.deltas + word * kPack * stride;
+      bool paired = kPack == 2 && word * kPack + 1 < chunk.used();
+      for (int gate = 0; gate < kGates; ++gate) {
+        int64_t place = unit * kColumns + gate * kWidth;
+        vf other = paired ? Number::load_factors(low + stride, place) : vf{};
+        store(chunk.own + word * kColumns + gate * kWidth, Number::word(Number::load_factors(low, place), other));
+      }
+    }
+    for (int64_t segment = 0; segment < segments; ++segment) {
+      int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
+      for (int64_t block = 0; block < factors / kRows; ++block) {
         vf sum[kRows][kGates] = {};
-        accumulate<kRows>(sum, chunk.panel + (block * chunk.lines + line) * kRows, 1, delta + line * kColumns,
-                          std::min(chunk.used() - line, kSegment / 2));
-        // The sum over a segment begins at zero, which loses less to rounding than going on from the sum so far.
-        bool first = chunk.last == p.time && line == 0;
-        for (int row = 0; row < kRows; ++row)
-          for (int gate = 0; gate < kGates; ++gate) {
-            float* place = to + row * kColumns + gate * kWidth;
-            store(place, first ? sum[row][gate] : load(place) + sum[row][gate]);
-          }
+        accumulate<Number, kRows>(sum, chunk.panel + (block * words<Number>(chunk.lines) + begin) * kRows, 1,
+                                  chunk.own + begin * kColumns, end - begin);
+        float* to = chunk.weight_grad + (unit * factors + block * kRows) * kColumns;
+        bool first = chunk.last == p.time && segment == 0;
+        first ? store_to(to, kColumns, sum) : add_to(to, kColumns, sum);
       }
     }
   }
 
-  // Adds up the row groups' gradients of the weights, always in the same order, and brings them into torch's order.
+  // Adds up the row groups' gradients, always in the same order, and brings them into torch's order.
   void collect(int thread) {
     Range units = share(layout.units, layout.threads, thread);
     for (int64_t unit = units.begin; unit < units.end; ++unit) {
       float* sums = weight_grads + unit * factors * kColumns;
+      float* bias = bias_grads + unit * kColumns;
+      int64_t part = layout.units * kColumns;
+      add_up(bias, bias + part, kColumns);
       for (int64_t group = 1; group < layout.row_groups; ++group) {
-        const float* other = sums + group * factors * depth;
-        for (int64_t index = 0; index < factors * kColumns; index += kWidth)
-          store(sums + index, load(sums + index) + load(other + index));
+        add_up(sums, sums + group * factors * part, factors * kColumns);
+        add_up(bias, bias + group * 2 * part, kColumns);
+        add_up(bias, bias + group * 2 * part + part, kColumns);
       }
-      int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit));
-      for (int64_t first = 0; first < factors; first += 16)
-        for (int gate = 0; gate < kGates; ++gate)
-          for (int64_t lane = 0; lane < lanes; ++lane) {
-            int64_t to = gate * p.hidden_size + unit * kWidth + lane;
-            for (int64_t factor = first; factor < std::min(first + 16, factors); ++factor)
-              deliver(to, factor, sums[factor * kColumns + gate * kWidth + lane]);
-          }
+      deliver(sums, unit, p.recurrent_weight_grad, p.hidden_size);
+      deliver(sums + p.hidden_size * kColumns, unit, p.input_weight_grad, p.input_size);
+      for (int gate = 0; gate < kGates; ++gate)
+        store_first(p.bias_grad + gate * p.hidden_size + unit * kWidth, load(bias + gate * kWidth),
+                    layout.units_left(unit));
     }
   }
 
-  INLINE void deliver(int64_t row, int64_t factor, float value) {
-    if (factor < p.hidden_size)
-      p.recurrent_weight_grad[row * p.hidden_size + factor] = value;
-    else if (factor < p.hidden_size + p.input_size)
-      p.input_weight_grad[row * p.input_size + factor - p.hidden_size] = value;
-    else if (factor == p.hidden_size + p.input_size)
-      p.bias_grad[row] = value;
+  static void add_up(float* sums, const float* more, int64_t count) {
+    for (int64_t index = 0; index < count; index += kWidth) store(sums + index, load(sums + index) + load(more + index));
+  }
+
+  // The first `width` rows of columns become rows of a (gates * hidden, width) gradient.
+  void deliver(const float* sums, int64_t unit, float* grad, int64_t width) {
+    int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit));
+    for (int gate = 0; gate < kGates; ++gate)
+      for (int64_t factor = 0; factor < width; factor += kWidth) {
+        vf block[kWidth];
+        for (int64_t index = 0; index < kWidth; ++index)
+          block[index] = factor + index < width ? load(sums + (factor + index) * kColumns + gate * kWidth) : vf{};
+        transpose(block);
+        float* to = grad + (gate * p.hidden_size + unit * kWidth) * width + factor;
+        for (int64_t lane = 0; lane < lanes; ++lane) store_first(to + lane * width, block[lane], width - factor);
+      }
   }
 
   const Problem& p;
   Layout layout;
-  int64_t factors, depth;
-  float *hidden_weights, *input_weights, *hidden_grad, *cell_grad, *deltas, *panels, *weight_grads;
+  PackedWeights<Cell, Number> packed;
+  int64_t factors, depth, stride, arguments_stride, own_size;
+  float *hidden_weights, *input_weights, *hidden_grad, *cell_grad, *deltas, *panels, *weight_grads, *bias_grads, *own;
+  float *arguments, *activations;
 };

@@ -3,22 +3,23 @@
 #pragma once
 
 #include "cells.h"
-#include "pack.h"
+#include "packed.h"
 #include "tile.h"
 
-template <class Cell>
+template <class Cell, class Number>
 class Forward final : public Work {
  public:
-  explicit Forward(const Problem& problem) : p(problem), layout(problem) {}
+  explicit Forward(const Problem& problem) : p(problem), layout(problem), packed(problem) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
-    weights = workspace.floats(layout.units * depth() * kColumns);
-    projected_weights = fused() ? nullptr : workspace.floats(layout.units * p.input_size * kColumns);
-    biases = workspace.floats(layout.units * kColumns);
-    for (float*& half : hidden) half = workspace.floats(p.batch * layout.stride);
+    packed.lay_out(workspace);
+    hidden_stride = layout.units * kWidth / Number::kPack + 16;
+    for (float*& half : hidden) half = workspace.floats(p.batch * hidden_stride);
     cell = workspace.floats(p.batch * layout.stride);
-    own_size = fused() ? 0 : layout.chunk_rows() * (p.input_size + layout.most_units() * kColumns);
+    int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * kColumns;
+    chunk_inputs_size = layout.chunk_rows() * packed.input_words();
+    own_size = chunk_inputs_size + layout.most_rows() * kColumns + projected;
     own = workspace.floats(own_size * threads);
   }
 
@@ -28,131 +29,135 @@ class Forward final : public Work {
     if (layout.idle(thread)) return;
     Barrier& group = layout.groups[layout.row_group(thread)];
     Range rows = layout.rows_of(thread), units = layout.units_of(thread);
-    float* chunk_inputs = own + own_size * thread;
-    float* projections = chunk_inputs + layout.chunk_rows() * p.input_size;
+    Own mine;
+    mine.inputs = own + own_size * thread;
+    mine.sums = mine.inputs + chunk_inputs_size;
+    mine.projections = mine.sums + layout.most_rows() * kColumns;
     for (int64_t step = 0; step < p.time; ++step) {
       int64_t slot = step % layout.chunk_steps();
-      if (!fused() && slot == 0) project(step, rows, units, chunk_inputs, projections);
-      Place place{step, layout.time_of(step), nullptr};
-      for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        place.start = projections + ((unit - units.begin) * layout.chunk_steps() + slot) * rows.size() * kColumns;
-        for_row_groups<kRows>(rows.size(), [&](auto count, int64_t first) {
-          tile<decltype(count)::value>(place, unit, rows.begin, first);
-        });
-      }
+      if (slot == 0) project(step, rows, units, mine);
+      for (int64_t unit = units.begin; unit < units.end; ++unit) advance(step, slot, rows, unit, units, mine);
       group.wait();
     }
     finish(rows, units);
   }
 
  private:
+  using Element = typename Number::Element;
   static constexpr int kGates = Cell::kGates;
   static constexpr int kColumns = kGates * kWidth;
   static constexpr int kRows = max_rows(kGates);
 
-  struct Place {
-    int64_t step, time;
-    const float* start;  // projected inputs of the unit and the step, (rows, columns)
+  // What a thread has for itself, each for its rows: the inputs of a chunk of steps and the sums of one unit; the
+  // projected inputs of the chunk, (unit, slot, row, column).
+  struct Own {
+    float *inputs, *sums, *projections;
   };
-
-  bool fused() const { return p.input_size <= kFusedInput; }
-  int64_t depth() const { return p.hidden_size + (fused() ? p.input_size : 0); }
-  int64_t chunk_size(Range rows) const { return layout.chunk_steps() * rows.size(); }
 
   // Packs the weights and the initial state, shared among all threads.
   void prepare(int thread) {
     Range units = share(layout.units, layout.threads, thread);
-    for (int64_t unit = units.begin; unit < units.end; ++unit) {
-      float* to = weights + unit * depth() * kColumns;
-      if (fused()) {
-        pack_columns<kGates>(p.input_weight, p.hidden_size, p.input_size, unit, to);
-        to += p.input_size * kColumns;
-      } else {
-        pack_columns<kGates>(p.input_weight, p.hidden_size, p.input_size, unit,
-                             projected_weights + unit * p.input_size * kColumns);
-      }
-      pack_columns<kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, unit, to);
-      for (int gate = 0; gate < kGates; ++gate) {
-        int64_t first = gate * p.hidden_size + unit * kWidth;
-        vf bias = p.bias == nullptr ? vf{} : load_first(p.bias + first, layout.units_left(unit));
-        store(biases + unit * kColumns + gate * kWidth, bias);
-      }
-    }
+    for (int64_t unit = units.begin; unit < units.end; ++unit) packed.pack(unit);
     Range rows = share(p.batch, layout.threads, thread);
+    const Element* initial = static_cast<const Element*>(p.hidden);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = 0; unit < layout.units; ++unit) {
-        int64_t from = row * p.hidden_size + unit * kWidth, to = row * layout.stride + unit * kWidth;
-        store(hidden[0] + to, load_first(p.hidden + from, layout.units_left(unit)));
-        store(cell + to, load_first(p.cell + from, layout.units_left(unit)));
+        int64_t from = row * p.hidden_size + unit * kWidth, left = layout.units_left(unit);
+        Number::store_factors(hidden[0] + row * hidden_stride, unit * kWidth, load_first(initial + from, left));
+        store(cell + row * layout.stride + unit * kWidth, load_first(p.cell + from, left));
       }
   }
 
-  // The input part of the pre-activations of one chunk of steps: to[unit][slot][row][column].
-  void project(int64_t first_step, Range rows, Range units, float* chunk_inputs, float* to) {
-    int64_t steps = std::min(layout.chunk_steps(), p.time - first_step), size = p.input_size;
+  // The inputs of a chunk of steps as factors, and if they are many their part of the pre-activations.
+  void project(int64_t first_step, Range rows, Range units, const Own& mine) {
+    int64_t steps = std::min(layout.chunk_steps(), p.time - first_step), size = packed.input_words();
     for (int64_t slot = 0; slot < steps; ++slot)
       for (int64_t row = 0; row < rows.size(); ++row) {
         int64_t from = (rows.begin + row) * p.time + layout.time_of(first_step + slot);
-        std::memcpy(chunk_inputs + (slot * rows.size() + row) * size, p.inputs + from * size, sizeof(float) * size);
+        copy_words<Number>(mine.inputs + (slot * rows.size() + row) * size,
+                           static_cast<const Element*>(p.inputs) + from * p.input_size, p.input_size);
       }
+    if (packed.fused()) return;
+    int64_t lines = steps * rows.size();
     for (int64_t unit = units.begin; unit < units.end; ++unit) {
-      const float* weight = projected_weights + unit * size * kColumns;
-      float* place = to + (unit - units.begin) * chunk_size(rows) * kColumns;
-      for_row_groups<kRows>(steps * rows.size(), [&](auto count, int64_t first) {
-        constexpr int Rows = decltype(count)::value;
-        vf sum[Rows][kGates] = {};
-        accumulate<1>(sum, chunk_inputs + first * size, size, weight, size);
-        for (int row = 0; row < Rows; ++row)
-          for (int gate = 0; gate < kGates; ++gate)
-            store(place + ((first + row) * kGates + gate) * kWidth,
-                  sum[row][gate] + load(biases + (unit * kGates + gate) * kWidth));
+      float* to = mine.projections + (unit - units.begin) * layout.chunk_steps() * rows.size() * kColumns;
+      multiply_lines<Number, kGates>(mine.inputs, size, lines, packed.inputs(unit), size, to, kColumns, true);
+    }
+  }
+
+  // Pre-activations, gates and new state of one vector of units at one step.
+  void advance(int64_t step, int64_t slot, Range rows, int64_t unit, Range units, const Own& mine) {
+    Place place{step, layout.time_of(step), unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
+    place.inputs = mine.inputs + slot * rows.size() * packed.input_words();
+    place.start = packed.bias(unit);
+    if (!packed.fused()) {
+      place.start = mine.projections + ((unit - units.begin) * layout.chunk_steps() + slot) * rows.size() * kColumns;
+      place.start_stride = kColumns;
+    }
+    int64_t depth = packed.hidden_words(), segments = (depth + kSegment - 1) / kSegment;
+    for (int64_t segment = 0; segment < segments; ++segment) {
+      place.begin = depth * segment / segments;
+      place.end = depth * (segment + 1) / segments;
+      place.last = segment == segments - 1;
+      for_row_groups<kRows>(rows.size(), [&](auto count, int64_t first) {
+        tile<decltype(count)::value>(place, rows.begin, first);
       });
     }
   }
 
-  // Pre-activations, gates and new state of `Rows` rows and one vector of units at one step.
-  template <int Rows>
-  void tile(const Place& place, int64_t unit, int64_t first_row, int64_t first) {
-    int64_t row0 = first_row + first;
-    const float* old_hidden = hidden[place.step % 2] + row0 * layout.stride;
-    float* new_hidden = hidden[(place.step + 1) % 2] + row0 * layout.stride;
-    float* cells = cell + row0 * layout.stride + unit * kWidth;
-    const float* weight = weights + unit * depth() * kColumns;
-    vf sum[Rows][kGates] = {};
-    if (fused()) {
-      accumulate<1>(sum, p.inputs + (row0 * p.time + place.time) * p.input_size, p.time * p.input_size, weight,
-                    p.input_size);
-      weight += p.input_size * kColumns;
-    }
-    accumulate<1>(sum, old_hidden, layout.stride, weight, std::min(p.hidden_size, kSegment));
-    for (int64_t done = kSegment; done < p.hidden_size; done += kSegment) {
-      vf part[Rows][kGates] = {};
-      accumulate<1>(part, old_hidden + done, layout.stride, weight + done * kColumns,
-                    std::min(p.hidden_size - done, kSegment));
-      add(sum, part);
-    }
-    // Added last: sums that begin small lose less to rounding.
-    const float* start = fused() ? biases + unit * kColumns : place.start + first * kColumns;
-    int64_t start_stride = fused() ? 0 : kColumns;
-    for (int row = 0; row < Rows; ++row)
-      for (int gate = 0; gate < kGates; ++gate)
-        sum[row][gate] += load(start + row * start_stride + gate * kWidth);
+  struct Place {
+    int64_t step, time, unit;
+    int64_t begin, end;   // the words of the hidden state to multiply now
+    bool last;            // and then the step is done
+    const float* inputs;  // of the step, (rows, words)
+    const float* start;   // projected inputs and bias, or the bias alone
+    int64_t start_stride;
+    float* sums;  // so far, (rows, columns)
+  };
 
-    float* saved = p.saved == nullptr
-                       ? nullptr
-                       : p.saved + ((place.time * layout.units + unit) * p.batch + row0) * (kGates + 1) * kWidth;
+  template <int Rows>
+  void tile(const Place& place, int64_t first_row, int64_t first) {
+    const float* old_hidden = hidden[place.step % 2] + (first_row + first) * hidden_stride;
+    vf sum[Rows][kGates] = {};
+    if (packed.fused() && place.begin == 0)
+      accumulate<Number, 1>(sum, place.inputs + first * packed.input_words(), packed.input_words(),
+                            packed.inputs(place.unit), packed.input_words());
+    accumulate<Number, 1>(sum, old_hidden + place.begin, hidden_stride,
+                          packed.recurrent(place.unit) + place.begin * kColumns, place.end - place.begin);
+    float* sums = place.sums + first * kColumns;
+    if (!place.last) return place.begin == 0 ? store_to(sums, kColumns, sum) : add_to(sums, kColumns, sum);
+    if (place.begin != 0) add_from(sum, sums, kColumns);
+    // Added last: sums that begin small lose less to rounding.
+    add_from(sum, place.start + first * place.start_stride, place.start_stride);
+    if (!packed.fused()) add_from(sum, packed.bias(place.unit), 0);
+    finish_tile(place, first_row + first, sum);
+  }
+
+  template <int Rows>
+  INLINE void finish_tile(const Place& place, int64_t row0, vf (&sum)[Rows][kGates]) {
+    int64_t unit = place.unit, left = layout.units_left(unit);
+    const float* old_hidden = hidden[place.step % 2] + row0 * hidden_stride;
+    float* new_hidden = hidden[(place.step + 1) % 2] + row0 * hidden_stride;
+    float* cells = cell + row0 * layout.stride + unit * kWidth;
+    Element* outputs = static_cast<Element*>(p.outputs) + (row0 * p.time + place.time) * p.hidden_size + unit * kWidth;
+    float *saved = nullptr, *kept = nullptr;
+    if (p.saved != nullptr && p.segment == 0)
+      saved = p.saved + ((place.time * layout.units + unit) * p.batch + row0) * (kGates + 1) * kWidth;
+    if (p.saved != nullptr && p.segment != 0 && place.step % p.segment == 0)
+      kept = p.saved + (place.step / p.segment * p.batch + row0) * p.hidden_size + unit * kWidth;
 #pragma GCC unroll 8
     for (int row = 0; row < Rows; ++row) {
-      vf new_cell = load(cells + row * layout.stride);
+      vf old_cell = load(cells + row * layout.stride), new_cell = old_cell;
       vf value = Cell::forward(sum[row], new_cell);
       if (!layout.real(row0 + row, place.time)) {
-        value = load(old_hidden + row * layout.stride + unit * kWidth);
-        new_cell = load(cells + row * layout.stride);
+        value = Number::load_factors(old_hidden + row * hidden_stride, unit * kWidth);
+        new_cell = old_cell;
       }
       store(cells + row * layout.stride, new_cell);
-      store(new_hidden + row * layout.stride + unit * kWidth, value);
-      store_first(p.outputs + ((row0 + row) * p.time + place.time) * p.hidden_size + unit * kWidth, value,
-                  layout.units_left(unit));
+      // Beyond the last unit may stand what the inputs made of zeros, and there it would meet the weights' zeros.
+      Number::store_factors(new_hidden + row * hidden_stride, unit * kWidth, first_of(value, left));
+      store_first(outputs + row * p.time * p.hidden_size, value, left);
+      if (kept != nullptr) store_first(kept + row * p.hidden_size, old_cell, left);
       if (saved != nullptr) {
         for (int gate = 0; gate < kGates; ++gate) store(saved + gate * kWidth, sum[row][gate]);
         store(saved + kGates * kWidth, new_cell);
@@ -164,14 +169,16 @@ class Forward final : public Work {
   void finish(Range rows, Range units) {
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        int64_t to = row * p.hidden_size + unit * kWidth, from = row * layout.stride + unit * kWidth;
-        store_first(p.final_hidden + to, load(hidden[p.time % 2] + from), layout.units_left(unit));
-        store_first(p.final_cell + to, load(cell + from), layout.units_left(unit));
+        int64_t to = row * p.hidden_size + unit * kWidth, left = layout.units_left(unit);
+        vf value = Number::load_factors(hidden[p.time % 2] + row * hidden_stride, unit * kWidth);
+        store_first(static_cast<Element*>(p.final_hidden) + to, value, left);
+        store_first(p.final_cell + to, load(cell + row * layout.stride + unit * kWidth), left);
       }
   }
 
   const Problem& p;
   Layout layout;
-  float *weights, *projected_weights, *biases, *hidden[2], *cell, *own;
-  int64_t own_size;
+  PackedWeights<Cell, Number> packed;
+  float *hidden[2], *cell, *own;
+  int64_t hidden_stride, chunk_inputs_size, own_size;
 };

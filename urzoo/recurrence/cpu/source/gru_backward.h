@@ -7,7 +7,7 @@
 template <class Cell>
 class GruBackward final : public Work {
  public:
-  explicit GruBackward(const Problem& problem) : p(problem), layout(problem) {}
+  explicit GruBackward(const Problem& problem) : p(problem), layout(p) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
@@ -74,9 +74,9 @@ class GruBackward final : public Work {
     for_blocks(units, [&](auto width, int64_t first) {
       if (turn++ % layout.row_groups != group) return;
       constexpr int Width = decltype(width)::value;
-      pack_rows<kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, first, Width,
+      pack_rows<Float32, kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, first, Width,
                         gate_weights + first * kWidth * depth * kGates);
-      pack_rows<1>(candidate, p.hidden_size, p.hidden_size, first, Width, candidate_weights + first * kWidth * depth);
+      pack_rows<Float32, 1>(candidate, p.hidden_size, p.hidden_size, first, Width, candidate_weights + first * kWidth * depth);
     });
     turn = 0;
     candidate = p.input_weight + kGates * p.hidden_size * p.input_size;
@@ -84,9 +84,9 @@ class GruBackward final : public Work {
       for_blocks({0, vectors(p.input_size)}, [&](auto width, int64_t first) {
         if (turn++ % (layout.row_groups * layout.unit_groups) != thread) return;
         constexpr int Width = decltype(width)::value;
-        pack_rows<kGates>(p.input_weight, p.hidden_size, p.input_size, first, Width,
+        pack_rows<Float32, kGates>(p.input_weight, p.hidden_size, p.input_size, first, Width,
                           gate_input_weights + first * kWidth * depth * kGates);
-        pack_rows<1>(candidate, p.hidden_size, p.input_size, first, Width,
+        pack_rows<Float32, 1>(candidate, p.hidden_size, p.input_size, first, Width,
                      candidate_input_weights + first * kWidth * depth);
       });
     for (int64_t row = rows.begin; row < rows.end; ++row)
@@ -237,7 +237,7 @@ class GruBackward final : public Work {
       vf part[Rows][Width] = {};
       Range units = share(layout.units, segments, segment);
       for (int64_t unit = units.begin; unit < units.end; ++unit)
-        accumulate<1>(part, chunk.gates_at(unit, line), kColumns, weight + unit * kColumns * Width * kWidth, kColumns);
+        accumulate<Float32, 1>(part, chunk.gates_at(unit, line), kColumns, weight + unit * kColumns * Width * kWidth, kColumns);
       add(sum, part);
     }
   }
@@ -253,7 +253,7 @@ class GruBackward final : public Work {
         int64_t end = std::min(begin + kLong, units.end);
         for (int64_t block = begin; block < end; block += kWide) {
           int64_t width = std::min<int64_t>(kWide, end - block);
-          accumulate<1>(part, chunk.candidates_at(block, width, line), width * kWidth,
+          accumulate<Float32, 1>(part, chunk.candidates_at(block, width, line), width * kWidth,
                         weight + block * kWidth * Width * kWidth, width * kWidth);
         }
         add(sum, part);
@@ -313,7 +313,7 @@ class GruBackward final : public Work {
     for (int64_t block = 0; block < factors / Rows; ++block, to += Rows * Columns * kWidth)
       for (int64_t line = 0; line < chunk.used(); line += kSegment / 2) {
         vf sum[Rows][Columns] = {};
-        accumulate<Rows>(sum, panel + (block * chunk.lines + line) * Rows, 1, deltas + line * Columns * kWidth,
+        accumulate<Float32, Rows>(sum, panel + (block * chunk.lines + line) * Rows, 1, deltas + line * Columns * kWidth,
                          std::min(chunk.used() - line, kSegment / 2));
         // The sum over a segment begins at zero, which loses less to rounding than going on from the sum so far.
         bool first = chunk.last == p.time && line == 0;
@@ -368,7 +368,7 @@ class GruBackward final : public Work {
       }
   }
 
-  const Problem& p;
+  const FloatProblem p;
   Layout layout;
   int64_t gate_factors, candidate_factors;
   float *gate_weights, *candidate_weights, *gate_input_weights, *candidate_input_weights, *hidden_grad, *gate_deltas,

@@ -39,10 +39,10 @@ void pack_units(const float* weight, int64_t hidden_size, int64_t depth, int64_t
 template <int Rows, int Columns>
 INLINE void accumulate_segments(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* weight,
                                 int64_t depth) {
-  accumulate<1>(sum, a, row_stride, weight, std::min(depth, kSegment));
+  accumulate<Float32, 1>(sum, a, row_stride, weight, std::min(depth, kSegment));
   for (int64_t done = kSegment; done < depth; done += kSegment) {
     vf part[Rows][Columns] = {};
-    accumulate<1>(part, a + done, row_stride, weight + done * Columns * kWidth, std::min(depth - done, kSegment));
+    accumulate<Float32, 1>(part, a + done, row_stride, weight + done * Columns * kWidth, std::min(depth - done, kSegment));
     add(sum, part);
   }
 }

@@ -7,7 +7,7 @@
 template <class Cell>
 class GruForward final : public Work {
  public:
-  explicit GruForward(const Problem& problem) : p(problem), layout(problem) {}
+  explicit GruForward(const Problem& problem) : p(problem), layout(p) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
@@ -87,10 +87,10 @@ class GruForward final : public Work {
     Range mine = share(units.size(), layout.row_groups, layout.row_group(thread));
     for (int64_t unit = units.begin + mine.begin; unit < units.begin + mine.end; ++unit) {
       float* to = gate_weights(unit);
-      pack_columns<kGates>(p.input_weight, p.hidden_size, p.input_size, unit,
+      pack_columns<Float32, kGates>(p.input_weight, p.hidden_size, p.input_size, unit,
                            fused() ? to : gate_input_weights(unit));
       if (fused()) to += p.input_size * kColumns;
-      pack_columns<kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, unit, to);
+      pack_columns<Float32, kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, unit, to);
       for (int block = 0; block < kBlocks; ++block) {
         int64_t first = block * p.hidden_size + unit * kWidth;
         vf bias = p.bias == nullptr ? vf{} : load_first(p.bias + first, layout.units_left(unit));
@@ -138,7 +138,7 @@ class GruForward final : public Work {
     for_row_groups<max_rows(Columns)>(lines, [&](auto count, int64_t first) {
       constexpr int Rows = decltype(count)::value;
       vf sum[Rows][Columns] = {};
-      accumulate<1>(sum, from + first * p.input_size, p.input_size, weight, p.input_size);
+      accumulate<Float32, 1>(sum, from + first * p.input_size, p.input_size, weight, p.input_size);
       for (int row = 0; row < Rows; ++row)
         for (int column = 0; column < Columns; ++column)
           store(to + ((first + row) * Columns + column) * kWidth, sum[row][column] + load(bias + column * kWidth));
@@ -151,7 +151,7 @@ class GruForward final : public Work {
                           const float* weight, const float* bias) {
     int64_t row0 = place.rows.begin + first;
     if (fused()) {
-      accumulate<1>(sum, p.inputs + (row0 * p.time + place.time) * p.input_size, p.time * p.input_size, weight,
+      accumulate<Float32, 1>(sum, p.inputs + (row0 * p.time + place.time) * p.input_size, p.time * p.input_size, weight,
                     p.input_size);
       weight += p.input_size * Columns * kWidth;
     }
@@ -213,7 +213,7 @@ class GruForward final : public Work {
                     load(hidden + row * layout.stride + unit * kWidth), layout.units_left(unit));
   }
 
-  const Problem& p;
+  const FloatProblem p;
   Layout layout;
   float *weights, *input_weights, *biases, *hidden, *recalled, *updates, *own;
   int64_t own_size;

@@ -36,9 +36,9 @@ class GruStep final : public Work {
     for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, left); ++lane) {
       int64_t first = unit * kWidth + lane;
       vf sum[kBlocks] = {}, recurrent[kGates] = {};
-      multiply_rows(sum, p.inputs + row * p.input_size, p.input_weight + first * p.input_size, p.input_size,
+      multiply_rows<Float32>(sum, p.inputs + row * p.input_size, p.input_weight + first * p.input_size, p.input_size,
                     p.hidden_size * p.input_size);
-      multiply_rows(recurrent, p.hidden + row * p.hidden_size, p.recurrent_weight + first * p.hidden_size,
+      multiply_rows<Float32>(recurrent, p.hidden + row * p.hidden_size, p.recurrent_weight + first * p.hidden_size,
                     p.hidden_size, p.hidden_size * p.hidden_size);
       for (int gate = 0; gate < kGates; ++gate) sum[gate] += recurrent[gate];
       for (int block = 0; block < kBlocks; ++block) {
@@ -59,7 +59,7 @@ class GruStep final : public Work {
     for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, left); ++lane) {
       vf sum[1] = {};
       const float* weight = p.recurrent_weight + (kGates * p.hidden_size + unit * kWidth + lane) * p.hidden_size;
-      multiply_rows(sum, recalled + row * p.hidden_size, weight, p.hidden_size, 0);
+      multiply_rows<Float32>(sum, recalled + row * p.hidden_size, weight, p.hidden_size, 0);
       products[lane] = total(sum[0]);
     }
     vf candidate = tanh(load(products) + load_first(candidates + place, left));
@@ -67,7 +67,7 @@ class GruStep final : public Work {
     store_first(p.final_hidden + place, value, left);
   }
 
-  const Problem& p;
+  const FloatProblem p;
   int threads = 1;
   Barrier all;
   float *recalled, *updates, *candidates;

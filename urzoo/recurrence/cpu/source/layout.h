@@ -43,7 +43,9 @@ struct Layout {
   bool idle(int thread) const { return thread >= row_groups * unit_groups; }
   int64_t most_rows() const { return (p.batch + row_groups - 1) / row_groups; }
   int64_t most_units() const { return (units + unit_groups - 1) / unit_groups; }
-  int64_t chunk_steps() const { return std::min(p.time, std::max<int64_t>(1, kChunkRows / most_rows())); }
+  int64_t chunk_steps() const {
+    return std::min(p.time, p.segment != 0 ? p.segment : std::max<int64_t>(1, kChunkRows / most_rows()));
+  }
   int64_t chunk_rows() const { return chunk_steps() * most_rows(); }
   int64_t time_of(int64_t step) const { return p.reverse ? p.time - 1 - step : step; }
   bool real(int64_t row, int64_t time) const { return p.mask == nullptr || p.mask[row * p.time + time] != 0; }

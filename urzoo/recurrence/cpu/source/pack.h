@@ -2,34 +2,51 @@
 #pragma once
 
 #include "layout.h"
+#include "numbers.h"
 
-// Rows of a (gates * hidden, depth) matrix -> to[k][gate][lane] for the vector `unit` of hidden units; zero beyond
-// the last unit.
-template <int Gates>
-void pack_columns(const float* weight, int64_t hidden_size, int64_t depth, int64_t unit, float* to) {
-  int64_t lanes = std::min<int64_t>(kWidth, hidden_size - unit * kWidth);
+// Calls `body` with the weight as what it holds: floats or bfloat16 values.
+template <class Body>
+INLINE void with_weight(const Problem& problem, const void* weight, const Body& body) {
+  if (problem.weights_bf16)
+    body(static_cast<const uint16_t*>(weight));
+  else
+    body(static_cast<const float*>(weight));
+}
+
+// Rows of a (gates * hidden, depth) matrix -> to[word of k][gate][lane] for the vector `unit` of hidden units; zero
+// beyond the last unit.
+template <class Number, int Gates, class Element>
+void pack_columns(const Element* weight, int64_t hidden_size, int64_t depth, int64_t unit, float* to) {
+  int64_t lanes = std::min<int64_t>(kWidth, hidden_size - unit * kWidth), used = words<Number>(depth);
   for (int gate = 0; gate < Gates; ++gate) {
-    const float* rows = weight + (gate * hidden_size + unit * kWidth) * depth;
-    for (int64_t k = 0; k < depth; ++k) {
-      float* place = to + (k * Gates + gate) * kWidth;
-      for (int64_t lane = 0; lane < lanes; ++lane) place[lane] = rows[lane * depth + k];
-      for (int64_t lane = lanes; lane < kWidth; ++lane) place[lane] = 0.0f;
+    const Element* rows = weight + (gate * hidden_size + unit * kWidth) * depth;
+    for (int64_t word = 0; word < used; word += kWidth) {
+      vf block[kWidth];
+      for (int lane = 0; lane < kWidth; ++lane) {
+        int64_t k = word * Number::kPack;
+        block[lane] = lane < lanes ? load_words<Number>(rows + lane * depth + k, depth - k) : vf{};
+      }
+      transpose(block);
+      for (int64_t place = word; place < std::min(word + kWidth, used); ++place)
+        store(to + (place * Gates + gate) * kWidth, block[place - word]);
     }
   }
 }
 
-// Columns [first, first + columns) vectors of a (gates * hidden, width) matrix -> to[unit][gate][lane][column], for
-// products with the gradients of the pre-activations, which lie in that order; zero beyond the edges.
-template <int Gates>
-void pack_rows(const float* weight, int64_t hidden_size, int64_t width, int64_t first, int64_t columns, float* to) {
+// Columns [first, first + columns) vectors of a (gates * hidden, width) matrix -> to[unit][gate][word of lanes][column],
+// for products with the gradients of the pre-activations, which lie in that order; zero beyond the edges.
+template <class Number, int Gates, class Element>
+void pack_rows(const Element* weight, int64_t hidden_size, int64_t width, int64_t first, int64_t columns, float* to) {
   for (int64_t unit = 0; unit < vectors(hidden_size); ++unit)
     for (int gate = 0; gate < Gates; ++gate)
-      for (int64_t lane = 0; lane < kWidth; ++lane) {
+      for (int64_t lane = 0; lane < kWidth; lane += Number::kPack) {
         int64_t row = unit * kWidth + lane;
-        const float* from = weight + (gate * hidden_size + row) * width;
+        const Element* from = weight + (gate * hidden_size + row) * width;
         for (int64_t column = first; column < first + columns; ++column, to += kWidth) {
           int64_t left = width - column * kWidth;
-          store(to, row < hidden_size ? load_first(from + column * kWidth, left) : vf{});
+          vf low = row < hidden_size ? load_first(from + column * kWidth, left) : vf{}, high{};
+          if (Number::kPack == 2 && row + 1 < hidden_size) high = load_first(from + width + column * kWidth, left);
+          store(to, Number::word(low, high));
         }
       }
 }

@@ -1,4 +1,4 @@
-// The C interface: one plain structure for the forward and the backward pass of an LSTM. ops.py mirrors it.
+// The C interface: one plain structure for the forward and the backward pass of an LSTM. library.py mirrors it.
 #pragma once
 
 #include <cstdint>
@@ -7,25 +7,30 @@ struct Problem {
   int64_t batch, time, input_size, hidden_size;
   int64_t tied, refined;  // the gating
   int64_t reverse;        // time runs from the last step to the first
+  int64_t bf16;           // the factors of all products are bfloat16, and so is every `void*` that is no weight
+  int64_t weights_bf16;   // the weights are bfloat16 tensors
+  int64_t segment;        // recompute instead of saving: steps from one kept cell to the next, else 0
   int64_t threads;
 
   // Contiguous tensors. Null: `mask` (all steps real), `bias` (zeros), and any gradient that is zero or not wanted.
-  const float* inputs;            // (batch, time, input_size)
-  const float* input_weight;      // (gates * hidden, input_size)
-  const float* recurrent_weight;  // (gates * hidden, hidden)
-  const float* bias;              // (gates * hidden), the gate bias included
-  const float* hidden;            // (batch, hidden)
-  const float* cell;              // (batch, hidden)
-  const uint8_t* mask;            // (batch, time)
+  const void* inputs;            // (batch, time, input_size)
+  const void* input_weight;      // (gates * hidden, input_size)
+  const void* recurrent_weight;  // (gates * hidden, hidden)
+  const float* bias;             // (gates * hidden), the gate bias included
+  const void* hidden;            // (batch, hidden)
+  const float* cell;             // (batch, hidden)
+  const uint8_t* mask;           // (batch, time)
 
   // Results of the forward pass, arguments of the backward pass.
-  float* outputs;       // (batch, time, hidden)
-  float* final_hidden;  // (batch, hidden)
-  float* final_cell;    // (batch, hidden)
-  float* saved;         // (time, vectors, batch, gates + 1, width): the gates and the cell; null in inference
+  void* outputs;       // (batch, time, hidden)
+  void* final_hidden;  // (batch, hidden)
+  float* final_cell;   // (batch, hidden)
+  // Null in inference. The gates and the cell of every step, (time, vectors, batch, gates + 1, width), or with
+  // `segment` the cells before every so many steps, (segments, batch, hidden).
+  float* saved;
 
-  const float* outputs_grad;
-  const float* final_hidden_grad;
+  const void* outputs_grad;
+  const void* final_hidden_grad;
   const float* final_cell_grad;
   float* inputs_grad;
   float* input_weight_grad;
@@ -33,4 +38,22 @@ struct Problem {
   float* bias_grad;
   float* hidden_grad;
   float* cell_grad;
+};
+
+// A problem whose tensors all hold floats.
+struct FloatProblem : Problem {
+  explicit FloatProblem(const Problem& problem)
+      : Problem(problem),
+        inputs(static_cast<const float*>(problem.inputs)),
+        input_weight(static_cast<const float*>(problem.input_weight)),
+        recurrent_weight(static_cast<const float*>(problem.recurrent_weight)),
+        hidden(static_cast<const float*>(problem.hidden)),
+        outputs(static_cast<float*>(problem.outputs)),
+        final_hidden(static_cast<float*>(problem.final_hidden)),
+        outputs_grad(static_cast<const float*>(problem.outputs_grad)),
+        final_hidden_grad(static_cast<const float*>(problem.final_hidden_grad)) {}
+
+  const float *inputs, *input_weight, *recurrent_weight, *hidden;
+  float *outputs, *final_hidden;
+  const float *outputs_grad, *final_hidden_grad;
 };

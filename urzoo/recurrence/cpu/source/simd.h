@@ -23,12 +23,19 @@ constexpr int kWidth = 4;
 
 typedef float vf __attribute__((vector_size(4 * kWidth)));
 typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
+typedef uint32_t vu __attribute__((vector_size(4 * kWidth)));
 // The same vectors at any address of a float: tensors and rows are not aligned to vectors.
 typedef float vf_any __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
 
 INLINE vf load(const float* from) { return *reinterpret_cast<const vf_any*>(from); }
 INLINE void store(float* to, vf value) { *reinterpret_cast<vf_any*>(to) = value; }
-INLINE vf broadcast(float value) { return vf{} + value; }
+INLINE vf broadcast(float value) { return value - vf{}; }
+// The 32 bits at an address, whatever they mean, in every lane.
+INLINE vf broadcast_word(const float* from) {
+  uint32_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return (vf)(vu{} + bits);
+}
 
 #if defined(__AVX512F__)
 // The intrinsics without a mask draw false warnings of uninitialised values from GCC 12.
@@ -56,6 +63,14 @@ INLINE void store_first(float* to, vf value, int64_t count) {
   store(parts, value);
   std::memcpy(to, parts, sizeof(float) * static_cast<size_t>(count));
 #endif
+}
+
+// The first `count` lanes; the others are zero.
+INLINE vf first_of(vf value, int64_t count) {
+  if (count >= kWidth) return value;
+  float parts[kWidth];
+  store(parts, value);
+  return load_first(parts, count);
 }
 
 // The smaller and the larger of a limit and a value; a value that is NaN stays NaN (as minps does).
@@ -91,4 +106,30 @@ INLINE vf reciprocal(vf value) {
 #else
   return 1.0f / value;
 #endif
+}
+
+// Rows become columns.
+INLINE void transpose(vf (&rows)[kWidth]) {
+  vf next[kWidth];
+  for (int round = 1; round < kWidth; round *= 2) {
+    for (int row = 0; row < kWidth / 2; ++row) {
+      vf first = rows[row], second = rows[row + kWidth / 2];
+#if defined(__clang__)
+      for (int lane = 0; lane < kWidth; ++lane) {
+        int from = lane / 2;
+        next[2 * row][lane] = lane % 2 ? second[from] : first[from];
+        next[2 * row + 1][lane] = lane % 2 ? second[from + kWidth / 2] : first[from + kWidth / 2];
+      }
+#else
+      vi low, high;
+      for (int lane = 0; lane < kWidth; ++lane) {
+        low[lane] = lane / 2 + lane % 2 * kWidth;
+        high[lane] = low[lane] + kWidth / 2;
+      }
+      next[2 * row] = __builtin_shuffle(first, second, low);
+      next[2 * row + 1] = __builtin_shuffle(first, second, high);
+#endif
+    }
+    for (int row = 0; row < kWidth; ++row) rows[row] = next[row];
+  }
 }

@@ -3,16 +3,17 @@
 #pragma once
 
 #include "cells.h"
-#include "layout.h"
+#include "pack.h"
 
-// sum[block] += vector * one weight row of the block, elementwise; the rows of the blocks lie `apart` floats apart.
-template <int Blocks>
-INLINE void multiply_rows(vf (&sum)[Blocks], const float* vector, const float* weight, int64_t depth, int64_t apart) {
+// sum[block] += vector * one weight row of the block, elementwise; the rows of the blocks lie `apart` values apart.
+template <class Number, int Blocks, class Weight>
+INLINE void multiply_rows(vf (&sum)[Blocks], const typename Number::Element* vector, const Weight* weight,
+                          int64_t depth, int64_t apart) {
   for (int64_t k = 0; k < depth; k += kWidth) {
     vf values = load_first(vector + k, depth - k);
 #pragma GCC unroll 8
     for (int block = 0; block < Blocks; ++block)
-      sum[block] += values * load_first(weight + block * apart + k, depth - k);
+      sum[block] += values * Number::rounded(load_first(weight + block * apart + k, depth - k));
   }
 }
 
@@ -24,7 +25,7 @@ INLINE float total(vf sum) {
   return parts[0];
 }
 
-template <class Cell>
+template <class Cell, class Number>
 class Step final : public Work {
  public:
   explicit Step(const Problem& problem) : p(problem) {}
@@ -38,6 +39,7 @@ class Step final : public Work {
   }
 
  private:
+  using Element = typename Number::Element;
   static constexpr int kGates = Cell::kGates;
 
   void advance(int64_t unit, int64_t row) {
@@ -46,10 +48,14 @@ class Step final : public Work {
     for (int64_t lane = 0; lane < lanes; ++lane) {
       vf sum[kGates] = {};
       int64_t first = unit * kWidth + lane;
-      multiply_rows(sum, p.inputs + row * p.input_size, p.input_weight + first * p.input_size, p.input_size,
-                    p.hidden_size * p.input_size);
-      multiply_rows(sum, p.hidden + row * p.hidden_size, p.recurrent_weight + first * p.hidden_size, p.hidden_size,
-                    p.hidden_size * p.hidden_size);
+      with_weight(p, p.input_weight, [&](auto* weight) {
+        multiply_rows<Number>(sum, static_cast<const Element*>(p.inputs) + row * p.input_size,
+                              weight + first * p.input_size, p.input_size, p.hidden_size * p.input_size);
+      });
+      with_weight(p, p.recurrent_weight, [&](auto* weight) {
+        multiply_rows<Number>(sum, static_cast<const Element*>(p.hidden) + row * p.hidden_size,
+                              weight + first * p.hidden_size, p.hidden_size, p.hidden_size * p.hidden_size);
+      });
       for (int gate = 0; gate < kGates; ++gate) {
         preactivations[gate][lane] = total(sum[gate]);
         if (p.bias != nullptr) preactivations[gate][lane] += p.bias[gate * p.hidden_size + first];
@@ -59,7 +65,7 @@ class Step final : public Work {
     for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(preactivations[gate]);
     int64_t place = row * p.hidden_size + unit * kWidth;
     vf cell = load_first(p.cell + place, left);
-    store_first(p.final_hidden + place, Cell::forward(gates, cell), left);
+    store_first(static_cast<Element*>(p.final_hidden) + place, Cell::forward(gates, cell), left);
     store_first(p.final_cell + place, cell, left);
   }
 

@@ -1,7 +1,7 @@
 // The micro-kernel: a tile of `Rows` x `Columns` vectors of accumulators, kept in registers.
 #pragma once
 
-#include "simd.h"
+#include "numbers.h"
 
 // The most rows of a tile that leaves its accumulators, one row of weights and a broadcast in the registers.
 constexpr int max_rows(int columns) {
@@ -12,8 +12,8 @@ constexpr int max_rows(int columns) {
 #endif
 }
 
-// sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` values of k.
-template <int KStride, int Rows, int Columns>
+// sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` words k of factors.
+template <class Number, int KStride, int Rows, int Columns>
 INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b,
                                 int64_t depth) {
   for (int64_t k = 0; k < depth; ++k) {
@@ -22,9 +22,10 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
     for (int column = 0; column < Columns; ++column) weights[column] = load(b + column * kWidth);
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) {
-      vf value = broadcast(a[row * row_stride]);
+      vf value = broadcast_word(a + row * row_stride);
 #pragma GCC unroll 8
-      for (int column = 0; column < Columns; ++column) sum[row][column] += value * weights[column];
+      for (int column = 0; column < Columns; ++column)
+        sum[row][column] = Number::multiply_add(sum[row][column], value, weights[column]);
     }
     a += KStride;
     b += Columns * kWidth;
@@ -33,7 +34,7 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
 
 // The same. Where a tile leaves registers free, the terms go to several sums, which hides the latency of the adders
 // and loses less to rounding.
-template <int KStride, int Rows, int Columns>
+template <class Number, int KStride, int Rows, int Columns>
 INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth) {
   constexpr int kSums = 4 * Rows <= max_rows(Columns) ? 4 : 2 * Rows <= max_rows(Columns) ? 2 : 1;
   if constexpr (kSums > 1) {
@@ -44,10 +45,11 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
       for (int part = 0; part < kSums; ++part) {
 #pragma GCC unroll 16
         for (int row = 0; row < Rows; ++row) {
-          vf value = broadcast(a[row * row_stride + part * KStride]);
+          vf value = broadcast_word(a + row * row_stride + part * KStride);
 #pragma GCC unroll 8
           for (int column = 0; column < Columns; ++column)
-            parts[part][row][column] += value * load(b + (part * Columns + column) * kWidth);
+            parts[part][row][column] =
+                Number::multiply_add(parts[part][row][column], value, load(b + (part * Columns + column) * kWidth));
         }
       }
       a += kSums * KStride;
@@ -61,10 +63,11 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
         for (int column = 0; column < Columns; ++column) sum[row][column] += parts[part][row][column];
     depth -= rounds * kSums;
   }
-  accumulate_in_order<KStride>(sum, a, row_stride, b, depth);
+  accumulate_in_order<Number, KStride>(sum, a, row_stride, b, depth);
 }
 
-// A long sum is made of sums over segments of this length: each begins at zero and loses less to rounding.
+// A long sum is made of sums over segments of this many words: each begins at zero and loses less to rounding, and
+// one segment of weights stays in the first-level cache while all rows pass by.
 constexpr int64_t kSegment = 128;
 
 template <int Rows, int Columns>
@@ -73,6 +76,34 @@ INLINE void add(vf (&sum)[Rows][Columns], const vf (&part)[Rows][Columns]) {
   for (int row = 0; row < Rows; ++row)
 #pragma GCC unroll 8
     for (int column = 0; column < Columns; ++column) sum[row][column] += part[row][column];
+}
+
+// Sums so far, (rows, columns) with `stride` floats from row to row: to them, or from them.
+template <int Rows, int Columns>
+INLINE void add_to(float* sums, int64_t stride, const vf (&part)[Rows][Columns]) {
+#pragma GCC unroll 16
+  for (int row = 0; row < Rows; ++row)
+#pragma GCC unroll 8
+    for (int column = 0; column < Columns; ++column) {
+      float* place = sums + row * stride + column * kWidth;
+      store(place, load(place) + part[row][column]);
+    }
+}
+
+template <int Rows, int Columns>
+INLINE void store_to(float* sums, int64_t stride, const vf (&part)[Rows][Columns]) {
+#pragma GCC unroll 16
+  for (int row = 0; row < Rows; ++row)
+#pragma GCC unroll 8
+    for (int column = 0; column < Columns; ++column) store(sums + row * stride + column * kWidth, part[row][column]);
+}
+
+template <int Rows, int Columns>
+INLINE void add_from(vf (&sum)[Rows][Columns], const float* sums, int64_t stride) {
+#pragma GCC unroll 16
+  for (int row = 0; row < Rows; ++row)
+#pragma GCC unroll 8
+    for (int column = 0; column < Columns; ++column) sum[row][column] += load(sums + row * stride + column * kWidth);
 }
 
 // Calls `body(Count<rows>{}, first)` on groups of at most Most rows that cover [0, count), as
@@ -95,5 +126,23 @@ INLINE void for_row_groups(int64_t count, const Body& body) {
   for (int64_t group = 0; group < groups; ++group) {
     int64_t first = count * group / groups, last = count * (group + 1) / groups;
     call_with_rows<Most>(last - first, first, body);
+  }
+}
+
+// to[line][column] += a[line] * b for lines of `depth` words; = if `fresh`.
+template <class Number, int Columns>
+void multiply_lines(const float* a, int64_t stride, int64_t lines, const float* b, int64_t depth, float* to,
+                    int64_t to_stride, bool fresh) {
+  int64_t segments = (depth + kSegment - 1) / kSegment;
+  for (int64_t segment = 0; segment < segments; ++segment) {
+    int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
+    for_row_groups<max_rows(Columns)>(lines, [&](auto count, int64_t first) {
+      vf sum[decltype(count)::value][Columns] = {};
+      accumulate<Number, 1>(sum, a + first * stride + begin, stride, b + begin * Columns * kWidth, end - begin);
+      if (fresh && segment == 0)
+        store_to(to + first * to_stride, to_stride, sum);
+      else
+        add_to(to + first * to_stride, to_stride, sum);
+    });
   }
 }

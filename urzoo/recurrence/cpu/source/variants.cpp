@@ -10,6 +10,7 @@ extern "C" __attribute__((visibility("default"))) int urzoo_supports(const char*
                 __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   if (std::strcmp(variant, "avx2") == 0) return avx2;
   if (std::strcmp(variant, "avx512") == 0) return avx512;
+  if (std::strcmp(variant, "avx512bf16") == 0) return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   return 0;
 }

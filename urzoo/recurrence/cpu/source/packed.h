@@ -1,0 +1,44 @@
+// The weights and the bias of a problem as the products with the inputs and the hidden states read them.
+#pragma once
+
+#include "pack.h"
+
+template <class Cell, class Number>
+struct PackedWeights {
+  static constexpr int kGates = Cell::kGates;
+  static constexpr int kColumns = kGates * kWidth;
+
+  explicit PackedWeights(const Problem& problem) : p(problem) {}
+
+  // A few inputs are part of the recurrent product.
+  bool fused() const { return p.input_size <= kFusedInput; }
+  int64_t input_words() const { return words<Number>(p.input_size); }
+  int64_t hidden_words() const { return words<Number>(p.hidden_size); }
+  int64_t unit_words() const { return (input_words() + hidden_words()) * kColumns; }
+
+  const float* inputs(int64_t unit) const { return weights + unit * unit_words(); }
+  const float* recurrent(int64_t unit) const { return inputs(unit) + input_words() * kColumns; }
+  const float* bias(int64_t unit) const { return biases + unit * kColumns; }
+
+  void lay_out(Workspace& workspace) {
+    weights = workspace.floats(vectors(p.hidden_size) * unit_words());
+    biases = workspace.floats(vectors(p.hidden_size) * kColumns);
+  }
+
+  void pack(int64_t unit) {
+    float* to = weights + unit * unit_words();
+    with_weight(p, p.input_weight, [&](auto* weight) {
+      pack_columns<Number, kGates>(weight, p.hidden_size, p.input_size, unit, to);
+    });
+    with_weight(p, p.recurrent_weight, [&](auto* weight) {
+      pack_columns<Number, kGates>(weight, p.hidden_size, p.hidden_size, unit, to + input_words() * kColumns);
+    });
+    for (int gate = 0; gate < kGates; ++gate) {
+      int64_t first = gate * p.hidden_size + unit * kWidth, left = p.hidden_size - unit * kWidth;
+      store(biases + unit * kColumns + gate * kWidth, p.bias == nullptr ? vf{} : load_first(p.bias + first, left));
+    }
+  }
+
+  const Problem& p;
+  float *weights, *biases;
+};
