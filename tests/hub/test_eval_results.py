@@ -112,3 +112,9 @@ def test_a_malformed_file_is_refused_before_the_hub_is_asked(content: str, folde
     with pytest.raises(CheckpointError, match=r"bad\.yaml is (no list of results|not YAML)"):
         push(folder, "alice/m", token=TOKEN, endpoint=hub.endpoint)
     assert not hub.asked()
+
+
+def test_the_installed_package_has_the_results_of_its_checkpoints() -> None:
+    (entry,) = entries(zoo.path(NAME))
+    assert entry.task_id == "smnist"
+    assert 0.97 <= entry.value <= 1
