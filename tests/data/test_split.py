@@ -9,6 +9,7 @@ import yaml
 
 from tests.data.conftest import ROWS, encoded, images, labels, write_parquet
 from urzoo.data import DataMissing, Split, data_sets, hold_out, lacking, load_data_set, load_split, schema
+from urzoo.data import split as split_module
 from urzoo.data.digest import content_digest
 from urzoo.errors import DataError, UsageError
 
@@ -56,6 +57,21 @@ def test_another_encoding_of_the_same_pixels_is_the_same_split(toy: Path, place,
     monkeypatch.setattr("tests.data.conftest.encoded", lambda image: encoded(image, "BMP"))
     write_parquet(place(), images(), labels())
     assert load_split("toy", "test", data_root=toy).rows == ROWS
+
+
+def test_a_split_without_a_pinned_digest_is_compared_by_rows_alone(toy: Path, place, monkeypatch):
+    known = load_data_set("toy")
+    open_split = known.splits["test"].model_copy(update={"digest": None})
+    unpinned = known.model_copy(update={"splits": {"test": open_split}})
+    monkeypatch.setattr(split_module, "load_data_set", lambda name: unpinned)
+    write_parquet(place(), images(), labels())
+    loaded = load_split("toy", "test", data_root=toy)
+    assert loaded.digest == content_digest(loaded.columns)
+    with pytest.raises(DataError, match="for training only"):
+        unpinned.pinned_digest("test")
+    write_parquet(place(), images()[1:], labels()[1:])
+    with pytest.raises(DataError, match="rows"):
+        load_split("toy", "test", data_root=toy)
 
 
 @pytest.mark.parametrize("change", ["pixel", "label", "swapped labels"])

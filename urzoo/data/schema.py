@@ -57,10 +57,14 @@ class Part(Strict):
 
 
 class SplitSpec(Strict):
-    """The number of rows of a split, the digest of its decoded content (`digest.py`), and its files on the Hub."""
+    """The number of rows of a split, the digest of its decoded content (`digest.py`), and its files on the Hub.
+
+    `digest` is null where the content was never at hand to compute it: then only the rows are compared, the Hub's files
+    are pinned by `DataSet.revision`, and the split is for training alone.
+    """
 
     rows: Positive
-    digest: Sha256
+    digest: Sha256 | None
     hub_files: Positive = 1
     part: Part | None = None
 
@@ -91,6 +95,19 @@ class DataSet(Strict):
     citation: Line
     columns: Annotated[dict[Name, Column], Field(min_length=1)]
     splits: Annotated[dict[Name, SplitSpec], Field(min_length=1)]
+
+    def pinned_digest(self, split: str) -> str:
+        """The digest of a split, which figures that are reported on it are tied to.
+
+        Raises:
+            DataError: It is not known.
+        """
+        digest = self.splits[split].digest
+        if digest is None:
+            raise DataError(
+                f"split {split!r} of {self.name} has no digest in {self.name}.yaml; it is for training only."
+            )
+        return digest
 
     @model_validator(mode="after")
     def _one_column_of_a_kind(self) -> Self:

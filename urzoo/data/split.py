@@ -144,11 +144,11 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
     root = chosen_root(data_root)
     if data_set.generator is not None:
         where = "what was generated"
-        loaded = Split(data_set, split, spec.digest, "generated", generate(data_set.generator, spec.rows))
+        loaded = Split(data_set, split, "", "generated", generate(data_set.generator, spec.rows))
     else:
         found = find(data_set, split, root)
         where = str(found.files[0] if len(found.files) == 1 else found.files[0].parent)
-        loaded = Split(data_set, split, spec.digest, found.source, decode(found.files, data_set))
+        loaded = Split(data_set, split, "", found.source, decode(found.files, data_set))
     rows = spec.rows if spec.part is None else spec.part.file_rows
     if loaded.rows != rows:
         raise DataError(f"{where} has {loaded.rows} rows, expected {rows} in split {split!r} of {name}.")
@@ -156,14 +156,14 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
         rest, held_out = hold_out(loaded, spec.part.held_out_rows, spec.part.seed)
         loaded = held_out if spec.part.take == "held_out" else rest
     digest = content_digest(loaded.columns)
-    if digest != spec.digest:
+    if spec.digest is not None and digest != spec.digest:
         raise DataError(
             f"{where} is not split {split!r} of {name}: its content has digest {digest}, expected {spec.digest}."
         )
     for column in loaded.columns.values():
         if isinstance(column, np.ndarray):
             column.setflags(write=False)
-    return loaded
+    return replace(loaded, digest=digest)
 
 
 def _known(name: str, split: str) -> DataSet:

@@ -40,7 +40,7 @@ def outdated(result: Result, checkpoint: CheckpointInfo, task: Task) -> str:
         return "the checkpoint has changed"
     if result.task.version != task.version:
         return f"task {task.name} is now of version {task.version}, not {result.task.version}"
-    digest = load_data_set(task.data.name).splits[task.data.split].digest
+    digest = load_data_set(task.data.name).pinned_digest(task.data.split)
     if result.data.digest != digest:
         return "the data have changed"
     return ""

@@ -24,8 +24,7 @@ def current_tasks() -> dict[str, CurrentTask]:
     current = {}
     for name in tasks():
         task = load_task(name)
-        split = load_data_set(task.data.name).splits[task.data.split]
-        current[name] = CurrentTask(task, split.digest)
+        current[name] = CurrentTask(task, load_data_set(task.data.name).pinned_digest(task.data.split))
     return current
 
 

@@ -14,7 +14,7 @@ from urzoo.training.language_model.model import Vocabulary
 from urzoo.training.language_model.recipe import LMRecipe
 from urzoo.training.language_model.streams import TrainingStreams
 from urzoo.training.language_model.tokens import Ids, Tokens, tokens_of
-from urzoo.training.text.documents import pinned_digest
+from urzoo.training.text.documents import digest_of
 from urzoo.training.text.recipe import TextSource
 from urzoo.training.text.tokenizer import load_or_train_tokenizer
 from urzoo.zoo.schema import TrainingData
@@ -80,10 +80,10 @@ def load_corpus(recipe: LMRecipe, *, data_root: Path | str | None, cache: Path, 
         seed=recipe.run.seed,
     )
     data = [
-        _described(source, learnt=len(numbers), held_out=len(aside))
+        _described(source, digest_of(source, data_root=data_root), learnt=len(numbers), held_out=len(aside))
         for source, numbers, aside in zip(recipe.data.train, kept, held_out, strict=True)
     ]
-    digest = content_sha256([pinned_digest(source) for source in sources])
+    digest = content_sha256([digest_of(source, data_root=data_root) for source in sources])
     return Corpus(tokenizer, vocabulary, training, validation, words, digest, data)
 
 
@@ -98,14 +98,14 @@ def _held_out(recipe: LMRecipe, documents: list[int]) -> list[npt.NDArray[np.int
     ]
 
 
-def _described(source: TextSource, *, learnt: int, held_out: int) -> TrainingData:
+def _described(source: TextSource, digest: str, *, learnt: int, held_out: int) -> TrainingData:
     """Where documents are articles, their number is given in place of that of the rows."""
     data_set = load_data_set(source.name)
     return TrainingData(
         name=data_set.name,
         config=data_set.config,
         split=source.split,
-        digest=pinned_digest(source),
+        digest=digest,
         rows_train=learnt,
         rows_validation=held_out,
     )

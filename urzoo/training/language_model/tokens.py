@@ -22,7 +22,7 @@ from urzoo.data import Split
 from urzoo.errors import DataError
 from urzoo.files import whole_folder
 from urzoo.schema import content_sha256
-from urzoo.training.text.documents import documents_of, pinned_digest, read_source
+from urzoo.training.text.documents import digest_of, documents_of, read_source
 from urzoo.training.text.recipe import TextSource
 from urzoo.training.text.tokenizer import encode_lines, tokenizer_sha256
 
@@ -71,7 +71,7 @@ def tokens_of(
         UsageError: The data set or the split does not exist, or has no text.
         DataError: The data cannot be had, are damaged or empty; or the cache holds an id that the tokenizer lacks.
     """
-    key = {"format": _FORMAT, "source": source.model_dump(mode="json"), "data": pinned_digest(source)}
+    key = {"format": _FORMAT, "source": source.model_dump(mode="json"), "data": digest_of(source, data_root=data_root)}
     folder = cache / "tokens" / content_sha256({**key, "tokenizer": tokenizer_sha256(tokenizer)})
     if not folder.is_dir():
         _write(folder, source, read_source(source, data_root=data_root), tokenizer)

@@ -1,5 +1,6 @@
 """Documents of a data set's split, each as a list of its lines: a row as it stands, or the lines of an article."""
 
+from functools import cache
 from pathlib import Path
 
 from urzoo.data import Split, load_data_set, load_split
@@ -24,16 +25,23 @@ def read_source(source: TextSource, *, data_root: Path | str | None = None) -> S
     return split
 
 
-def pinned_digest(source: TextSource) -> str:
-    """The digest of the split that a source names, as its data set's file pins it; nothing is read.
+def digest_of(source: TextSource, *, data_root: Path | str | None = None) -> str:
+    """The digest of the split that a source names, as its data set's file pins it; where it does not, that of the data.
 
     Raises:
         UsageError: The data set or the split does not exist.
+        DataError: The data have to be read, and cannot be had.
     """
     splits = load_data_set(source.name).splits
     if source.split not in splits:
         raise UsageError(unknown(f"split of data set {source.name!r}", source.split, splits))
-    return splits[source.split].digest
+    pinned = splits[source.split].digest
+    return _read_digest(source.name, source.split, data_root) if pinned is None else pinned
+
+
+@cache
+def _read_digest(name: str, split: str, data_root: Path | str | None) -> str:
+    return load_split(name, split, data_root=data_root).digest
 
 
 def documents_of(split: Split, source: TextSource) -> list[Document]:

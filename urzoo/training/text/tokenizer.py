@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from urzoo.errors import DataError
 from urzoo.files import whole_folder, write_bytes
 from urzoo.schema import content_sha256
-from urzoo.training.text.documents import documents_of, pinned_digest, read_source
+from urzoo.training.text.documents import digest_of, documents_of, read_source
 from urzoo.training.text.recipe import (
     ByteLevelTokenizerRecipe,
     CheckpointTokenizerRecipe,
@@ -54,7 +54,7 @@ def load_or_train_tokenizer(
     if isinstance(recipe, CheckpointTokenizerRecipe):
         tokenizer: PreTrainedTokenizerFast = load_tokenizer(recipe.checkpoint)
         return tokenizer
-    digests = [pinned_digest(source) for source in recipe.texts]
+    digests = [digest_of(source, data_root=data_root) for source in recipe.texts]
     key = content_sha256({"recipe": recipe.model_dump(mode="json"), "data": digests})
     folder = cache / "tokenizers" / key
     if not (folder / TOKENIZER_FILE).is_file():
