@@ -15,7 +15,7 @@ from urzoo.leaderboard.tables import CSV_COLUMNS
 
 from .conftest import BuiltBoard
 
-FILES = {"README.md", "leaderboard.csv", "leaderboard.json", "index.html"}
+FILES = {"README.md", "REPORT.md", "leaderboard.csv", "leaderboard.json", "index.html"}
 PLOTS = {f"plots/{kind}.png" for kind in ("parameters", "training_cost", "learning_curves", "gatings")}
 
 

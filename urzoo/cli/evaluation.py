@@ -251,7 +251,7 @@ def _subject(model: str) -> "Subject | str":
     from urzoo.hub.pull import pull
 
     repo_id, revision = parse_reference(model)
-    pulled = pull(repo_id, revision)
+    pulled = pull(repo_id, revision, any_model=True)
     for warning in pulled.warnings:
         note(f"warning: {warning}")
     return Subject.of(pulled.folder, name=repo_id, revision=pulled.commit)

@@ -116,9 +116,10 @@ class JournalFiles:
                         batches[int(record["batch"])] = _outputs(record)
         return batches
 
-    def discard(self) -> None:
-        """Remove all journals, and what a kill left of files being written: the evaluation is complete."""
-        for path in set(self.folder.glob(f".{self.task}.*.part")) - {self.lock}:
+    def discard(self, process: int | None = None) -> None:
+        """Remove one process's journal, or all and what a kill left of files being written: the result is kept."""
+        all_files = set(self.folder.glob(f".{self.task}.*.part")) - {self.lock}
+        for path in all_files if process is None else [self.path(process)]:
             with _as_urzoo_error(path):
                 path.unlink(missing_ok=True)
 

@@ -208,7 +208,12 @@ class _Keeper:
             outcome = evaluation.run(progress=self.progress, journals=files)
             if evaluation.processes.is_first:
                 self._keep(outcome)
+            # Once the result is kept, the journals go: the first process's folder may be another machine's.
+            evaluation.processes.wait()
+            if evaluation.processes.is_first:
                 files.discard()
+            else:
+                files.discard(evaluation.processes.number)
         result = outcome.result
         message = f"{subject.name} on {task.name}: {scores(result, task)} ({result.wall_seconds:.0f} s)"
         return Pair("evaluated", task.name, subject.name, result, message)

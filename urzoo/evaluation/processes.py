@@ -1,6 +1,8 @@
 """Several processes sharing one evaluation, as `accelerate launch` starts them; or the one there is."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +55,29 @@ class Processes:
             return parts
         from accelerate.utils import gather_object
 
-        try:
+        with self._telling():
             return dict(gather_object(list(parts.items())))
+
+    def wait(self) -> None:
+        """Go on when all processes have come here.
+
+        Raises:
+            UrzooError: A process has ended before it came.
+        """
+        if self.count > 1:
+            from accelerate import PartialState
+
+            with self._telling():
+                PartialState().wait_for_everyone()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
         except RuntimeError as failure:
             raise UrzooError(
-                f"process {self.number} of {self.count} lost another one: {_short(failure)}. No result was written; "
-                "the same command goes on from the finished batches."
+                f"process {self.number} of {self.count} lost another one: {_short(failure)}. "
+                "The same command goes on from the finished batches."
             ) from failure
 
 

@@ -83,14 +83,19 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(files, tuple(name for name in names if name not in sent), bool(code))
 
 
-def check_checkpoint(folder: Path) -> None:
+def check_checkpoint(folder: Path, *, any_model: bool = False) -> None:
     """Refuse a folder whose model and processor or tokenizer would not load, or would not be what they say.
+
+    Args:
+        folder: The checkpoint.
+        any_model: Admit models that are not urzoo's.
 
     Raises:
         CheckpointError: A file is missing, damaged, or does not fit the others; the message names it.
     """
     config = read_config(folder)
-    check_model_type(config, folder / contents.CONFIG)
+    if not any_model:
+        check_model_type(config, folder / contents.CONFIG)
     load(folder)
     if config["architectures"][0].endswith("ForImageClassification"):
         load_image_processor(folder)

@@ -67,6 +67,7 @@ def pull(
     out: str | Path | None = None,
     *,
     with_code: bool = False,
+    any_model: bool = False,
     token: str | None = None,
     endpoint: str | None = None,
     patience: Patience | None = None,
@@ -80,6 +81,7 @@ def pull(
         out: A folder to make; it must not exist, or be empty. Without it the checkpoint stays in urzoo's
             store, where it is found again, also offline.
         with_code: Take the Python files too, for use without urzoo. They are not run here.
+        any_model: Take a model of any type that transformers itself has, to evaluate it; else only urzoo's.
         token: An access token; the one huggingface_hub finds when omitted.
         endpoint: The Hub's address; huggingface_hub's (HF_ENDPOINT) when omitted.
         patience: How often and how long to try.
@@ -97,7 +99,8 @@ def pull(
     target = None if out is None else Path(out).expanduser()
     if target is not None:
         check_free(target)
-    pulling = _Pull(Connection(endpoint, token, patience), RepositoryStore(repo_id, store), repo_id, asked)
+    connection = Connection(endpoint, token, patience)
+    pulling = _Pull(connection, RepositoryStore(repo_id, store), repo_id, asked, any_model=any_model)
     pulled = pulling.run(with_code=with_code)
     if target is None:
         return pulled
@@ -109,9 +112,11 @@ def pull(
 class _Pull:
     """One pull into the store."""
 
-    def __init__(self, connection: Connection, store: RepositoryStore, repo_id: str, revision: str) -> None:
+    def __init__(
+        self, connection: Connection, store: RepositoryStore, repo_id: str, revision: str, *, any_model: bool
+    ) -> None:
         self.connection, self.store = connection, store
-        self.repo_id, self.revision = repo_id, revision
+        self.repo_id, self.revision, self.any_model = repo_id, revision, any_model
         self.bytes_received = 0
 
     def run(self, *, with_code: bool) -> Pulled:
@@ -123,16 +128,16 @@ class _Pull:
         wanted = {path: file for path, file in listing.items() if _is_wanted(path, with_code=with_code)}
         _check_wanted(wanted, listing)
         with self.store.locked():
-            name = _kept_name(commit, with_code=with_code)
+            name = self._kept_name(commit, with_code=with_code)
             folder = self.store.commit(name)
             if folder is None:
                 # The configuration first: a model of another type is refused before its weights are fetched.
                 for path in sorted(wanted, key=lambda path: (path != contents.CONFIG, path)):
                     self._fetch(commit, wanted[path])
-                    if path == contents.CONFIG:
+                    if path == contents.CONFIG and not self.any_model:
                         self._check_config(wanted[path])
                 with self.store.new_commit(name, wanted) as staging:
-                    _check(staging, self.repo_id)
+                    _check(staging, self.repo_id, any_model=self.any_model)
                 folder = self.store.commits / name
             self.store.remember(self.revision, commit)
         skipped = tuple(sorted(set(listing) - set(wanted)))
@@ -147,6 +152,10 @@ class _Pull:
             offline=False,
             warnings=tuple(_warnings(wanted, skipped)),
         )
+
+    def _kept_name(self, commit: str, *, with_code: bool) -> str:
+        """What the store calls the commit's folder; a model that was only taken to be evaluated is kept apart."""
+        return commit + "-with-code" * with_code + "-any-model" * self.any_model
 
     def _look_up(self) -> tuple[str, dict[str, RemoteFile]]:
         """The commit the revision stands at, and its files."""
@@ -166,7 +175,7 @@ class _Pull:
         """The copy pulled earlier, when the Hub cannot be asked."""
         is_commit = re.fullmatch("[0-9a-f]{40}", self.revision)
         commit = self.revision if is_commit else self.store.remembered(self.revision)
-        folder = self.store.commit(_kept_name(commit, with_code=with_code)) if commit is not None else None
+        folder = self.store.commit(self._kept_name(commit, with_code=with_code)) if commit is not None else None
         if commit is None or folder is None:
             raise UnreachableError(
                 f"{error}, and no copy of {self.repo_id}@{self.revision} was pulled earlier"
@@ -251,10 +260,6 @@ def _remote(entry: RepoFile) -> RemoteFile:
     return RemoteFile(entry.path, size_bytes, digest)
 
 
-def _kept_name(commit: str, *, with_code: bool) -> str:
-    return f"{commit}-with-code" if with_code else commit
-
-
 def _is_wanted(path: str, *, with_code: bool) -> bool:
     return contents.is_checkpoint_file(path) or (with_code and contents.is_code(path))
 
@@ -275,9 +280,9 @@ def _check_wanted(wanted: dict[str, RemoteFile], listing: dict[str, RemoteFile])
             raise HubError(f"{path} has {file.size_bytes} bytes; expected at most {contents.largest_bytes(path)}")
 
 
-def _check(staging: Path, repo_id: str) -> None:
+def _check(staging: Path, repo_id: str, *, any_model: bool) -> None:
     try:
-        check_checkpoint(staging)
+        check_checkpoint(staging, any_model=any_model)
     except CheckpointError as error:
         message = str(error).replace(f"{staging}/", "").replace(str(staging), "the repository")
         raise CheckpointError(f"{repo_id} is not a checkpoint that urzoo loads: {message}") from None

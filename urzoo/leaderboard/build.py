@@ -21,6 +21,7 @@ from urzoo.leaderboard.png import drawn_from, render_png, source_digest
 from urzoo.leaderboard.problem_curves import CURVES, problem_curves
 from urzoo.leaderboard.published import read_published
 from urzoo.leaderboard.readme import embedded_board, update_readme
+from urzoo.leaderboard.report import REMARKS, REPORT, render_report
 from urzoo.leaderboard.schema import Board
 from urzoo.leaderboard.tables import REGENERATE, render_csv, render_json, render_markdown
 from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
@@ -57,14 +58,18 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
     return board, collected.partial
 
 
-def render(board: Board, drawn: Sequence[Chart]) -> dict[str, bytes]:
-    """Every file of the board but the pictures, by path from its folder; always the same bytes for the same board."""
+def render(board: Board, drawn: Sequence[Chart], out: Path, checkpoints: Path) -> dict[str, bytes]:
+    """Every file of the board but the pictures, by path from its folder; always the same bytes for the same board.
+
+    `out` is the board's folder, where remarks for the report may lie, `checkpoints` that of the shipped checkpoints.
+    """
     plots = [(_picture(kind), KINDS[kind]) for kind in _by_kind(drawn)]
     texts = {
         "README.md": render_markdown(board, plots),
         "leaderboard.csv": render_csv(board),
         "leaderboard.json": render_json(board),
         "index.html": render_page(board, drawn),
+        REPORT: render_report(board, remarks=out / REMARKS, checkpoints=checkpoints),
     }
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
@@ -87,7 +92,7 @@ def build(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
     """
     board, partial = make_board(results, out, checkpoints=checkpoints)
     drawn = charts(board)
-    files = render(board, drawn)
+    files = render(board, drawn, out, checkpoints)
     pictures = {_picture(kind): shown for kind, shown in _by_kind(drawn).items()}
     for name, shown in pictures.items():
         if drawn_from(out / name) != source_digest(shown):
@@ -112,7 +117,9 @@ def check(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
     board, _ = make_board(results, out, checkpoints=checkpoints)
     drawn = charts(board)
     pictures = {_picture(kind): shown for kind, shown in _by_kind(drawn).items()}
-    stale = [name for name, content in render(board, drawn).items() if _content(out / name) != content]
+    stale = [
+        name for name, content in render(board, drawn, out, checkpoints).items() if _content(out / name) != content
+    ]
     stale += [name for name, shown in pictures.items() if drawn_from(out / name) != source_digest(shown)]
     stale += [path.relative_to(out).as_posix() for path in _leftover_pictures(pictures, out)]
     paths = [str(out / name) for name in sorted(stale)]

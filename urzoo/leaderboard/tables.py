@@ -141,7 +141,8 @@ def render_markdown(board: Board, plots: Sequence[tuple[str, str]] = ()) -> str:
         "Rows under *Measured* were evaluated with urzoo, each from a result file with its full provenance, and can be "
         "repeated with the command shown. Rows under *Published* are quoted from the papers named, were not measured "
         "here, and have no rank. Open [index.html](index.html) in a browser to sort, filter and see the plots; "
-        "[leaderboard.csv](leaderboard.csv) and [leaderboard.json](leaderboard.json) hold the same rows for programs.",
+        "[leaderboard.csv](leaderboard.csv) and [leaderboard.json](leaderboard.json) hold the same rows for programs; "
+        "[REPORT.md](REPORT.md) sums up what was trained and how it compares.",
         _overview(board),
         *(f"![{markdown(alternative)}]({path})" for path, alternative in plots),
         *(part for section in board.sections for part in _section(section)),
@@ -169,7 +170,7 @@ def _overview(board: Board) -> str:
             ]
         )
     head = ["Task", "Metric", "Best measured", "UR-LSTM, published", "Best published", "Models measured"]
-    return _table(head, rows, right={5})
+    return table(head, rows, right={5})
 
 
 def _published_reference(section: Section) -> str:
@@ -203,21 +204,21 @@ def _section(section: Section) -> Iterable[str]:
     yield f"{markdown(section.description)}{version}"
     if section.groups:
         yield f"**Over seeds**: mean ± standard deviation ({_metric(section)})"
-        yield _table(
+        yield table(
             ["Models", "Value", "Range", "Seeds", "Gating", "Cell", "Hidden", "Parameters", "Training"],
             [_group(group) for group in section.groups],
             right={1, 2, 3, 6, 7, 8},
         )
     if section.problem_curves:
         yield f"**Gatings by training step**, all points in [{CURVES}/{section.task}.csv]({CURVES}/{section.task}.csv)"
-        yield _table(
+        yield table(
             ["Gating", "Seeds", "Steps", f"{section.heading}, median at the end", "Range"],
             [_problem_curve(curve, section.digits) for curve in section.problem_curves],
             right={1, 2, 3, 4},
         )
     if section.measured:
         yield f"**Measured** ({_metric(section)})"
-        yield _table(
+        yield table(
             _MEASURED_HEAD,
             [_measured(row) for row in section.measured],
             right={0, 2, 3, 6, 7, 8},
@@ -230,7 +231,7 @@ def _section(section: Section) -> Iterable[str]:
             yield "Of the data:\n\n" + "\n".join(contexts)
     if section.outdated:
         yield "**Outdated**, not ranked"
-        yield _table(
+        yield table(
             ["Model", "Value", "Why", "Date", "Command"],
             [
                 [markdown(row.model), row.shown, markdown(row.reason or ""), row.date, markdown_code(row.command)]
@@ -240,7 +241,7 @@ def _section(section: Section) -> Iterable[str]:
         )
     if section.published:
         yield "**Published**, not measured here"
-        yield _table(
+        yield table(
             ["Model", "Value", "Unit", "Gating", "Parameters", "Source", "arXiv", "Note"],
             [_published(section, row) for row in section.published],
             right={1, 4},
@@ -307,7 +308,8 @@ def _metric(section: Section) -> str:
     return markdown(f"{section.heading}, {direction}")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: set[int]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: set[int]) -> str:
+    """A Markdown table of cells that are Markdown already; the columns in `right` are aligned to the right."""
     lines = [
         "| " + " | ".join(head) + " |",
         "|" + "|".join("---:" if position in right else "---" for position in range(len(head))) + "|",

@@ -1,0 +1,227 @@
+"""REPORT.md: what was trained, what the gatings did, where each figure stands, and what is open.
+
+A template with figures from the board and from the checkpoints' `training.json`; no number in it is typed by hand.
+What only a person can say (why something failed, what it would take) stands in `remarks.md` beside it and is taken in
+as it is, provided that it holds no figure.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from urzoo.errors import UrzooError
+from urzoo.leaderboard.schema import Board, Group, ProblemCurve, Row, Section
+from urzoo.leaderboard.tables import table
+from urzoo.leaderboard.text import count, duration, markdown
+from urzoo.schema import read_text
+from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
+from urzoo.zoo.schema import TrainingSummary, read_training_summary
+
+REPORT, REMARKS = "REPORT.md", "remarks.md"
+# A decimal fraction, a percentage or a thousand: what a figure looks like, other than "2 processes" or "issue 7".
+_FIGURE = re.compile(r"\d+[.,]\d+|\d\s*%")
+# The score from which a synthetic problem counts as solved, in the task's unit.
+SOLVED = {"copy": 99.0, "adding": 0.01}
+
+
+def render_report(board: Board, *, remarks: Path, checkpoints: Path = CHECKPOINTS_FOLDER) -> str:
+    """The report as Markdown; the same board, remarks and checkpoints give the same text.
+
+    Args:
+        board: The board.
+        remarks: A Markdown file of remarks, which may be missing.
+        checkpoints: Where the shipped checkpoints are.
+
+    Raises:
+        UrzooError: The remarks hold a figure, or cannot be read.
+        CheckpointError: A training summary is damaged.
+    """
+    summaries = {path.parent.name: read_training_summary(path) for path in sorted(checkpoints.glob("*/training.json"))}
+    text: str = _template().render(
+        trained=_trained(board, summaries),
+        standings=_standings(board),
+        comparisons=[_comparison(section) for section in board.sections if len(section.groups) > 1],
+        curves=[_curves(section) for section in board.sections if section.problem_curves],
+        open=_open(board),
+        remarks=_remarks(remarks),
+    )
+    return text
+
+
+def _trained(board: Board, summaries: Mapping[str, TrainingSummary]) -> str | None:
+    rows = []
+    for section in board.sections:
+        for row in section.measured:
+            if row.cell is None or row.training_seconds is None:
+                continue
+            training = row.provenance["model"]["training"]
+            summary = summaries.get(row.model)
+            if summary is not None and summary.weights_sha256 != row.provenance["model"]["weights_sha256"]:
+                summary = None
+            rows.append(
+                [
+                    markdown(row.model),
+                    markdown(section.title),
+                    markdown(f"{row.gate} {row.cell.upper()}"),
+                    count(row.parameters),
+                    f"{training['epochs']:g}",
+                    str(training["seed"]),
+                    duration(row.training_seconds),
+                    f"{count(round(summary.peak_memory_mib))} MiB" if summary else "",
+                    markdown(training["hardware"]),
+                    _validation(section, summary),
+                    f"{row.shown} {_unit(section)}".strip(),
+                ]
+            )
+    head = ["Checkpoint", "Task", "Gating", "Parameters", "Epochs", "Seed", "Time", "Memory", "Hardware", "Validation"]
+    return table([*head, "Test"], rows, right={3, 4, 5, 6, 7, 9, 10}) if rows else None
+
+
+def _validation(section: Section, summary: TrainingSummary | None) -> str:
+    # A task's checkpoints may be evaluated on another task, whose metric the training did not see.
+    if summary is None or summary.task != section.task or section.metric not in summary.validation:
+        return ""
+    scale = 100 if section.unit == "%" else 1
+    return f"{summary.validation[section.metric] * scale:.{section.digits}f} {_unit(section)}".strip()
+
+
+def _standings(board: Board) -> str | None:
+    rows = []
+    for section in board.sections:
+        best, reference = section.best, section.reference
+        if best is None:
+            continue
+        rows.append(
+            [
+                markdown(section.title),
+                markdown(best.model),
+                f"{best.shown} {_unit(section)}".strip(),
+                best.interval or "",
+                f"{reference.shown} ({markdown(reference.listed)})" if reference else "none found",
+                _against(section, best) if reference else "",
+            ]
+        )
+    head = ["Task", "Best here", "Figure", "Interval", "UR-LSTM, published", "Difference"]
+    return table(head, rows, right={2, 3}) if rows else None
+
+
+def _against(section: Section, best: Row) -> str:
+    assert section.reference is not None
+    published = float(section.reference.shown)
+    better = (best.value > published) == section.higher_is_better and best.value != published
+    inside = best.low is not None and best.high is not None and best.low <= published <= best.high
+    judged = "within the interval" if inside else "better" if better else "worse"
+    return f"{best.value - published:+.{section.digits}f}, {judged}"
+
+
+def _comparison(section: Section) -> dict[str, str]:
+    plain = {group.cell: group for group in section.groups if group.gate == "--"}
+    rows = []
+    for group in section.groups:
+        base = plain.get(group.cell)
+        rows.append(
+            [
+                markdown(f"{group.gate} {(group.cell or '').upper()}"),
+                str(len(group.seeds)),
+                f"{group.shown} {_unit(section)}".strip(),
+                group.span,
+                _difference(section, group, base) if base is not None and base is not group else "",
+            ]
+        )
+    head = ["Gating", "Seeds", f"{section.metric_title}, mean ± deviation", "Range", "Against `--`, ± standard error"]
+    best, worst = section.groups[0], section.groups[-1]
+    sentence = (
+        f"{markdown(best.name)} has the best mean and {markdown(worst.name)} the worst, "
+        f"{abs(best.mean - worst.mean):.{section.digits}f} apart."
+    )
+    return {"title": markdown(section.title), "table": table(head, rows, right={1, 2, 3, 4}), "sentence": sentence}
+
+
+def _difference(section: Section, group: Group, base: Group) -> str:
+    error = math.sqrt(sum(one.deviation**2 / len(one.seeds) for one in (group, base)))
+    return f"{group.mean - base.mean:+.{section.digits}f} ± {error:.{section.digits}f}"
+
+
+def _curves(section: Section) -> dict[str, str]:
+    wanted = SOLVED[section.task]
+    solved = {curve.gate: _solved_at(section, curve, wanted) for curve in section.problem_curves}
+    order = sorted(section.problem_curves, key=lambda curve: (solved[curve.gate] or math.inf, curve.gate))
+    rows = [
+        [
+            markdown(curve.gate),
+            str(curve.seeds),
+            count(curve.steps[-1]),
+            count(solved[curve.gate]) or "not solved",
+            f"{curve.median[-1]:.4g}",
+        ]
+        for curve in order
+    ]
+    head = ["Gating", "Seeds", "Steps trained", "Solved at step", f"{section.heading}, median at the end"]
+    first = [curve.gate for curve in order if solved[curve.gate] is not None]
+    never = [curve.gate for curve in order if solved[curve.gate] is None]
+    sign = "at least" if section.higher_is_better else "at most"
+    sentence = f"Solved means a median of {sign} {wanted:g} over the seeds."
+    if first:
+        sentence += f" The first to solve it is {markdown(first[0])}."
+    if never:
+        sentence += f" Not solved within the steps trained: {markdown(', '.join(never))}."
+    return {"title": markdown(section.title), "table": table(head, rows, right={1, 2, 3, 4}), "sentence": sentence}
+
+
+def _solved_at(section: Section, curve: ProblemCurve, wanted: float) -> int | None:
+    for step, value in zip(curve.steps, curve.median, strict=True):
+        if value >= wanted if section.higher_is_better else value <= wanted:
+            return step
+    return None
+
+
+def _open(board: Board) -> list[str]:
+    lines = []
+    own = [section for section in board.sections if section.version is not None]
+    lacking = [section.title for section in own if section.best is None and not section.problem_curves]
+    if lacking:
+        lines.append(f"No ranked figure yet: {markdown('; '.join(lacking))}.")
+    for section in own:
+        if section.best is None or section.reference is None:
+            continue
+        gap = float(section.reference.shown) - section.best.value
+        if gap > 0 if section.higher_is_better else gap < 0:
+            best = section.best
+            lines.append(
+                f"{markdown(section.title)}: {abs(gap):.{section.digits}f} from the published UR-LSTM. "
+                f"{markdown(best.model)} has {count(best.parameters)} parameters and was trained for "
+                f"{duration(best.training_seconds)}; recipes of the paper's size, for GPUs, are in `configs/`."
+            )
+    return lines or ["Nothing: every task has a ranked figure, and none is behind the published UR-LSTM."]
+
+
+def _remarks(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    text = read_text(path, error=UrzooError).strip()
+    if found := _FIGURE.search(text):
+        raise UrzooError(f"{path} holds the figure {found[0]!r}; remarks are words, figures come from the results.")
+    return text
+
+
+def _unit(section: Section) -> str:
+    return section.unit if section.unit == "%" else ""
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        # Markdown, not HTML: every text from outside goes through `markdown`, which escapes it.
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.md.jinja")
