@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from urzoo.errors import ResultError, UrzooError, UsageError
-from urzoo.evaluation.schema import Result, parse_result, read_result, result_path, write_result
+from urzoo.evaluation import schema
+from urzoo.evaluation.schema import (
+    _UPGRADES,
+    SCHEMA_VERSION,
+    Result,
+    parse_result,
+    read_result,
+    result_path,
+    write_result,
+)
 from urzoo.evaluation.task import load_task, tasks
 from urzoo.models import pixel_permutation
 
@@ -88,6 +97,41 @@ def test_a_result_is_written_to_its_place_and_read_back(tmp_path: Path):
     assert path == tmp_path / "someone__urlstm-8" / "smnist.json" == result_path(tmp_path, "someone/urlstm-8", "smnist")
     assert read_result(path) == result
     assert json.loads(path.read_text()) == RESULT
+
+
+# One file per schema version as it was written then; a file here is never changed, a new version adds its own.
+VERSIONS = Path(__file__).with_name("result_versions")
+
+
+def test_there_is_a_file_of_every_schema_version():
+    assert sorted(int(path.stem) for path in VERSIONS.glob("*.json")) == list(range(1, SCHEMA_VERSION + 1))
+    assert sorted(_UPGRADES) == list(range(1, SCHEMA_VERSION))
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_a_result_of_every_schema_version_still_loads(version: int):
+    path = VERSIONS / f"{version}.json"
+    assert json.loads(path.read_text())["schema_version"] == version
+    result = read_result(path)
+    assert result.schema_version == SCHEMA_VERSION
+    assert (result.model.name, result.metrics["accuracy"], result.samples) == ("someone/urlstm-8", 0.5, 10)
+
+
+def test_an_older_version_is_led_up_step_by_step(monkeypatch: pytest.MonkeyPatch):
+    """As it will be when there is a second version: each step makes the next version's content."""
+    steps: list[int] = []
+
+    def step(version: int):
+        def upgrade(content: dict) -> dict:
+            steps.append(content["schema_version"])
+            return {**content, "schema_version": version + 1, "seed": content["seed"] + 1}
+
+        return upgrade
+
+    monkeypatch.setattr(schema, "_UPGRADES", {-1: step(-1), 0: step(0)})
+    old = parse_result(changed("schema_version", -1), "here")
+    assert steps == [-1, 0]
+    assert (old.schema_version, old.seed) == (1, 2)
 
 
 @pytest.mark.parametrize("key", [key for key in RESULT if key != "schema_version"])
