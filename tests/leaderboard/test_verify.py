@@ -126,6 +126,17 @@ def test_the_command_checks_a_submission(
     assert "cross_entropy is 1 in the result" in capsys.readouterr().err
 
 
+def test_a_baseline_of_another_library_may_be_sent_in(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from tests.evaluation.examples import make_foreign
+
+    folder, _ = make_foreign("vit", tmp_path / "vit")
+    file = write_result(results, evaluate(folder, "smnist", progress=False))
+    assert main(["leaderboard", "--submission", str(file), "--checkpoint", str(folder), "--samples", "500"]) == 0
+    assert "is fit for the board" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

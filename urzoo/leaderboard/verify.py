@@ -128,8 +128,8 @@ def check_submission(
         What was compared; all of it agrees.
 
     Raises:
-        ResultError: The file would not be ranked, contradicts itself, is of other weights, or differs from what is
-            measured here by more than the tolerance.
+        ResultError: The file would neither be ranked nor shown as another library's baseline, contradicts itself, is of
+            other weights, or differs from what is measured here by more than the tolerance.
         UrzooError: The checkpoint or the data cannot be had.
     """
     if samples is not None and samples < 1:
@@ -142,7 +142,8 @@ def check_submission(
     if result.partial:
         raise ResultError(f"{file}: key partial is true; a result of {result.samples} rows cannot be on the board.")
     status, reason = standing(result, current)
-    if status != "ranked":
+    # Another library's model has no training record: it may be shown beside the ranked rows, as a baseline.
+    if status == "outdated" or (status == "unranked" and result.model.training is not None):
         raise ResultError(f"{file}: would not be ranked: {reason}.")
     if current.task.problem.endswith("classification"):
         _refuse_impossible(file, result)
