@@ -1,4 +1,4 @@
-"""Trains the tiny recipe in child processes that are killed at chosen moments; started by test_resume.py.
+"""Trains a tiny recipe in child processes that are killed at chosen moments; started by test_resume.py.
 
 The children are forked from one process that has imported everything but computed nothing. They end at a chosen
 one of their renames: each file and each folder of a state is put in place by one, so that renames are the
@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from tiny import tiny_data, tiny_recipe
+from tiny import KINDS
 
 import urzoo.training.finish
 import urzoo.training.kinds
@@ -22,7 +22,7 @@ from urzoo.errors import UrzooError
 from urzoo.training import train
 
 
-def child(folder: Path, recipe: Path, *, rename: int | None, signal_number: int) -> int:
+def child(folder: Path, *, rename: int | None, signal_number: int) -> int:
     """Train in a child that gets a signal at its rename of the given number; return how it ended."""
     process = os.fork()
     if process:
@@ -40,7 +40,7 @@ def child(folder: Path, recipe: Path, *, rename: int | None, signal_number: int)
     sys.addaudithook(count)
     code = 1
     try:
-        train(recipe, runs=folder, progress=False, data=tiny_data())
+        train(folder / "recipe.yaml", runs=folder, progress=False, data=KINDS[sys.argv[2]][1]())
         code = 0
     except UrzooError as error:
         code = error.exit_code
@@ -54,14 +54,13 @@ def child(folder: Path, recipe: Path, *, rename: int | None, signal_number: int)
 def main() -> None:
     """Print how the children ended, as JSON."""
     folder = Path(sys.argv[1])
-    recipe = tiny_recipe(folder)
-    report = {"whole": [child(folder / "whole", recipe, rename=None, signal_number=0)], "killed": [], "stopped": []}
+    report = {"whole": [child(folder / "whole", rename=None, signal_number=0)], "killed": [], "stopped": []}
     rename = 3
     while not report["killed"] or report["killed"][-1] == -signal.SIGKILL:
-        report["killed"].append(child(folder / "killed", recipe, rename=rename, signal_number=signal.SIGKILL))
+        report["killed"].append(child(folder / "killed", rename=rename, signal_number=signal.SIGKILL))
         rename += 4
     for rename in (9, 5, None):
-        report["stopped"].append(child(folder / "stopped", recipe, rename=rename, signal_number=signal.SIGINT))
+        report["stopped"].append(child(folder / "stopped", rename=rename, signal_number=signal.SIGINT))
     sys.stdout.write(json.dumps(report))
 
 

@@ -4,15 +4,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import KINDS
 
 from urzoo.training.log import read_log
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
+@pytest.fixture(scope="module", params=["images", "series", "texts"])
+def outcome(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
+    for way in ("whole", "killed", "stopped"):
+        (folder / way).mkdir()
+        KINDS[request.param][0](folder / way)
     driver = Path(__file__).with_name("kill_driver.py")
-    done = subprocess.run([sys.executable, driver, folder], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, driver, folder, request.param], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 

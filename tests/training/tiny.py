@@ -1,4 +1,8 @@
-"""A tiny recipe and tiny data for tests of training: striped images whose class is their brightest row."""
+"""Tiny recipes and data for tests of training.
+
+Images are striped, and their class is the brightest row; series are flat, and their class is the height; texts are
+of nonsense words, and their class is that of the words that stand in them.
+"""
 
 import hashlib
 from pathlib import Path
@@ -58,9 +62,83 @@ TINY = {
 }
 
 
+_SHARED = {key: TINY[key] for key in ("licence", "optimiser", "schedule", "cadence", "selection")}
+_LAYERS = {key: value for key, value in TINY["model"].items() if key != "input_size"} | {"bidirectional": True}
+_RUN = TINY["run"] | {"label_smoothing": 0.1}
+
+TINY_SERIES = _SHARED | {
+    "name": "tiny",
+    "task": "character_trajectories",
+    "architecture": "URLSTMForSequenceClassification",
+    "model": _LAYERS | {"input_size": 3, "pooling": ["mean", "max"]},
+    "data": {"name": "character-trajectories", "split": "train", "validation_rows": 10, "validation_seed": 0},
+    "batches": {"pool_batches": 2},
+    "augmentation": {
+        "time_scale_min": 0.5,
+        "time_scale_max": 2.0,
+        "amplitude_deviation": 0.01,
+        "noise_deviation": 0.01,
+    },
+    "further_time_scales": [2.0, 0.5],
+    "run": _RUN,
+}
+
+TINY_TEXTS = _SHARED | {
+    "name": "tiny",
+    "task": "imdb",
+    "architecture": "URLSTMForSequenceClassification",
+    "model": _LAYERS
+    | {"embedding_size": 6, "embedding_dropout": 0.1, "token_dropout": 0.1, "pooling": ["last", "mean", "max"]},
+    "tokenizer": {"kind": "checkpoint", "checkpoint": "given by tiny_texts_recipe"},
+    "data": {"name": "imdb", "split": "train", "validation_rows": 10, "validation_seed": 0},
+    "batches": {"pool_batches": 2, "max_tokens": 12},
+    "initialise_from": "base",
+    "run": _RUN,
+}
+
+
+def tiny_series_recipe(folder: Path, **changes: Any) -> Path:
+    """A recipe file of series; for changes see `tiny_recipe`."""
+    return _written(folder, TINY_SERIES, changes)
+
+
+def tiny_texts_recipe(folder: Path, **changes: Any) -> Path:
+    """A recipe file of texts that begins with the language model `base` of the folder of runs, made if it is absent."""
+    base = tiny_language_model(folder / "base" / "checkpoint")
+    return _written(folder, TINY_TEXTS, {"tokenizer__checkpoint": str(base), **changes})
+
+
+def tiny_language_model(folder: Path, **fields: Any) -> Path:
+    """A language model's checkpoint, drawn by a seed, with its tokenizer."""
+    import torch
+
+    from urzoo.models import URLSTMConfig, URLSTMForCausalLM
+    from urzoo.training.text.recipe import ByteLevelTokenizerRecipe, TextSource
+    from urzoo.training.text.tokenizer import save_tokenizer, train_tokenizer
+
+    if folder.exists():
+        return folder
+    source = TextSource(name="imdb", split="train", documents="rows", surface="as-is", rare_words_below=None)
+    recipe = ByteLevelTokenizerRecipe(
+        kind="byte-level-bpe", vocab_size=270, minimum_frequency=1, pattern="gpt2", texts=[source]
+    )
+    tokenizer = train_tokenizer(recipe, tiny_texts().texts)
+    torch.manual_seed(1)
+    config = URLSTMConfig(
+        **{"vocab_size": len(tokenizer), "hidden_size": 4, "embedding_size": 6, "pad_token_id": 0, **fields}
+    )
+    URLSTMForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
 def tiny_recipe(folder: Path, **changes: Any) -> Path:
-    """A recipe file; changes are given as `section__key=value` or `key=value`."""
-    content = {key: dict(value) if isinstance(value, dict) else value for key, value in TINY.items()}
+    """A recipe file of images; changes are given as `section__key=value` or `key=value`."""
+    return _written(folder, TINY, changes)
+
+
+def _written(folder: Path, recipe: dict[str, Any], changes: dict[str, Any]) -> Path:
+    content = {key: dict(value) if isinstance(value, dict) else value for key, value in recipe.items()}
     for path, value in changes.items():
         *parents, key = path.split("__")
         place: Any = content
@@ -80,3 +158,35 @@ def tiny_data(rows: int = 45) -> Split:
     images[np.arange(rows), 2 * labels + 4] = 255
     digest = hashlib.sha256(images.tobytes()).hexdigest()
     return Split(load_data_set("mnist"), "train", digest, "data root", {"image": images, "label": labels})
+
+
+def tiny_series(rows: int = 45) -> Split:
+    """Series of twenty classes and of different lengths."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(rows, dtype=np.int64) % 20
+    heights = (labels - 10) / 5
+    series = [
+        np.full((length, 3), height, np.float32)
+        for length, height in zip(generator.integers(8, 20, size=rows).tolist(), heights.tolist(), strict=True)
+    ]
+    digest = hashlib.sha256(np.concatenate(series).tobytes()).hexdigest()
+    columns = {"trajectory": series, "label": labels}
+    return Split(load_data_set("character-trajectories"), "train", digest, "data root", columns)
+
+
+def tiny_texts(rows: int = 45) -> Split:
+    """Texts of two classes and of different lengths, one of them empty."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(rows, dtype=np.int64) % 2
+    words = [["dull", "plot", "film"], ["fine", "plot", "film"]]
+    texts = [" ".join(generator.choice(words[label], generator.integers(2, 20))) for label in labels.tolist()]
+    texts[7] = ""
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()
+    return Split(load_data_set("imdb"), "train", digest, "data root", {"text": texts, "label": labels})
+
+
+KINDS = {
+    "images": (tiny_recipe, tiny_data),
+    "series": (tiny_series_recipe, tiny_series),
+    "texts": (tiny_texts_recipe, tiny_texts),
+}

@@ -51,26 +51,36 @@ class TextClassification:
         limit = longest_text(self.tokenizer, model.config)
         self.options = {"truncation": True, "max_length": limit} if limit is not None else {}
         self.data = data_record(split, subset=f"the first {limit} tokens of each text" if limit is not None else None)
-        self.takes = [name for name in self.tokenizer.model_input_names if name != "token_type_ids"]
+        takes = [name for name in self.tokenizer.model_input_names if name != "token_type_ids"]
         pad = self.tokenizer.pad_token_id
         self.padded = pad is not None and (model.config.model_type == "urlstm" or model.config.pad_token_id == pad)
+        # What stands for padding in each of the model's inputs.
+        self.padding = {name: pad or 0 if name == "input_ids" else 0 for name in takes}
+        self.encoded: list[dict[str, torch.Tensor]] = []
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
-        """Texts of similar length together."""
-        return by_length([len(text) for text in self.split.texts[:rows]], batch_size)
+        """Texts of similar length together; all are tokenised here, which a fast tokenizer does on all its threads."""
+        texts = self.split.texts[:rows]
+        encoded = self.tokenizer(texts, padding=False, **self.options)
+        self.encoded = [
+            {name: torch.tensor(encoded[name][row], dtype=torch.long) for name in self.padding}
+            for row in range(len(texts))
+        ]
+        return by_length([len(one["input_ids"]) for one in self.encoded], batch_size)
 
     def outputs(self, rows: Rows) -> Outputs:
         """The score of every class, `(rows, classes)`, in the data set's order of classes."""
-        texts = [self.split.texts[row] for row in rows]
-        if self.padded:
-            logits = self._logits(texts, padding=True, padding_side="right")
-        else:
-            logits = torch.cat([self._logits([text], padding=False) for text in texts])
+        groups = [rows] if self.padded else [rows[one : one + 1] for one in range(len(rows))]
+        logits = torch.cat([self._logits(group) for group in groups])
         return {"scores": finite_scores(logits, self.columns, rows, self.folder)}
 
-    def _logits(self, texts: list[str], **padding: Any) -> torch.Tensor:
-        encoded = self.tokenizer(texts, return_tensors="pt", **padding, **self.options)
-        inputs = {name: encoded[name].to(self.precision.device) for name in self.takes}
+    def _logits(self, rows: Rows) -> torch.Tensor:
+        inputs = {
+            name: torch.nn.utils.rnn.pad_sequence(
+                [self.encoded[row][name] for row in rows], batch_first=True, padding_value=padding
+            ).to(self.precision.device)
+            for name, padding in self.padding.items()
+        }
         with torch.inference_mode(), self.precision.autocast():
             logits: torch.Tensor = self.model(**inputs).logits
         return logits
