@@ -52,6 +52,7 @@ def test_a_checkpoint_of_series_has_the_scores_it_claims_at_every_rate(series_ch
         accuracy, cross_entropy = scores(logits, validation.labels)
         assert summary.validation[f"accuracy{suffix}"] == pytest.approx(accuracy)
         assert summary.validation[f"cross_entropy{suffix}"] == pytest.approx(cross_entropy, rel=1e-5)
+    assert "by a factor drawn between 0.5 and 2" in (series_checkpoint / "README.md").read_text()
     check_card(series_checkpoint, [])
 
 

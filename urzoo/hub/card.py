@@ -64,6 +64,7 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
         training=checkpoint.training,
         recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
         processor=_processor(folder),
+        time_scales=_time_scales(recipe),
         rows=[row for result in kept for row in _rows(name, result)],
         reproduce=[f"urzoo eval {name} --task {result.task.name}" for result in kept],
         licence=_licence(recipe),
@@ -257,6 +258,17 @@ def _pipeline(checkpoint: CheckpointInfo) -> str | None:
     found = next((tag for ending, tag in _PIPELINES.items() if checkpoint.architecture.endswith(ending)), None)
     is_text = found is not None and found.startswith("text-")
     return None if is_text and not (checkpoint.folder / "tokenizer_config.json").is_file() else found
+
+
+def _time_scales(recipe: dict[str, Any]) -> tuple[float, float] | None:
+    """Between which factors series were resampled in training; None for a recipe that is not of series."""
+    augmentation = recipe.get("augmentation")
+    if not isinstance(augmentation, dict) or "time_scale_min" not in augmentation:
+        return None
+    try:
+        return float(augmentation["time_scale_min"]), float(augmentation["time_scale_max"])
+    except (KeyError, TypeError, ValueError) as failure:
+        raise CheckpointError("the recipe's section augmentation lacks a time scale, or it is no number.") from failure
 
 
 def _processor(folder: Path) -> dict[str, Any] | None:
