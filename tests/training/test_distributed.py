@@ -92,7 +92,9 @@ def test_a_lost_process_ends_the_run_and_the_same_command_goes_on(tmp_path: Path
     done = launch(recipe, runs, 2, LOST="1")
     assert done.returncode != 0
     assert time.monotonic() - began < 200
+    # The launcher names the one that was killed; the other one says so too, unless the launcher ends it first.
     assert f"exitcode  : -{signal.SIGKILL.value}" in done.stderr
+    assert "error: process 0 of 2 lost another one" in done.stderr or "Signal 15 (SIGTERM)" in done.stderr
     assert not (runs / "tiny" / "checkpoint").exists()
     done = launch(recipe, runs, 2)
     assert done.returncode == 0, done.stderr

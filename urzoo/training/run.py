@@ -252,7 +252,7 @@ def _train(
         if (state := run.latest()) is not None:
             say(f"going on from {state}")
         say(f"training {recipe.name}: {model.num_parameters():,} parameters, {training.rows} + {validation.rows} rows")
-        with stopping_on_signals(stop, arguments.world_size):
+        with stopping_on_signals(stop, arguments.world_size), telling_of_lost_processes(arguments):
             trainer.train_by_recipe()
     # Trainer switches the cache off in the configuration, and would have the checkpoint ship so.
     model.config.use_cache = use_cache
@@ -277,6 +277,26 @@ def _train(
         say(f"{recipe.name} is trained: {place}")
     arguments.distributed_state.wait_for_everyone()
     return place
+
+
+@contextlib.contextmanager
+def telling_of_lost_processes(arguments: "TrainingArguments") -> Iterator[None]:
+    """Say in one line that another process of the run has ended, instead of torch's traceback from the middle of it.
+
+    Raises:
+        UrzooError: A message to or from another process failed.
+    """
+    from torch.distributed import DistError
+
+    try:
+        yield
+    except RuntimeError as failure:
+        if arguments.world_size == 1 or not (isinstance(failure, DistError) or "gloo" in str(failure)):
+            raise
+        raise UrzooError(
+            f"process {arguments.process_index} of {arguments.world_size} lost another one: "
+            f"{' '.join(str(failure).split())[:200]}. The same command goes on from the last saved state."
+        ) from failure
 
 
 @contextlib.contextmanager
