@@ -9,20 +9,28 @@ import torch
 from torch import Tensor
 
 from urzoo.recurrence import reference
+from urzoo.recurrence.cpu import kept, memory
 from urzoo.recurrence.cpu.gru_ops import gru_scan, gru_step_directly
-from urzoo.recurrence.cpu.library import problem_with_it, variants
-from urzoo.recurrence.cpu.memory import release
-from urzoo.recurrence.cpu.ops import lstm_scan, step_directly
+from urzoo.recurrence.cpu.library import current, problem_with_it, variants
+from urzoo.recurrence.cpu.ops import lstm_scan, lstm_step, make_sequence
+from urzoo.recurrence.cpu.passes import Kind, pack_weights, step_packed
+from urzoo.recurrence.cpu.passes import step as unpacked_step
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
 __all__ = ["name", "release", "scan", "step", "unavailable", "unsupported", "variants"]
 
 name = "cpu"
 
-# A sequence begins by packing the weights, which takes longer than one step of few rows without it: of very few by
-# the library's own step, of some more by torch's products.
+# A sequence begins by packing the weights, which takes longer than one step of few rows without it: by the library's
+# own step, or of some more rows of the GRU by torch's products.
 _VERY_FEW_ROWS = 4
 _FEW_ROWS = 16
+
+
+def release() -> None:
+    """Give back the memory that is kept for calls to come: packed weights and the pool of large tensors."""
+    kept.release()
+    memory.release()
 
 
 def unavailable() -> str:
@@ -95,15 +103,32 @@ def step(
     dtype: torch.dtype,
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
+    rows, refined = inputs.shape[0], gating.auxiliary == "R"
     differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
-    if inputs.shape[0] <= _VERY_FEW_ROWS and not differentiated:
+    if gating.cell == "lstm" and not differentiated:
+        kind = Kind(gating.tie_input_gate, refined, reverse=False, bf16=dtype == torch.bfloat16)
+        traced = torch.compiler.is_compiling() or type(inputs) is not Tensor
+
+        def pack() -> Tensor:
+            offsets = _complete_bias(gating, bias, gate_bias)
+            return pack_weights(
+                make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, offsets, state), kind
+            )
+
+        if not traced:
+            parameters = (recurrent_weight, input_weight, bias, gate_bias)
+            packed = kept.packed_weights((kind, gating, current().variant), parameters, pack)
+            if packed is not None:
+                return step_packed(kind, inputs, packed, state)
+        if rows <= _FEW_ROWS:
+            weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
+            if traced:
+                return lstm_step(inputs, *weights, *state, kind.tied, refined, kind.bf16)  # type: ignore[no-any-return]
+            return unpacked_step(make_sequence(kind, inputs[:, None], *weights, state), kind)
+    if gating.cell == "gru" and rows <= _VERY_FEW_ROWS and not differentiated:
         weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
-        refined = gating.auxiliary == "R"
-        if gating.cell == "gru":
-            return (gru_step_directly(inputs, *weights, state[0], refined=refined),)
-        tied, bf16 = gating.tie_input_gate, dtype == torch.bfloat16
-        return step_directly(inputs, *weights, (state[0], state[1]), tied=tied, refined=refined, bf16=bf16)
-    if inputs.shape[0] <= _FEW_ROWS:
+        return (gru_step_directly(inputs, *weights, state[0], refined=refined),)
+    if gating.cell == "gru" and rows <= _FEW_ROWS:
         return reference.step(
             inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype
         )

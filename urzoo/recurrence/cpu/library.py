@@ -6,7 +6,7 @@ for is loaded at import; the environment variable URZOO_CPU_VARIANT names anothe
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ _SIZES = (
     *("bf16", "weights_bf16", "segment", "threads"),
 )
 _POINTERS = (
-    *("inputs", "input_weight", "recurrent_weight", "bias", "hidden", "cell", "mask"),
+    *("inputs", "input_weight", "recurrent_weight", "bias", "hidden", "cell", "mask", "packed"),
     *("outputs", "final_hidden", "final_cell", "saved"),
     *("outputs_grad", "final_hidden_grad", "final_cell_grad"),
     *("inputs_grad", "input_weight_grad", "recurrent_weight_grad", "bias_grad", "hidden_grad", "cell_grad"),
@@ -53,12 +53,20 @@ class Library:
         Raises:
             MemoryError: There is no memory for the workspace.
         """
-        problem = Problem()
-        for name, value in arguments.items():
-            if value is not None:
-                setattr(problem, name, value.data_ptr() if isinstance(value, Tensor) else int(value))
-        if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem)):
+        if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(_problem(arguments))):
             raise MemoryError(f"no memory for the workspace of {function} in the fused CPU back end")
+
+    def packed_size(self, **arguments: Tensor | int | None) -> int:
+        """The number of floats that the function "pack" writes for a `Problem` of such sizes."""
+        return int(self.handle.urzoo_packed_size(ctypes.byref(_problem(arguments))))
+
+
+def _problem(arguments: Mapping[str, Tensor | int | None]) -> Problem:
+    problem = Problem()
+    for name, value in arguments.items():
+        if value is not None:
+            setattr(problem, name, value.data_ptr() if isinstance(value, Tensor) else int(value))
+    return problem
 
 
 def _path(variant: str) -> Path:
@@ -76,6 +84,7 @@ def _open(variant: str) -> Library | str:
         return f"{path.name} cannot be loaded ({error}); {REMEDY}"
     if not hasattr(handle, "urzoo_gru_step") or handle.urzoo_problem_size() != ctypes.sizeof(Problem):
         return f"{path.name} was compiled from another version of its source; {REMEDY}"
+    handle.urzoo_packed_size.restype = ctypes.c_int64
     return Library(variant, int(handle.urzoo_vector_width()), handle)
 
 

@@ -137,28 +137,7 @@ def lstm_step(
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
     kind = Kind(tied, refined, reverse=False, bf16=bf16)
-    sequence = make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden, cell), None)
-    hidden, cell = step(sequence, kind)
-    return hidden, cell
-
-
-def step_directly(
-    inputs: Tensor,
-    input_weight: Tensor,
-    recurrent_weight: Tensor,
-    bias: Tensor | None,
-    state: tuple[Tensor, Tensor],
-    *,
-    tied: bool,
-    refined: bool,
-    bf16: bool,
-) -> tuple[Tensor, Tensor]:
-    """`lstm_step` past the dispatcher where nobody traces: the way through it takes as long as a small step."""
-    if torch.compiler.is_compiling() or type(inputs) is not Tensor:
-        hidden, cell = lstm_step(inputs, input_weight, recurrent_weight, bias, *state, tied, refined, bf16)
-        return hidden, cell
-    kind = Kind(tied, refined, reverse=False, bf16=bf16)
-    sequence = make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, state, None)
+    sequence = make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden, cell))
     hidden, cell = step(sequence, kind)
     return hidden, cell
 
@@ -185,7 +164,7 @@ def make_sequence(
     recurrent_weight: Tensor,
     bias: Tensor | None,
     state: State,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
 ) -> Sequence:
     """The arguments of an operator, contiguous and in the dtypes that the library takes."""
     if input_weight.dtype != recurrent_weight.dtype:

@@ -20,7 +20,7 @@ SEGMENT_LINES = 512
 """Steps times rows of a segment: enough for a well-shaped product, few enough for the cache."""
 
 SHARED_WEIGHTS = 1 << 23
-"""With fewer weights than this a single step is over before another thread has woken."""
+"""With fewer weights times rows than this a single step is over before another thread has woken."""
 
 _STATE = ("hidden", "cell")
 _FINAL = ("final_hidden", "final_cell")
@@ -149,10 +149,48 @@ def step(sequence: Sequence, kind: Kind) -> State:
     """The state after the one step of the sequence, without the packing that a sequence begins with."""
     final = tuple(map(torch.empty_like, sequence.state))
     arguments = _common(sequence, kind)
-    if sequence.recurrent_weight.numel() < SHARED_WEIGHTS:
-        arguments["threads"] = 1
+    arguments["threads"] = _step_threads(sequence.recurrent_weight, sequence.inputs.shape[0])
     current().run(kind.function("step"), **arguments, **dict(zip(_FINAL, final, strict=False)))
     return final
+
+
+def pack_weights(sequence: Sequence, kind: Kind) -> Tensor:
+    """Weights and bias of the sequence as the LSTM's forward pass reads them, for `step_packed`."""
+    arguments = _common(sequence, kind)
+    packed = empty(current().packed_size(**arguments))
+    current().run("pack", **arguments, packed=packed)
+    return packed
+
+
+def step_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State) -> State:
+    """The LSTM's state after one step, inputs `(batch, input_size)`, with what `pack_weights` made."""
+    batch, input_size = inputs.shape
+    hidden, cell = (part.to(dtype).contiguous() for part, dtype in zip(state, kind.state_dtypes, strict=True))
+    final_hidden, final_cell = torch.empty_like(hidden), torch.empty_like(cell)
+    current().run(
+        "forward",
+        batch=batch,
+        time=1,
+        input_size=input_size,
+        hidden_size=hidden.shape[1],
+        tied=kind.tied,
+        refined=kind.refined,
+        bf16=kind.bf16,
+        threads=_step_threads(packed, batch),
+        inputs=inputs.to(kind.dtype).contiguous(),
+        packed=packed,
+        hidden=hidden,
+        cell=cell,
+        # The one output is the final hidden state.
+        outputs=final_hidden,
+        final_hidden=final_hidden,
+        final_cell=final_cell,
+    )
+    return final_hidden, final_cell
+
+
+def _step_threads(weights: Tensor, batch: int) -> int:
+    return 1 if weights.numel() * batch < SHARED_WEIGHTS else torch.get_num_threads()
 
 
 def _segments(sequence: Sequence, kind: Kind) -> list[slice]:

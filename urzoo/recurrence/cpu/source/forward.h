@@ -57,7 +57,8 @@ class Forward final : public Work {
   // Packs the weights and the initial state, shared among all threads.
   void prepare(int thread) {
     Range units = share(layout.units, layout.threads, thread);
-    for (int64_t unit = units.begin; unit < units.end; ++unit) packed.pack(unit);
+    if (p.packed == nullptr)
+      for (int64_t unit = units.begin; unit < units.end; ++unit) packed.pack(unit);
     Range rows = share(p.batch, layout.threads, thread);
     const Element* initial = static_cast<const Element*>(p.hidden);
     for (int64_t row = rows.begin; row < rows.end; ++row)

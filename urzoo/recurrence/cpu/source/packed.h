@@ -20,7 +20,13 @@ struct PackedWeights {
   const float* recurrent(int64_t unit) const { return inputs(unit) + input_words() * kColumns; }
   const float* bias(int64_t unit) const { return biases + unit * kColumns; }
 
+  // In the workspace, or where they are packed already.
   void lay_out(Workspace& workspace) {
+    Workspace kept(reinterpret_cast<char*>(p.packed));
+    place(p.packed == nullptr ? workspace : kept);
+  }
+
+  void place(Workspace& workspace) {
     weights = workspace.floats(vectors(p.hidden_size) * unit_words());
     biases = workspace.floats(vectors(p.hidden_size) * kColumns);
   }
@@ -41,4 +47,32 @@ struct PackedWeights {
 
   const Problem& p;
   float *weights, *biases;
+};
+
+// Packs the weights for many forward passes.
+template <class Cell, class Number>
+class Pack final : public Work {
+ public:
+  explicit Pack(const Problem& problem) : p(problem), packed(problem) {}
+
+  static int64_t floats(const Problem& problem) {
+    Workspace measured;
+    PackedWeights<Cell, Number>(problem).place(measured);
+    return static_cast<int64_t>(measured.used() / sizeof(float));
+  }
+
+  void lay_out(Workspace& workspace, int threads_used) override {
+    threads = threads_used;
+    packed.lay_out(workspace);
+  }
+
+  void run(int thread) override {
+    Range units = share(vectors(p.hidden_size), threads, thread);
+    for (int64_t unit = units.begin; unit < units.end; ++unit) packed.pack(unit);
+  }
+
+ private:
+  const Problem& p;
+  PackedWeights<Cell, Number> packed;
+  int threads = 1;
 };

@@ -20,6 +20,9 @@ struct Problem {
   const void* hidden;            // (batch, hidden)
   const float* cell;             // (batch, hidden)
   const uint8_t* mask;           // (batch, time)
+  // What `urzoo_pack` made of weights and bias, or null: the forward pass then packs them itself. Its size in floats is
+  // that of `urzoo_packed_size`.
+  float* packed;
 
   // Results of the forward pass, arguments of the backward pass.
   void* outputs;       // (batch, time, hidden)

@@ -1,0 +1,226 @@
+"""The packed weights that decoding keeps: right as long as the parameters stand, gone when they die."""
+
+import copy
+import gc
+import multiprocessing
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from urzoo.nn import URLSTMCell
+from urzoo.recurrence import Gating, backends, scan, step
+from urzoo.recurrence.cpu import kept
+
+pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> Iterator[None]:
+    kept.release()
+    yield
+    kept.release()
+
+
+def make_cell(input_size: int = 3, hidden_size: int = 21, **options: object) -> URLSTMCell:
+    torch.manual_seed(0)
+    return URLSTMCell(input_size, hidden_size, **options)
+
+
+@torch.no_grad()
+def run(cell: URLSTMCell, *, steps: int = 4, batch: int = 2, backend: str = "cpu") -> list[Tensor]:
+    """The hidden state and the cell after each of several steps."""
+    generator = torch.Generator().manual_seed(1)
+    cell = copy.copy(cell)
+    cell.backend = backend
+    state, found = None, []
+    for _ in range(steps):
+        state = cell(torch.randn(batch, cell.input_size, generator=generator), state)
+        found += state
+    return found
+
+
+def assert_right(cell: URLSTMCell, **options: int) -> None:
+    for ours, reference in zip(run(cell, **options), run(cell, backend="reference", **options), strict=True):
+        torch.testing.assert_close(ours, reference)
+
+
+def packed() -> list[Tensor]:
+    return [entry.packed for entry in kept._kept.values()]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 16, 33])
+@pytest.mark.parametrize("input_size", [1, 3, 40])
+def test_steps_with_kept_weights_agree_with_the_reference(input_size: int, batch: int):
+    for gate in ("--", "UR"):
+        for tied in (True, False):
+            cell = make_cell(input_size, gate=gate, tie_input_gate=tied)
+            assert_right(cell, batch=batch)
+            assert len(packed()) == 1
+
+
+def test_parameters_are_packed_once():
+    cell = make_cell()
+    run(cell, steps=1)
+    (first,) = packed()
+    run(cell)
+    (last,) = packed()
+    assert last is first
+
+
+def test_under_autocast_they_are_kept_apart():
+    cell = make_cell()
+    plain = run(cell)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = run(cell)
+        reference = run(cell, backend="reference")
+    assert rounded[0].dtype == torch.bfloat16
+    assert rounded[1].dtype == torch.float32
+    for ours, theirs in zip(rounded, reference, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+    assert len(packed()) == 2
+    assert all(map(torch.equal, plain, run(cell)))
+
+
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias", "forget_bias"])
+def test_every_way_to_change_a_parameter_is_seen(name: str):
+    cell = make_cell()
+    parameter = getattr(cell, name)
+    optimiser = torch.optim.SGD([parameter], lr=1.0)
+
+    def in_inference_mode() -> None:
+        with torch.inference_mode():
+            parameter.add_(0.1)
+
+    def by_the_optimiser() -> None:
+        parameter.grad = torch.ones_like(parameter)
+        optimiser.step()
+
+    def by_other_data() -> None:
+        parameter.data = parameter.data + 0.1
+
+    def in_place() -> None:
+        with torch.no_grad():
+            parameter.add_(0.1)
+
+    def from_a_state_dict() -> None:
+        cell.load_state_dict({key: value + 0.1 for key, value in cell.state_dict().items()})
+
+    for change in (in_place, in_inference_mode, by_the_optimiser, by_other_data, from_a_state_dict):
+        assert_right(cell)
+        assert packed()
+        before = run(cell, steps=2)
+        change()
+        assert not all(map(torch.equal, before, run(cell, steps=2))), change.__name__
+        assert_right(cell)
+
+
+def test_data_replaced_twice_at_the_same_address_is_seen():
+    cell = make_cell()
+    for round_number in range(6):
+        run(cell, steps=3)
+        # Freed at once, so that the allocator may give the same address again.
+        cell.weight_hh.data = torch.full_like(cell.weight_hh, 0.01 * round_number)
+        assert_right(cell, steps=3)
+
+
+def test_they_go_when_the_parameters_die():
+    cell = make_cell()
+    run(cell)
+    (tensor,) = packed()
+    storage = weakref.ref(tensor)
+    del tensor
+    del cell
+    gc.collect()
+    assert not kept._kept
+    assert storage() is None
+
+
+def test_a_step_gives_the_bits_of_a_sequence():
+    cell = make_cell(40)
+    inputs = torch.randn(2, 1, 40)
+    with torch.no_grad():
+        parameters = (cell.weight_ih, cell.weight_hh, cell.bias, cell.forget_bias)
+        outputs, _ = scan(inputs, *parameters, backend="cpu")
+        assert torch.equal(cell(inputs[:, 0])[0], outputs[:, 0])
+
+
+def test_weights_that_are_no_parameters_are_never_packed():
+    cell = make_cell()
+    for _ in range(4):
+        weights = [tensor.detach().clone() for tensor in (cell.weight_ih, cell.weight_hh, cell.bias, cell.forget_bias)]
+        step(torch.randn(2, 3), *weights, gating=Gating("UR"), backend="cpu")
+        assert not kept._kept
+
+
+def test_tensors_without_a_version_counter_are_never_kept():
+    with torch.inference_mode():
+        cell = make_cell()
+        assert cell.weight_hh.is_inference()
+        assert_right(cell)
+        assert not kept._kept
+        cell.weight_hh.mul_(2)
+        assert_right(cell)
+
+
+def test_gradients_pass_by_what_is_kept():
+    cell = make_cell()
+    run(cell)
+    inputs = torch.randn(7, 3)
+    ours = torch.autograd.grad(cell(inputs)[0].sum(), list(cell.parameters()))
+    cell.backend = "reference"
+    for grad, reference in zip(ours, torch.autograd.grad(cell(inputs)[0].sum(), list(cell.parameters())), strict=True):
+        torch.testing.assert_close(grad, reference)
+
+
+def test_threads_may_step_at_the_same_time():
+    cell, failures = make_cell(hidden_size=64), []
+    expected = run(cell)
+
+    def work() -> None:
+        for _ in range(20):
+            if not all(map(torch.equal, expected, run(cell))):
+                failures.append("differs")
+            kept.release()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def _in_child(queue: "multiprocessing.Queue[bool]", cell: URLSTMCell, expected: list[Tensor]) -> None:
+    kept_right = all(map(torch.equal, expected, run(cell)))
+    with torch.no_grad():
+        cell.weight_hh.mul_(2)
+    queue.put(kept_right and not torch.equal(expected[-1], run(cell)[-1]))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_them_and_changes_its_own():
+    cell = make_cell()
+    run(cell)
+    expected = run(cell)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(queue, cell, expected))
+    child.start()
+    assert queue.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0
+    assert all(map(torch.equal, expected, run(cell)))
+
+
+def test_torch_compile_traces_a_step_whole():
+    cell = make_cell()
+    run(cell)
+    compiled = torch.compile(cell, fullgraph=True, backend="aot_eager")
+    inputs = torch.randn(2, 3)
+    with torch.no_grad():
+        for ours, eager in zip(compiled(inputs), cell(inputs), strict=True):
+            torch.testing.assert_close(ours, eager)
