@@ -14,7 +14,7 @@ twice the reference's loss meaningful is how the losses are found:
   really loses more goes on to do so.
 - Below `FLOOR` nothing is a fault: four roundings to nearest of float32, in every dtype. The reference's products come
   from a BLAS that for some shapes splits a sum into more parts than a kernel which sums in order, and then loses less
-  than two roundings in all. Without the floor one problem in a hundred of the grid exceeds the bound, by a few per cent.
+  than two roundings in all. Without the floor one problem in a hundred of the grid exceeds the bound, by little.
 - The worst single error, where chance weighs most, may be `ALLOWED_AT_WORST` times the reference's worst. A wrong
   element anywhere is off by thousands.
 
