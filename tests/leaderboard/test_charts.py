@@ -76,7 +76,7 @@ def test_labels_never_cover_each_other(put: Callable[..., Path], results: Path, 
     for one, other in itertools.combinations(boxes, 2):
         apart = one[1] <= other[0] or other[1] <= one[0] or abs(one[2] - other[2]) >= 14 - 1e-6
         assert apart, (one, other)
-    assert all(left >= -20 and right <= 380 and -14 <= y <= 254 for left, right, y in boxes)
+    assert all(left >= -20 and right <= 380 and 7 <= y <= 240 for left, right, y in boxes)
 
 
 def test_a_crowd_of_marks_is_not_labelled(put: Callable[..., Path], results: Path, checkpoints: Path):
@@ -108,3 +108,20 @@ def test_the_svg_is_well_formed_and_says_what_it_shows(example: Path, checkpoint
 def test_drawings_are_the_same_each_time(example: Path, checkpoints: Path):
     first, second = ([render_svg(chart) for chart in drawn(example, checkpoints).values()] for _ in range(2))
     assert first == second
+
+
+def test_curves_of_one_gating_differ_in_their_strokes(put: Callable[..., Path], results: Path, tmp_path: Path):
+    from .conftest import write_checkpoint
+
+    for n in range(4):
+        put(f"model-{n}", "smnist", 0.98, model__weights_sha256=str(n) * 64)
+        write_checkpoint(tmp_path / "zoo" / f"model-{n}", "smnist", str(n) * 64, [0.5, 0.9])
+    lines = drawn(results, tmp_path / "zoo")["smnist", "learning_curves"].lines
+    assert len({line.dashes for line in lines}) == 4
+    assert {line.hue for line in lines} == {"accent"}
+
+
+def test_published_gatings_alone_are_no_comparison(put: Callable[..., Path], results: Path, checkpoints: Path):
+    nothing = dict.fromkeys(("model__cell", "model__gate", "model__hidden_size", "model__training"))
+    put("vit", "scifar", 0.5, model__architecture="ViTForImageClassification", **nothing)
+    assert ("scifar", "gatings") not in drawn(results, checkpoints)

@@ -38,17 +38,22 @@ Hue = Literal["accent", "ink", "blue", "red", "green"]
 _HUES: dict[str, Hue] = {"-": "ink", "C": "red", "O": "green", "U": "blue"}
 # Lengths of strokes and gaps by the auxiliary gate: refined, master gates, none.
 _DASHES: dict[str, tuple[int, ...]] = {"R": (), "M": (7, 4), "-": (2, 3)}
+_MIXED = (9, 3, 2, 3)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve through `points`, with the range `low` to `high` around it where it stands for several."""
+    """A curve through `points`, with the range `low` to `high` around it where it stands for several.
+
+    `place` counts the lines of one gating in a chart that names each of its lines; they differ in their strokes.
+    """
 
     points: tuple[tuple[float, float], ...]
     label: str
     gate: str | None
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    place: int = 0
 
     @property
     def hue(self) -> Hue:
@@ -57,8 +62,10 @@ class Line:
 
     @property
     def dashes(self) -> tuple[int, ...]:
-        """Lengths of strokes and gaps, by the auxiliary gate."""
-        return _DASHES[self.gate[1]] if self.gate else (9, 3, 2, 3)
+        """Lengths of strokes and gaps, by the auxiliary gate; of further lines of the gating other ones."""
+        first = _DASHES[self.gate[1]] if self.gate else _MIXED
+        others = [dashes for dashes in (*_DASHES.values(), _MIXED) if dashes != first]
+        return first if self.place == 0 else others[(self.place - 1) % len(others)]
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,11 @@ def _curves(section: Section) -> Chart | None:
     curves = [curve for curve in section.curves if len(curve.epochs) > 1]
     if not curves:
         return None
-    lines = [Line(tuple(zip(curve.epochs, curve.values, strict=True)), curve.model, curve.gate) for curve in curves]
+    lines: list[Line] = []
+    for curve in curves:
+        same = sum(line.gate == curve.gate for line in lines) if len(curves) <= MOST_LABELS else 0
+        points = tuple(zip(curve.epochs, curve.values, strict=True))
+        lines.append(Line(points, curve.model, curve.gate, place=same))
     ends = [f"{curve.model} ends at {curve.values[-1]:.{section.digits}f}" for curve in curves]
     return Chart(
         task=section.task,
@@ -175,7 +186,7 @@ def _gatings(section: Section) -> Chart | None:
     rows: list[Row | PublishedRow] = [row for row in section.measured if row.gate and row.cell]
     rows += [row for row in section.published if row.comparable and row.gate and row.cell]
     names = sorted({_gating_name(row) for row in rows}, key=_gating_order)
-    if len(names) < 2 or not section.measured:
+    if len(names) < 2 or not any(row.gate for row in section.measured):
         return None
     places = {name: float(len(names) - 1 - position) for position, name in enumerate(names)}
     marks = [_measured(section, row, 0) if isinstance(row, Row) else _published(section, row, 0) for row in rows]

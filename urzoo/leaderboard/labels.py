@@ -1,5 +1,6 @@
 """Where the names of a chart's marks stand, so that none covers another or a mark."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,13 +9,17 @@ from urzoo.leaderboard.charts import MOST_LABELS, Chart
 
 @dataclass(frozen=True)
 class Label:
-    """A name beside the mark at `(x, y)`: `right` and `up` from it, negative to the left (ending there) and down."""
+    """A name beside the mark at `(x, y)`: `right` and `up` from it, negative to the left (ending there) and down.
+
+    `far` where it stands so far off that a line must lead to the mark.
+    """
 
     x: float
     y: float
     text: str
     right: float
     up: float
+    far: bool = False
 
 
 def place_labels(chart: Chart, width: float, height: float, character_width: float, line_height: float) -> list[Label]:
@@ -31,42 +36,53 @@ def place_labels(chart: Chart, width: float, height: float, character_width: flo
     if len(named) > MOST_LABELS:
         return []
     gap = 0.75 * line_height
-    # Boxes that are taken, as left, right, bottom, top: first those of the marks themselves.
     places = {id(point): (chart.x.place(point.x) * width, chart.y.place(point.y) * height) for point in chart.points}
-    taken = [(x - gap / 2, x + gap / 2, y - gap / 2, y + gap / 2) for x, y in places.values()]
-    labels: list[Label] = []
-    for point in sorted(named, key=lambda point: (-point.y, point.x, point.label)):
+    order = sorted(named, key=lambda point: (-point.y, point.x, point.label))
+    spans, bases = [], []
+    for point in order:
         x, y = places[id(point)]
-        length = character_width * len(point.label)
-        right, up = _free_place(x, y, length, gap, line_height, taken, width, height)
-        start = x + right if right > 0 else x + right - length
-        taken.append((start, start + length, y + up - line_height / 2, y + up + line_height / 2))
-        labels.append(Label(point.x, point.y, point.label, right, up))
+        others = [place for key, place in places.items() if key != id(point)]
+        spans.append(_span(x, y, character_width * len(point.label), gap, line_height, others, width))
+        bases.append(y)
+    # Downwards in the order of the marks, each clear of those above; then upwards again from the frame's lower end.
+    for upper, lower in itertools.combinations(range(len(order)), 2):
+        if _meet(spans[upper], spans[lower]):
+            bases[lower] = min(bases[lower], bases[upper] - line_height)
+    bases = [max(base, line_height / 2) for base in bases]
+    for lower, upper in itertools.combinations(reversed(range(len(order))), 2):
+        if _meet(spans[upper], spans[lower]):
+            bases[upper] = max(bases[upper], bases[lower] + line_height)
+    labels = []
+    for point, (start, _), base in zip(order, spans, bases, strict=True):
+        x, y = places[id(point)]
+        up = base - y
+        labels.append(
+            Label(point.x, point.y, point.label, gap if start > x else -gap, up, far=abs(up) > 1.2 * line_height)
+        )
     return labels
 
 
-def _free_place(
+def _span(
     x: float,
     y: float,
     length: float,
     gap: float,
     line_height: float,
-    taken: Sequence[tuple[float, float, float, float]],
+    others: Sequence[tuple[float, float]],
     width: float,
-    height: float,
 ) -> tuple[float, float]:
-    """Where a label stands from its mark at `(x, y)`: the nearest place inside the frame that is free."""
-    sides = [gap, -gap] if x + gap + length <= width + gap else [-gap, gap]
-    for lines in range(2 * MOST_LABELS):
-        for up in (-lines * line_height, lines * line_height):
-            for right in sides:
-                start = x + right if right > 0 else x + right - length
-                box = (start, start + length, y + up - line_height / 2, y + up + line_height / 2)
-                inside = -gap <= box[0] and box[1] <= width + gap and -gap <= y + up <= height
-                if inside and not any(_overlap(box, other) for other in taken):
-                    return right, up
-    return sides[0], 0.0
+    """From where to where a label goes: to the right of its mark, or to the left where that has no room or a mark."""
+    right, left = (x + gap, x + gap + length), (x - gap - length, x - gap)
+
+    def is_clear(span: tuple[float, float]) -> bool:
+        inside = span[0] >= -gap and span[1] <= width + gap
+        beside = (span[0] - gap / 2 < at < span[1] + gap / 2 and abs(up - y) < line_height / 2 for at, up in others)
+        return inside and not any(beside)
+
+    if is_clear(right) or (right[1] <= width + gap and not is_clear(left)):
+        return right
+    return left
 
 
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] - 1e-9 and other[2] < one[3] - 1e-9
+def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]

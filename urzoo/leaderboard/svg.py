@@ -141,6 +141,10 @@ class _Frame:
         for label in place_labels(self.chart, self.width, self.height, CHARACTER_WIDTH, LINE_HEIGHT):
             x, y = self.x(label.x) + label.right, self.y(label.y) - label.up + 4
             anchor = "end" if label.right < 0 else "start"
+            if label.far:
+                parts.append(
+                    f'<path class="lead" d="M{_n(self.x(label.x))} {_n(self.y(label.y))}L{_n(x)} {_n(y - 4)}"/>'
+                )
             parts.append(
                 f'<text class="label" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(label.text)}</text>'
             )
