@@ -280,6 +280,19 @@ def test_a_compiled_model_gives_the_same_scores(ids):
     [
         (lambda m, x: m(x + VOCABULARY), UsageError, r"input_ids holds \d+, expected ids from 0 to 39"),
         (lambda m, x: m(x[:, :0]), ShapeError, r"input_ids has the shape \(3, 0\)"),
+        (lambda m, x: m(x - VOCABULARY), UsageError, r"input_ids holds -\d+, expected ids from 0 to 39"),
+        (lambda m, x: m(x.float()), UsageError, "input_ids holds torch.float32, expected whole numbers"),
+        (lambda m, x: m.generate(x + VOCABULARY, max_new_tokens=2), UsageError, r"input_ids holds \d+, expected ids"),
+        (
+            lambda m, x: m.generate(x, cache_params=m(x[:1]).cache_params, max_new_tokens=2),
+            ShapeError,
+            "cache_params holds 1 rows.*have 3",
+        ),
+        (
+            lambda m, x: m.generate(x, cache_params=build(hidden_size=8)(x).cache_params, max_new_tokens=2),
+            UsageError,
+            "it is of another model",
+        ),
         (lambda m, x: m(x, labels=x + VOCABULARY), UsageError, r"labels holds \d+, expected ids from 0 to 39"),
         (lambda m, x: m(x, labels=x[:, 1:]), ShapeError, r"labels has the shape \(3, 8\), expected \(3, 9\)"),
         (lambda m, x: m(x, cache_params=m(x[:2]).cache_params), ShapeError, "cache_params holds 2 rows.*have 3"),

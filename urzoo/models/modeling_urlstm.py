@@ -330,6 +330,8 @@ def check_ids(input_ids: Tensor, vocab_size: int) -> None:
     """
     if input_ids.dim() != 2 or 0 in input_ids.shape:
         raise ShapeError(f"input_ids has the shape {tuple(input_ids.shape)}, expected (batch, time), each at least 1.")
+    if input_ids.is_floating_point():
+        raise UsageError(f"input_ids holds {input_ids.dtype}, expected whole numbers; floats go in as inputs_embeds.")
     if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
     low, high = (int(value) for value in torch.aminmax(input_ids))

@@ -38,7 +38,7 @@ class Processes:
         Raises:
             RecipeError: The rows of a batch cannot be divided evenly among them.
         """
-        state = PartialState()
+        state = PartialState(cpu=not torch.cuda.is_available())
         count, number = int(state.num_processes), int(state.process_index)
         if batch_size % count:
             raise RecipeError(
