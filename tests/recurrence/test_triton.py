@@ -4,6 +4,7 @@ The last part plants faults into copies of the kernels and loops and shows that 
 """
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +23,11 @@ from urzoo.recurrence import Gating, backend_for, backends, scan, step
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
+# On a GPU the whole suite is about it: `pytest -m gpu` runs it there.
+pytestmark = [pytest.mark.gpu] if CUDA else []
+if CUDA:
+    # Without it torch refuses cuBLAS while memory is poisoned, which takes torch's deterministic mode.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 SOME = [Gating(), Gating("--", tie_input_gate=False), Gating("UR", tie_input_gate=False), Gating("UR", "gru")]
 with pytest.MonkeyPatch.context() as _patch:
     if not CUDA:
