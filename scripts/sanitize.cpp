@@ -73,7 +73,7 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
   Problem p = {batch, time, input, hidden, tied, refined, masked, bf16, weights_bf16, segment, threads,
-               x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr,
+               x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr, nullptr,
                out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
                dx.data(),   dwi.data(),  dwh.data(),  db.data(),   dh.data(),  dc.data()};
   if (gru) p.cell = p.final_cell_grad = p.final_cell = p.cell_grad = nullptr;
