@@ -56,9 +56,9 @@ struct Tensor {
 };
 
 // The GRU goes by `gru`, and counts as tied: it has as many blocks of weights as a tied LSTM, and no cell.
-bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t tied, int64_t refined, bool gru,
-           bool masked, int64_t threads, bool bf16, bool weights_bf16, int64_t segment) {
-  int64_t gates = 3 + !tied + refined, width = urzoo_vector_width(), vectors = (hidden + width - 1) / width;
+bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t tied, int64_t refined, int64_t master,
+           int64_t ordered, bool gru, bool masked, int64_t threads, bool bf16, bool weights_bf16, int64_t segment) {
+  int64_t gates = 3 + !tied + refined + 2 * master, width = urzoo_vector_width(), vectors = (hidden + width - 1) / width;
   auto empty = [](int64_t size) { return std::vector<float>(static_cast<size_t>(size), NAN); };
   auto as_factor = [&](std::vector<float> values) { return Tensor(std::move(values), bf16); };
   Tensor x = as_factor(random(batch * time * input)), h = as_factor(random(batch * hidden));
@@ -72,7 +72,8 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   if (segment != 0) saved = empty((time + segment - 1) / segment * batch * hidden);
   auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
-  Problem p = {batch, time, input, hidden, tied, refined, masked, bf16, weights_bf16, segment, threads,
+  Problem p = {batch, time, input, hidden, tied, refined, master, ordered, masked, bf16,
+               weights_bf16, segment, threads,
                x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr, nullptr,
                out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
                dx.data(),   dwi.data(),  dwh.data(),  db.data(),   dh.data(),  dc.data()};
@@ -95,12 +96,16 @@ int main() {
   const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 2, 3, 17},  {7, 63, 65, 48},  {64, 2, 1, 100},
                                {1, 9, 65, 256}, {2, 40, 16, 33}, {5, 300, 17, 16}, {13, 7, 1, 100}};
   for (const auto& shape : shapes)
-    for (int64_t gating = 0; gating < 6; ++gating)
+    for (int64_t gating = 0; gating < 14; ++gating)
       for (int64_t threads : {1, 2, 3})
-        for (int form = 0; form < (gating > 3 ? 1 : 6); ++form) {
+        for (int form = 0; form < 6; ++form) {
+          // The LSTM with no auxiliary gate, refine gate and master gates, each tied or not, ordered or not; the GRU.
+          bool gru = gating >= 12, tied = gru || gating & 1, ordered = !gru && gating & 2;
+          bool refined = gru ? gating & 1 : gating / 4 == 1, master = gating / 4 == 2;
           bool bf16 = form % 3 > 0, weights_bf16 = form % 3 > 1;
-          if (check(shape[0], shape[1], shape[2], shape[3], gating < 2 || gating > 3, gating & 1, gating > 3,
-                    threads == 2, threads, bf16, weights_bf16, form < 3 ? 0 : 4))
+          if ((bf16 && (gru || ordered || master)) || (gru && form > 0)) continue;
+          if (check(shape[0], shape[1], shape[2], shape[3], tied, refined, master, ordered, gru, threads == 2, threads,
+                    bf16, weights_bf16, form < 3 ? 0 : 4))
             continue;
           std::printf("wrong at batch %ld time %ld input %ld hidden %ld\n", long(shape[0]), long(shape[1]),
                       long(shape[2]), long(shape[3]));

@@ -19,11 +19,14 @@ pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"
 
 CASES = cases_of("cpu")
 every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
+# Master gates, cumax on one gate and on two.
+ORDERED = (Gating("UM"), Gating("OR"), Gating("OM", tie_input_gate=False))
 # One of each kind, for what does not depend on the gate.
 KINDS = [
     case
     for case in CASES
-    if case[0] in (Gating("UR"), Gating("--", tie_input_gate=False), Gating("UR", "gru")) and case[1] != "bfloat16"
+    if case[0] in (Gating("UR"), Gating("--", tie_input_gate=False), Gating("UR", "gru"), *ORDERED)
+    and case[1] != "bfloat16"
 ]
 each_kind = pytest.mark.parametrize("case", KINDS, ids=case_id)
 
@@ -92,14 +95,14 @@ def test_small_values_keep_their_digits(case: Case):
     assert not losses("cpu", case[0], Size(3, 7, 48, 3), case[1], scale=1e-4)
 
 
-# By cell: the file, what is right in it, and what is put in its place.
+# By kind of cell: the file, what is right in it, and what is put in its place.
 FAULTS = {
     ("lstm", "wrong sign of the refine gate"): (
         "cells.h",
         "(1.0f - gate) * (2.0f * refine - 1.0f)",
         "(1.0f - gate) * (1.0f - 2.0f * refine)",
     ),
-    ("lstm", "plain forget gate"): ("cells.h", "Refined ? refined(gates[kForget]", "false ? refined(gates[kForget]"),
+    ("lstm", "plain forget gate"): ("cells.h", "effective = refined(forget, gates[kRefine])", ""),
     ("lstm", "stale final cell"): ("forward.h", "load(cell + row * layout.stride + unit * kWidth), left", "vf{}, left"),
     ("lstm", "detached recurrence"): (
         "backward.h",
@@ -129,6 +132,31 @@ FAULTS = {
     ("gru", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
     ("gru", "gradient of the first chunk only"): ("gru_backward.h", "chunk.last == p.time && line == 0;", "true;"),
 }
+# In what only gates that couple the units of a row use, and master gates.
+FAULTS |= {
+    ("ordered", fault): planted
+    for fault, planted in {
+        "padding lanes in the softmax": ("cumax.h", "share = lanes::first_of(share, tail, vf{});", ";"),
+        "sums within each vector only": (
+            "cumax.h",
+            "store(sums + unit * sums_stride, carry.plus(up));\n    if",
+            "store(sums + unit * sums_stride, up);\n    if",
+        ),
+        "exclusive sums of gradients": (
+            "cumax.h",
+            "vf share_grad = carry.plus(down);",
+            "vf share_grad = carry.plus(vf{});",
+        ),
+        "softmax gradient without its mean": ("cumax.h", "(load(place) - mean)", "load(place)"),
+        "master input gate not closing": ("cells.h", "return is_cumax(gate) && gate ==", "return false && gate =="),
+        "overlap ignored": (
+            "cells.h",
+            "effective = forget * overlap + (master_forget - overlap);",
+            "effective = master_forget;",
+        ),
+    }.items()
+}
+FAULTY = {"lstm": Gating("UR"), "gru": Gating("UR", "gru"), "ordered": Gating("OM")}
 FAULTY_SIZE = Size(300, 3, 17, 3, "right")
 
 
@@ -146,10 +174,10 @@ def test_a_planted_fault_is_caught(fault: tuple[str, str], tmp_path: Path, monke
     monkeypatch.setattr(library, "_path", lambda variant: tmp_path / f"_fused_{variant}.so")
     with library.using("baseline"):
         for mode in ("float32", "autocast to bfloat16") if fault[0] == "lstm" else ("float32",):
-            assert losses("cpu", Gating("UR", fault[0]), FAULTY_SIZE, mode, draws=1)
+            assert losses("cpu", FAULTY[fault[0]], FAULTY_SIZE, mode, draws=1)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_without_a_fault_nothing_is_caught(cell: str):
+@pytest.mark.parametrize("kind", FAULTY)
+def test_without_a_fault_nothing_is_caught(kind: str):
     with library.using("baseline"):
-        assert not losses("cpu", Gating("UR", cell), FAULTY_SIZE)
+        assert not losses("cpu", FAULTY[kind], FAULTY_SIZE)

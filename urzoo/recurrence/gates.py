@@ -149,7 +149,7 @@ def complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None)
     """The bias of all blocks with the gate bias in it, for back ends that add one bias to the pre-activations.
 
     Args:
-        gating: A gating without cumax.
+        gating: What the cell computes; one with cumax has no gate bias.
         bias: Shape `(len(blocks) * hidden,)`; None stands for zeros.
         gate_bias: Log-odds of shape `(hidden,)`; None stands for zeros.
 

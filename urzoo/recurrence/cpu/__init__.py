@@ -1,8 +1,8 @@
 """The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
 
-It takes the gatings without cumax and master gates, of the LSTM in float32 and bfloat16 and of the GRU in
-float32. The C++ source in `source/` is compiled with the package when a compiler is there (setup.py) and knows
-nothing of torch; `library` loads it, `ops` and `gru_ops` make operators of it.
+It takes every gating of the LSTM in float32 and those without cumax and master gates in bfloat16 too; of the
+GRU those without cumax in float32. The C++ source in `source/` is compiled with the package when a compiler is
+there (setup.py) and knows nothing of torch; `library` loads it, `ops` and `gru_ops` make operators of it.
 """
 
 import torch
@@ -42,10 +42,12 @@ def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str
     """Why this back end cannot take such a problem; "" if it can."""
     if device.type != "cpu":
         return f"device {str(device)!r}"
-    if gating.uses_cumax or gating.auxiliary == "M":
-        return f"gate {gating.name!r}"
-    if dtype != torch.float32 and (dtype != torch.bfloat16 or gating.cell == "gru"):
+    if gating.cell == "gru" and gating.uses_cumax:
+        return f"gate {gating.name!r} of the GRU"
+    if dtype not in (torch.float32, torch.bfloat16):
         return f"{str(dtype).removeprefix('torch.')} inputs"
+    if dtype == torch.bfloat16 and (gating.cell == "gru" or gating.uses_cumax or gating.auxiliary == "M"):
+        return f"bfloat16 inputs with gate {gating.name!r} of the {gating.cell.upper()}"
     return ""
 
 
@@ -65,12 +67,11 @@ def scan(
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
     bias = _complete_bias(gating, bias, gate_bias)
-    refined = gating.auxiliary == "R"
     if not _differentiated(inputs, input_weight, recurrent_weight, bias, *state):
         save = "nothing"
     if gating.cell == "gru":
         outputs, final_hidden, _ = gru_scan(
-            inputs, input_weight, recurrent_weight, bias, state[0], mask, refined, reverse, save
+            inputs, input_weight, recurrent_weight, bias, state[0], mask, gating.auxiliary == "R", reverse, save
         )
         return outputs, (final_hidden,)
     hidden, cell = state
@@ -82,8 +83,7 @@ def scan(
         hidden,
         cell,
         mask,
-        gating.tie_input_gate,
-        refined,
+        *_lstm(gating),
         reverse,
         dtype == torch.bfloat16,
         save,
@@ -103,10 +103,12 @@ def step(
     dtype: torch.dtype,
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
-    rows, refined = inputs.shape[0], gating.auxiliary == "R"
+    rows = inputs.shape[0]
     differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
     if gating.cell == "lstm" and not differentiated:
-        kind = Kind(gating.tie_input_gate, refined, reverse=False, bf16=dtype == torch.bfloat16)
+        tied, refined, master, ordered = _lstm(gating)
+        bf16 = dtype == torch.bfloat16
+        kind = Kind(tied, refined, reverse=False, bf16=bf16, master=master, ordered=ordered)
         traced = torch.compiler.is_compiling() or type(inputs) is not Tensor
 
         def pack() -> Tensor:
@@ -123,11 +125,11 @@ def step(
         if rows <= _FEW_ROWS:
             weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
             if traced:
-                return lstm_step(inputs, *weights, *state, kind.tied, refined, kind.bf16)  # type: ignore[no-any-return]
+                return lstm_step(inputs, *weights, *state, *_lstm(gating), bf16)  # type: ignore[no-any-return]
             return unpacked_step(make_sequence(kind, inputs[:, None], *weights, state), kind)
     if gating.cell == "gru" and rows <= _VERY_FEW_ROWS and not differentiated:
         weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
-        return (gru_step_directly(inputs, *weights, state[0], refined=refined),)
+        return (gru_step_directly(inputs, *weights, state[0], refined=gating.auxiliary == "R"),)
     if gating.cell == "gru" and rows <= _FEW_ROWS:
         return reference.step(
             inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype
@@ -146,6 +148,11 @@ def step(
         dtype=dtype,
     )
     return state
+
+
+def _lstm(gating: Gating) -> tuple[bool, bool, bool, bool]:
+    """A gating of the LSTM in the terms of its operators: tied, refined, master, ordered."""
+    return gating.tie_input_gate, gating.auxiliary == "R", gating.auxiliary == "M", gating.uses_cumax
 
 
 def _complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:

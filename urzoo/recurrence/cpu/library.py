@@ -22,7 +22,7 @@ REMEDY = (
 )
 
 _SIZES = (
-    *("batch", "time", "input_size", "hidden_size", "tied", "refined", "reverse"),
+    *("batch", "time", "input_size", "hidden_size", "tied", "refined", "master", "ordered", "reverse"),
     *("bf16", "weights_bf16", "segment", "threads"),
 )
 _POINTERS = (

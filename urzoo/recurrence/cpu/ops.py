@@ -28,12 +28,14 @@ def lstm_scan(
     mask: Tensor | None,
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
+    master: bool,  # noqa: FBT001
+    ordered: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
     bf16: bool,  # noqa: FBT001
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs, final hidden state, final cell, and what the backward pass needs by `save`, "nothing" included."""
-    kind = Kind(tied, refined, reverse, bf16=bf16)
+    kind = Kind(tied, refined, reverse, bf16=bf16, master=master, ordered=ordered)
     sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
     outputs, (final_hidden, final_cell), saved = forward(sequence, kind, save)
     return outputs, final_hidden, final_cell, saved
@@ -50,11 +52,13 @@ def _(
     mask: Tensor | None,  # noqa: ARG001
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
+    master: bool,  # noqa: FBT001
+    ordered: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
     bf16: bool,  # noqa: FBT001
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    kind = Kind(tied, refined, reverse, bf16=bf16)
+    kind = Kind(tied, refined, reverse, bf16=bf16, master=master, ordered=ordered)
     outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1], dtype=kind.dtype)
     saved = inputs.new_empty(saved_shape(inputs, hidden, kind, save), dtype=torch.float32)
     return outputs, like(hidden, kind.dtype), like(cell, torch.float32), saved
@@ -76,13 +80,15 @@ def lstm_scan_backward(
     saved: Tensor,
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
+    master: bool,  # noqa: FBT001
+    ordered: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
     bf16: bool,  # noqa: FBT001
     save: str,
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias, hidden and cell."""
-    kind = Kind(tied, refined, reverse, bf16=bf16)
+    kind = Kind(tied, refined, reverse, bf16=bf16, master=master, ordered=ordered)
     sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
     grads = contiguous(outputs_grad), contiguous(final_hidden_grad), contiguous(final_cell_grad)
     found = backward(sequence, kind, save, outputs, saved, grads, wants_inputs=wants_inputs)
@@ -113,6 +119,8 @@ def _(
     saved: Tensor,  # noqa: ARG001
     tied: bool,  # noqa: FBT001, ARG001
     refined: bool,  # noqa: FBT001, ARG001
+    master: bool,  # noqa: FBT001, ARG001
+    ordered: bool,  # noqa: FBT001, ARG001
     reverse: bool,  # noqa: FBT001, ARG001
     bf16: bool,  # noqa: FBT001, ARG001
     save: str,  # noqa: ARG001
@@ -133,10 +141,12 @@ def lstm_step(
     cell: Tensor,
     tied: bool,  # noqa: FBT001
     refined: bool,  # noqa: FBT001
+    master: bool,  # noqa: FBT001
+    ordered: bool,  # noqa: FBT001
     bf16: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
-    kind = Kind(tied, refined, reverse=False, bf16=bf16)
+    kind = Kind(tied, refined, reverse=False, bf16=bf16, master=master, ordered=ordered)
     sequence = make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden, cell))
     hidden, cell = step(sequence, kind)
     return hidden, cell
@@ -152,6 +162,8 @@ def _(
     cell: Tensor,
     tied: bool,  # noqa: FBT001, ARG001
     refined: bool,  # noqa: FBT001, ARG001
+    master: bool,  # noqa: FBT001, ARG001
+    ordered: bool,  # noqa: FBT001, ARG001
     bf16: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
     return like(hidden, torch.bfloat16 if bf16 else torch.float32), like(cell, torch.float32)
@@ -203,7 +215,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *grads[:3], *saved, *ctx.options, wants_inputs
     )
     leading = (inputs_grad if wants_inputs else None, *weight_grads, None if bias is None else bias_grad)
-    return (*leading, hidden_grad, cell_grad, *(None,) * 6)
+    return (*leading, hidden_grad, cell_grad, *(None,) * (1 + len(ctx.options)))
 
 
 lstm_scan.register_autograd(_backward, setup_context=_setup_context)

@@ -35,11 +35,13 @@ class Kind:
     reverse: bool
     gru: bool = False
     bf16: bool = False
+    master: bool = False
+    ordered: bool = False
 
     @property
     def gates(self) -> int:
         """The number of row blocks of the weights."""
-        return 3 + (not self.tied) + self.refined
+        return 3 + (not self.tied) + self.refined + 2 * self.master
 
     @property
     def saved(self) -> int:
@@ -175,6 +177,8 @@ def step_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State) -> Sta
         hidden_size=hidden.shape[1],
         tied=kind.tied,
         refined=kind.refined,
+        master=kind.master,
+        ordered=kind.ordered,
         bf16=kind.bf16,
         threads=_step_threads(packed, batch),
         inputs=inputs.to(kind.dtype).contiguous(),
@@ -210,6 +214,8 @@ def _common(sequence: Sequence, kind: Kind, *, recompute: bool = False) -> dict[
         "hidden_size": sequence.state[0].shape[1],
         "tied": kind.tied,
         "refined": kind.refined,
+        "master": kind.master,
+        "ordered": kind.ordered,
         "reverse": kind.reverse,
         "bf16": kind.bf16,
         "weights_bf16": sequence.recurrent_weight.dtype == torch.bfloat16,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cells.h"
+#include "cumax.h"
 #include "packed.h"
 #include "tile.h"
 
@@ -128,12 +129,38 @@ class Backward final : public Work {
       if (p.segment != 0) {
         fill_arguments(chunk, lines);
         barrier.wait();
+        for (int64_t unit = units.begin; unit < units.end; ++unit) multiply_again(chunk, unit);
+        if constexpr (Cell::kCoupled) {
+          barrier.wait();
+          for_cumax(chunk, lines, [&](float* row, int64_t row_stride, float* sums, int64_t sums_stride) {
+            cumax(row, row_stride, p.hidden_size, sums, sums_stride, row, row_stride);
+          });
+          barrier.wait();
+        }
         for (int64_t unit = units.begin; unit < units.end; ++unit) recompute(chunk, unit);
+        if constexpr (Cell::kCoupled) barrier.wait();
       }
       for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
-        for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
-        barrier.wait();
+        if constexpr (Cell::kCoupled) {
+          Range some = share(chunk.rows.size(), layout.unit_groups, part);
+          int64_t first = chunk.line(step, 0);
+          Range mine{first + some.begin, first + some.end};
+          for_cumax(chunk, mine, [&](const float* shares, int64_t shares_stride, float* sums, int64_t sums_stride) {
+            cumax_of_shares(shares, shares_stride, p.hidden_size, sums, sums_stride);
+          });
+          barrier.wait();
+          for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
+          barrier.wait();
+          for_cumax(chunk, mine, [&](const float* shares, int64_t shares_stride, float* grads, int64_t grads_stride) {
+            differentiate_cumax(shares, shares_stride, p.hidden_size, grads, grads_stride);
+          });
+          barrier.wait();
+          for (int64_t unit = units.begin; unit < units.end; ++unit) add_cumax_bias(chunk, step, unit);
+        } else {
+          for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
+          barrier.wait();
+        }
         for (int64_t unit = units.begin; unit < units.end; unit += kWide)
           with_width(units.end - unit, [&](auto width) {
             multiply_lines<Number, decltype(width)::value>(
@@ -183,25 +210,63 @@ class Backward final : public Work {
     }
   }
 
-  // The activations of one vector of units in the whole chunk.
-  void recompute(const Chunk& chunk, int64_t unit) {
+  // The pre-activations of one vector of units in the whole chunk.
+  void multiply_again(const Chunk& chunk, int64_t unit) {
     float* here = chunk.activations + unit * chunk.lines * kSaved;
     multiply_lines<Number, kGates>(chunk.arguments, arguments_stride, chunk.used(), packed.inputs(unit),
                                    packed.input_words() + packed.hidden_words(), here, kSaved, true);
+    for (int64_t line = 0; line < chunk.used(); ++line, here += kSaved)
+      for (int gate = 0; gate < kGates; ++gate)
+        store(here + gate * kWidth, load(here + gate * kWidth) + load(packed.bias(unit) + gate * kWidth));
+  }
+
+  // And their activations.
+  void recompute(const Chunk& chunk, int64_t unit) {
+    float* here = chunk.activations + unit * chunk.lines * kSaved;
     for (int64_t step = chunk.first; step < chunk.last; ++step)
       for (int64_t row = 0; row < chunk.rows.size(); ++row, here += kSaved) {
         vf gates[kGates], old_cell = cell_before(chunk, step, unit, row), cell = old_cell;
         for (int gate = 0; gate < kGates; ++gate)
-          gates[gate] = load(here + gate * kWidth) + load(packed.bias(unit) + gate * kWidth);
+          gates[gate] =
+              load(Cell::is_cumax(gate) ? delta_at(chunk, chunk.line(step, row), unit, gate) : here + gate * kWidth);
         Cell::forward(gates, cell);
         if (!layout.real(chunk.rows.begin + row, layout.time_of(step))) cell = old_cell;
-        for (int gate = 0; gate < kGates; ++gate) store(here + gate * kWidth, gates[gate]);
+        for (int gate = 0; gate < kGates; ++gate)
+          if (!Cell::is_cumax(gate)) store(here + gate * kWidth, gates[gate]);
         store(here + kColumns, cell);
       }
   }
 
+  // Of a gate that is a cumulative softmax, in a cell whose factors are floats: the sums wait in the place of their
+  // gradient.
+  float* delta_at(const Chunk& chunk, int64_t line, int64_t unit, int gate) const {
+    return chunk.deltas + line * stride + unit * kColumns + gate * kWidth;
+  }
+
+  // Calls `body(shares, stride, deltas, stride)` for every such gate of the lines that are real.
+  template <class Body>
+  INLINE void for_cumax(const Chunk& chunk, Range lines, const Body& body) {
+    static_assert(kPack == 1, "sums and gradients of sums are floats");
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      if (!real(chunk, line)) continue;
+      float* shares = saved_at(chunk, chunk.step_of(line), 0, line % chunk.rows.size());
+      int64_t shares_stride = (p.segment != 0 ? chunk.lines : p.batch) * kSaved;
+      for (int gate = 0; gate < kGates; ++gate)
+        if (Cell::is_cumax(gate)) body(shares + gate * kWidth, shares_stride, delta_at(chunk, line, 0, gate), kColumns);
+    }
+  }
+
+  // What `differentiate` could not add yet.
+  void add_cumax_bias(const Chunk& chunk, int64_t step, int64_t unit) {
+    vf total[1][kGates] = {};
+    for (int64_t row = 0; row < chunk.rows.size(); ++row)
+      for (int gate = 0; gate < kGates; ++gate)
+        if (Cell::is_cumax(gate)) total[0][gate] += load(delta_at(chunk, chunk.line(step, row), unit, gate));
+    add_to(chunk.bias_grad + unit * kColumns, 0, total);
+  }
+
   // Gates and cell after a step; `row` counts within the chunk.
-  const float* saved_at(const Chunk& chunk, int64_t step, int64_t unit, int64_t row) const {
+  float* saved_at(const Chunk& chunk, int64_t step, int64_t unit, int64_t row) const {
     if (p.segment != 0) return chunk.activations + (unit * chunk.lines + chunk.line(step, row)) * kSaved;
     int64_t absolute = chunk.rows.begin + row;
     return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + absolute) * kSaved;
@@ -246,14 +311,15 @@ class Backward final : public Work {
       }
       const float* saved = saved_at(chunk, step, unit, row);
       vf gates[kGates];
-      for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(saved + gate * kWidth);
+      for (int gate = 0; gate < kGates; ++gate)
+        gates[gate] = load(Cell::is_cumax(gate) ? to + unit * kColumns + gate * kWidth : saved + gate * kWidth);
       vf from_cell = load(cell_grad + place);
       Cell::backward(gates, cell_before(chunk, step, unit, row), load(saved + kColumns), from_hidden, from_cell);
       store(cell_grad + place, from_cell);
       store(hidden_grad + place, vf{});
       for (int gate = 0; gate < kGates; ++gate) {
         Number::store_factors(to, unit * kColumns + gate * kWidth, gates[gate]);
-        total[0][gate] += gates[gate];
+        if (!Cell::is_cumax(gate)) total[0][gate] += gates[gate];
       }
     }
     add_to(chunk.bias_grad + unit * kColumns, 0, total);

@@ -1,8 +1,10 @@
 // The forward pass. Each thread takes rows of the batch through all steps; threads that share rows split the hidden
-// units and meet once a step.
+// units and meet once a step. Where a gate couples all units of a row, the pre-activations of the step wait in a buffer
+// until the row is complete.
 #pragma once
 
 #include "cells.h"
+#include "cumax.h"
 #include "packed.h"
 #include "tile.h"
 
@@ -17,6 +19,7 @@ class Forward final : public Work {
     hidden_stride = layout.units * kWidth / Number::kPack + 16;
     for (float*& half : hidden) half = workspace.floats(p.batch * hidden_stride);
     cell = workspace.floats(p.batch * layout.stride);
+    preactivations = Cell::kCoupled ? workspace.floats(p.batch * layout.units * kColumns) : nullptr;
     int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * kColumns;
     chunk_inputs_size = layout.chunk_rows() * packed.input_words();
     own_size = chunk_inputs_size + layout.most_rows() * kColumns + projected;
@@ -37,6 +40,14 @@ class Forward final : public Work {
       int64_t slot = step % layout.chunk_steps();
       if (slot == 0) project(step, rows, units, mine);
       for (int64_t unit = units.begin; unit < units.end; ++unit) advance(step, slot, rows, unit, units, mine);
+      if constexpr (Cell::kCoupled) {
+        group.wait();
+        Range some = share(rows.size(), layout.unit_groups, thread % layout.unit_groups);
+        for (int64_t row = some.begin; row < some.end; ++row) couple(step, rows.begin + row);
+        group.wait();
+        for (int64_t row = rows.begin; row < rows.end; ++row)
+          for (int64_t unit = units.begin; unit < units.end; ++unit) finish_row(step, unit, row);
+      }
       group.wait();
     }
     finish(rows, units);
@@ -88,7 +99,7 @@ class Forward final : public Work {
 
   // Pre-activations, gates and new state of one vector of units at one step.
   void advance(int64_t step, int64_t slot, Range rows, int64_t unit, Range units, const Own& mine) {
-    Place place{step, layout.time_of(step), unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
+    Place place{step, unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
     place.inputs = mine.inputs + slot * rows.size() * packed.input_words();
     place.start = packed.bias(unit);
     if (!packed.fused()) {
@@ -107,7 +118,7 @@ class Forward final : public Work {
   }
 
   struct Place {
-    int64_t step, time, unit;
+    int64_t step, unit;
     int64_t begin, end;   // the words of the hidden state to multiply now
     bool last;            // and then the step is done
     const float* inputs;  // of the step, (rows, words)
@@ -120,37 +131,67 @@ class Forward final : public Work {
   void tile(const Place& place, int64_t first_row, int64_t first) {
     const float* old_hidden = hidden[place.step % 2] + (first_row + first) * hidden_stride;
     vf sum[Rows][kGates] = {};
-    if (packed.fused() && place.begin == 0)
-      accumulate<Number, 1>(sum, place.inputs + first * packed.input_words(), packed.input_words(),
-                            packed.inputs(place.unit), packed.input_words());
     accumulate<Number, 1>(sum, old_hidden + place.begin, hidden_stride,
                           packed.recurrent(place.unit) + place.begin * kColumns, place.end - place.begin);
     float* sums = place.sums + first * kColumns;
     if (!place.last) return place.begin == 0 ? store_to(sums, kColumns, sum) : add_to(sums, kColumns, sum);
     if (place.begin != 0) add_from(sum, sums, kColumns);
-    // Added last: sums that begin small lose less to rounding.
+    // Added last: sums that begin small lose less to rounding, and an input may be large beside a hidden state.
+    if (packed.fused())
+      accumulate<Number, 1>(sum, place.inputs + first * packed.input_words(), packed.input_words(),
+                            packed.inputs(place.unit), packed.input_words());
     add_from(sum, place.start + first * place.start_stride, place.start_stride);
     if (!packed.fused()) add_from(sum, packed.bias(place.unit), 0);
-    finish_tile(place, first_row + first, sum);
+    if constexpr (Cell::kCoupled)
+      for (int row = 0; row < Rows; ++row)
+        for (int gate = 0; gate < kGates; ++gate)
+          store(preactivations_at(first_row + first + row, place.unit) + gate * kWidth, sum[row][gate]);
+    else
+      finish_tile(place.step, place.unit, first_row + first, sum);
+  }
+
+  float* preactivations_at(int64_t row, int64_t unit) const {
+    return preactivations + (row * layout.units + unit) * kColumns;
+  }
+
+  // The gates of a row that are cumulative softmaxes: the sums replace the pre-activations, the shares are saved.
+  void couple(int64_t step, int64_t row) {
+    float *row_at = preactivations_at(row, 0), *saved = saved_at(step, 0, row);
+    for (int gate = 0; gate < kGates; ++gate) {
+      float* to = row_at + gate * kWidth;
+      if (Cell::is_cumax(gate))
+        cumax(to, kColumns, p.hidden_size, to, kColumns, saved == nullptr ? nullptr : saved + gate * kWidth,
+              p.batch * (kGates + 1) * kWidth);
+    }
+  }
+
+  void finish_row(int64_t step, int64_t unit, int64_t row) {
+    vf gates[1][kGates];
+    for (int gate = 0; gate < kGates; ++gate) gates[0][gate] = load(preactivations_at(row, unit) + gate * kWidth);
+    finish_tile(step, unit, row, gates);
+  }
+
+  // Where gates and cell are kept; null if they are not.
+  float* saved_at(int64_t step, int64_t unit, int64_t row) const {
+    if (p.saved == nullptr || p.segment != 0) return nullptr;
+    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * (kGates + 1) * kWidth;
   }
 
   template <int Rows>
-  INLINE void finish_tile(const Place& place, int64_t row0, vf (&sum)[Rows][kGates]) {
-    int64_t unit = place.unit, left = layout.units_left(unit);
-    const float* old_hidden = hidden[place.step % 2] + row0 * hidden_stride;
-    float* new_hidden = hidden[(place.step + 1) % 2] + row0 * hidden_stride;
+  INLINE void finish_tile(int64_t step, int64_t unit, int64_t row0, vf (&sum)[Rows][kGates]) {
+    int64_t time = layout.time_of(step), left = layout.units_left(unit);
+    const float* old_hidden = hidden[step % 2] + row0 * hidden_stride;
+    float* new_hidden = hidden[(step + 1) % 2] + row0 * hidden_stride;
     float* cells = cell + row0 * layout.stride + unit * kWidth;
-    Element* outputs = static_cast<Element*>(p.outputs) + (row0 * p.time + place.time) * p.hidden_size + unit * kWidth;
-    float *saved = nullptr, *kept = nullptr;
-    if (p.saved != nullptr && p.segment == 0)
-      saved = p.saved + ((place.time * layout.units + unit) * p.batch + row0) * (kGates + 1) * kWidth;
-    if (p.saved != nullptr && p.segment != 0 && place.step % p.segment == 0)
-      kept = p.saved + (place.step / p.segment * p.batch + row0) * p.hidden_size + unit * kWidth;
+    Element* outputs = static_cast<Element*>(p.outputs) + (row0 * p.time + time) * p.hidden_size + unit * kWidth;
+    float *saved = saved_at(step, unit, row0), *kept = nullptr;
+    if (p.saved != nullptr && p.segment != 0 && step % p.segment == 0)
+      kept = p.saved + (step / p.segment * p.batch + row0) * p.hidden_size + unit * kWidth;
 #pragma GCC unroll 8
     for (int row = 0; row < Rows; ++row) {
       vf old_cell = load(cells + row * layout.stride), new_cell = old_cell;
       vf value = Cell::forward(sum[row], new_cell);
-      if (!layout.real(row0 + row, place.time)) {
+      if (!layout.real(row0 + row, time)) {
         value = Number::load_factors(old_hidden + row * hidden_stride, unit * kWidth);
         new_cell = old_cell;
       }
@@ -160,7 +201,8 @@ class Forward final : public Work {
       store_first(outputs + row * p.time * p.hidden_size, value, left);
       if (kept != nullptr) store_first(kept + row * p.hidden_size, old_cell, left);
       if (saved != nullptr) {
-        for (int gate = 0; gate < kGates; ++gate) store(saved + gate * kWidth, sum[row][gate]);
+        for (int gate = 0; gate < kGates; ++gate)
+          if (!Cell::is_cumax(gate)) store(saved + gate * kWidth, sum[row][gate]);
         store(saved + kGates * kWidth, new_cell);
         saved += (kGates + 1) * kWidth;
       }
@@ -180,6 +222,6 @@ class Forward final : public Work {
   const Problem& p;
   Layout layout;
   PackedWeights<Cell, Number> packed;
-  float *hidden[2], *cell, *own;
+  float *hidden[2], *cell, *preactivations, *own;
   int64_t hidden_stride, chunk_inputs_size, own_size;
 };

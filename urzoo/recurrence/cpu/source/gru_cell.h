@@ -30,9 +30,7 @@ struct Gru {
     vf effective_grad = hidden_grad * (candidate - hidden);
     gates[kCandidate] = hidden_grad * effective * (1.0f - candidate * candidate);
     hidden_grad *= 1.0f - effective;
-    if (Refined)
-      refined_backward(gates[kUpdate], gates[kRefine], effective_grad);
-    else
-      gates[kUpdate] = effective_grad * gates[kUpdate] * (1.0f - gates[kUpdate]);
+    if constexpr (Refined) effective_grad = refined_backward(gates[kUpdate], gates[kRefine], effective_grad);
+    gates[kUpdate] = effective_grad * (gates[kUpdate] * (1.0f - gates[kUpdate]));
   }
 };

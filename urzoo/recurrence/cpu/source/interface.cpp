@@ -7,12 +7,25 @@
 
 namespace {
 
-// Calls `body` with the cell and the numbers of the problem.
+// Calls `body` with the cell and the numbers of the problem. Cells with cumax or master gates take floats only.
+template <bool Tied, Auxiliary Second, class Body>
+auto with_auxiliary(const Problem& problem, const Body& body) {
+  if (problem.ordered) return body(Lstm<Tied, Second, true>{}, Float32{});
+  if constexpr (Second != Auxiliary::kMaster)
+    if (problem.bf16) return body(Lstm<Tied, Second, false>{}, BFloat16{});
+  return body(Lstm<Tied, Second, false>{}, Float32{});
+}
+
+template <bool Tied, class Body>
+auto with_tie(const Problem& problem, const Body& body) {
+  if (problem.master) return with_auxiliary<Tied, Auxiliary::kMaster>(problem, body);
+  if (problem.refined) return with_auxiliary<Tied, Auxiliary::kRefine>(problem, body);
+  return with_auxiliary<Tied, Auxiliary::kNone>(problem, body);
+}
+
 template <class Body>
 auto with_types(const Problem& problem, const Body& body) {
-  auto with = [&](auto cell) { return problem.bf16 ? body(cell, BFloat16{}) : body(cell, Float32{}); };
-  if (problem.tied) return problem.refined ? with(Lstm<true, true>{}) : with(Lstm<true, false>{});
-  return problem.refined ? with(Lstm<false, true>{}) : with(Lstm<false, false>{});
+  return problem.tied ? with_tie<true>(problem, body) : with_tie<false>(problem, body);
 }
 
 template <template <class, class> class Pass>

@@ -14,6 +14,17 @@ INLINE vf power_of_two(vf x, vf& rest) {
   return (vf)(((vi)shifted << 23) + 0x3f800000);
 }
 
+// exp of values up to 0, to two roundings; 1e-38 in place of less.
+INLINE vf exponential(vf x) {
+  vf r, power = power_of_two(at_least(broadcast(-87.0f), x), r);
+  vf p = r * 1.38146e-3f + 8.36871e-3f;
+  p = p * r + 4.166839e-2f;
+  p = p * r + 1.6666521e-1f;
+  p = p * r + 4.9999993e-1f;
+  p = p * r + 1.0f;
+  return power * (p * r + 1.0f);
+}
+
 // 1 / (1 + exp(-x)); the polynomial is off by 1e-7 relative, which counts a quarter at most.
 INLINE vf sigmoid(vf x) {
   vf negative = at_least(broadcast(-87.0f), at_most(broadcast(87.0f), -x));

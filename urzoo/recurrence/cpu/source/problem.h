@@ -5,7 +5,7 @@
 
 struct Problem {
   int64_t batch, time, input_size, hidden_size;
-  int64_t tied, refined;  // the gating
+  int64_t tied, refined, master, ordered;  // the gating: at most one of refined and master
   int64_t reverse;        // time runs from the last step to the first
   int64_t bf16;           // the factors of all products are bfloat16, and so is every `void*` that is no weight
   int64_t weights_bf16;   // the weights are bfloat16 tensors
@@ -28,7 +28,7 @@ struct Problem {
   void* outputs;       // (batch, time, hidden)
   void* final_hidden;  // (batch, hidden)
   float* final_cell;   // (batch, hidden)
-  // Null in inference. The gates and the cell of every step, (time, vectors, batch, gates + 1, width), or with
+  // Null in inference. The gates (of a cumax the softmax) and the cell of every step, (time, vectors, batch, gates + 1, width), or with
   // `segment` the cells before every so many steps, (segments, batch, hidden).
   float* saved;
 

@@ -6,7 +6,7 @@
 // The most rows of a tile that leaves its accumulators, one row of weights and a broadcast in the registers.
 constexpr int max_rows(int columns) {
 #if defined(__AVX512F__) || defined(__aarch64__)
-  return columns >= 5 ? 5 : columns == 4 ? 6 : 8;
+  return columns >= 6 ? 4 : columns == 5 ? 5 : columns == 4 ? 6 : 8;
 #else
   return columns >= 5 ? 2 : columns == 4 ? 3 : columns == 3 ? 4 : 6;
 #endif
