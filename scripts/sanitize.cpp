@@ -11,6 +11,8 @@
 extern "C" int64_t urzoo_vector_width();
 extern "C" int urzoo_forward(const Problem*);
 extern "C" int urzoo_backward(const Problem*);
+extern "C" int urzoo_pack(const Problem*);
+extern "C" int64_t urzoo_packed_size(const Problem*);
 extern "C" int urzoo_step(const Problem*);
 extern "C" int urzoo_gru_forward(const Problem*);
 extern "C" int urzoo_gru_backward(const Problem*);
@@ -74,7 +76,8 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
   Problem p = {batch, time, input, hidden, tied, refined, master, ordered, masked, bf16,
                weights_bf16, segment, threads,
-               x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr, nullptr,
+               x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr,
+               nullptr,  // not packed yet
                out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
                dx.data(),   dwi.data(),  dwh.data(),  db.data(),   dh.data(),  dc.data()};
   if (gru) p.cell = p.final_cell_grad = p.final_cell = p.cell_grad = nullptr;
@@ -83,6 +86,14 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   for (const auto* result : {&saved, &dx, &dwi, &dwh, &db, &dh})
     if (!all_finite(*result)) return false;
   if (!out.finite() || !last_h.finite() || (!gru && !(all_finite(last_c) && all_finite(dc)))) return false;
+  std::vector<float> packed;
+  if (!gru) {
+    // With weights packed before the forward pass gives the same.
+    std::vector<float> before = last_c;
+    packed = empty(urzoo_packed_size(&p));
+    p.packed = packed.data();
+    if (urzoo_pack(&p) != 0 || urzoo_forward(&p) != 0 || before != last_c) return false;
+  }
   // The step takes the first of the inputs and the memory of the final state, which must hold a number again.
   last_h = as_factor(empty(batch * hidden));
   p.final_hidden = last_h.data();

@@ -12,6 +12,10 @@ constexpr int max_rows(int columns) {
 #endif
 }
 
+// Weights are asked for this many words ahead of their use: as they come from the third-level cache, the processor's own
+// prefetching, which ends at every page, comes too late.
+constexpr int64_t kAhead = 24;
+
 // sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` words k of factors.
 template <class Number, int KStride, int Rows, int Columns>
 INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b,
@@ -20,6 +24,10 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
     vf weights[Columns];
 #pragma GCC unroll 8
     for (int column = 0; column < Columns; ++column) weights[column] = load(b + column * kWidth);
+    if (KStride == 1) {
+#pragma GCC unroll 8
+      for (int column = 0; column < Columns; ++column) __builtin_prefetch(b + (kAhead * Columns + column) * kWidth);
+    }
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) {
       vf value = broadcast_word(a + row * row_stride);
