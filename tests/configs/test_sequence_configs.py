@@ -1,0 +1,93 @@
+"""The recipes of series and texts: they fit their tasks and each other, and train on a slice."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.training.language_model.lm_tiny import articles, put_in_place
+from tests.training.tiny import tiny_series, tiny_texts
+from urzoo import zoo
+from urzoo.training import load_recipe, train
+from urzoo.training.kinds import check_task
+from urzoo.training.language_model.recipe import is_language_model, load_lm_recipe
+from urzoo.training.recipe import SeriesRecipe, TextRecipe
+from urzoo.training.synthetic.recipe import is_synthetic
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = [
+    path
+    for path in sorted(CONFIGS.glob("*/*.yaml"))
+    if not is_synthetic(path) and not is_language_model(path) and "processor" not in yaml.safe_load(path.read_text())
+]
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def test_there_are_recipes_of_series_and_of_texts():
+    assert {type(load_recipe(path)) for path in RECIPES} == {SeriesRecipe, TextRecipe}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_a_recipe_fits_its_place_and_its_task(path):
+    recipe = load_recipe(path)
+    check_task(recipe)
+    assert path.parent.name == recipe.task
+    assert recipe.name == f"{path.stem}-{recipe.task}"
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if load_recipe(path).initial_checkpoint], ids=named)
+def test_a_second_stage_has_the_tokenizer_and_the_sizes_of_the_first(path):
+    second = load_recipe(path)
+    stages = [load_lm_recipe(other) for other in sorted(CONFIGS.glob("*/*.yaml")) if is_language_model(other)]
+    first = next(stage for stage in stages if stage.name == second.initial_checkpoint)
+    assert second.tokenizer == first.tokenizer
+    for key in ("cell", "gate", "tie_input_gate", "refine_offset", "hidden_size", "embedding_size", "num_layers"):
+        assert getattr(second.model, key) == getattr(first.model, key)
+
+
+def test_the_recipes_of_series_differ_in_the_resampling_alone():
+    plain, rates = (
+        load_recipe(CONFIGS / "character_trajectories" / f"{name}.yaml") for name in ("urlstm-64", "urlstm-64-rates")
+    )
+    scales = {"time_scale_min": plain.augmentation.time_scale_min, "time_scale_max": plain.augmentation.time_scale_max}
+    assert scales == {"time_scale_min": 1.0, "time_scale_max": 1.0}
+    same = rates.model_copy(update={"augmentation": rates.augmentation.model_copy(update=scales), "name": plain.name})
+    assert same == plain
+
+
+def small(path: Path, folder: Path) -> Path:
+    """The recipe with small sizes and few rows, and otherwise as it is."""
+    content = yaml.safe_load(path.read_text())
+    content["model"]["hidden_size"] = 8
+    if "tokenizer" in content:
+        content["model"]["embedding_size"] = 8
+        content["tokenizer"]["vocab_size"] = 300
+    if is_language_model(path):
+        content["data"]["validation_documents"] = 2
+        content["run"] |= {"batch_size": 2, "segment_tokens": 16, "steps": 3}
+        content["cadence"] = {"log_every_steps": 1, "save_every_steps": 2, "validate_every_steps": 3}
+    else:
+        content["data"]["validation_rows"] = 10
+        content["run"] |= {"epochs": 1, "batch_size": 4}
+    recipe = folder / f"{path.stem}.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    return recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=named)
+def test_a_recipe_trains_on_a_slice_all_stages_of_it(path, tmp_path, monkeypatch):
+    put_in_place(monkeypatch, articles(20))
+    recipe = load_recipe(path)
+    if recipe.initial_checkpoint is not None:
+        stages = [other for other in sorted(path.parent.glob("*.yaml")) if is_language_model(other)]
+        first = next(other for other in stages if load_lm_recipe(other).name == recipe.initial_checkpoint)
+        train(small(first, tmp_path), runs=tmp_path, progress=False)
+    data = tiny_series(40) if isinstance(recipe, SeriesRecipe) else tiny_texts(40)
+    place = train(small(path, tmp_path), runs=tmp_path, progress=False, data=data)
+    summary = zoo.info(place).training
+    assert summary is not None
+    assert (summary.initialised_from is None) == (recipe.initial_checkpoint is None)
+    assert zoo.load(place).config.hidden_size == 8
