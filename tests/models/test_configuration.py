@@ -86,3 +86,9 @@ def test_the_public_names_resolve():
         assert getattr(urzoo, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         urzoo.nonsense  # noqa: B018
+
+
+def test_a_field_that_never_had_an_effect_is_left_out_of_what_it_came_with():
+    config = URLSTMConfig.from_dict({"model_type": "urlstm", "hidden_size": 8, "adaptive_divisor": 4.0})
+    assert "adaptive_divisor" not in config.to_dict()
+    assert config.hidden_size == 8

@@ -45,6 +45,9 @@ _TRANSFORMERS_KEYS = frozenset(
     }
 )
 
+# Fields of earlier versions that never had an effect; checkpoints that have them load as they did.
+_FORMER_KEYS = ("adaptive_divisor",)
+
 _Config = TypeVar("_Config", bound=type[PreTrainedConfig])
 
 
@@ -96,7 +99,6 @@ class URLSTMConfig(PreTrainedConfig):
         pooling: For sequence classification, any of "last", "mean", "max"; several are concatenated.
         head_dtype: "float32" or "bfloat16": the type in which the language model's output product runs.
         adaptive_cutoffs: For very large vocabularies, the ids at which the clusters of an adaptive softmax begin.
-        adaptive_divisor: The factor by which the width shrinks from one of these clusters to the next.
         tie_word_embeddings: Whether the output product uses the embedding's weights.
         use_cache: Whether the language model returns its state.
         initializer_range: Standard deviation of the embedding at initialisation.
@@ -137,7 +139,6 @@ class URLSTMConfig(PreTrainedConfig):
     pooling: list[str] | tuple[str, ...] = ("last",)
     head_dtype: str = "float32"
     adaptive_cutoffs: list[int] | None = None
-    adaptive_divisor: float | int = 4.0
     tie_word_embeddings: bool = True
     use_cache: bool = True
     initializer_range: float | int = 0.02
@@ -145,6 +146,8 @@ class URLSTMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown keys, then let transformers take its own."""
+        for key in _FORMER_KEYS:
+            kwargs.pop(key, None)
         self._refuse_unknown(kwargs)
         self.pooling = list(self.pooling)
         super().__post_init__(**kwargs)
