@@ -84,7 +84,7 @@ def test_the_operators_keep_torchs_rules(save: str, bf16: bool):
     torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
     call = (*weights, state, state.clone(), None, True, True, False, True, False, False, save)
     torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
-    call = (*weights, state, None, True, False, save)
+    call = (*weights, state, None, True, False, bf16, save)
     torch.library.opcheck(torch.ops.urzoo.gru_scan.default, call, test_utils=rules)
 
 

@@ -120,17 +120,21 @@ FAULTS = {
     ("gru", "stale final hidden state"): (
         "gru_forward.h",
         "load(hidden + row * layout.stride + unit * kWidth), layout",
-        "load_first(p.hidden + row * p.hidden_size + unit * kWidth, 1), layout",
+        "vf{}, layout",
     ),
     ("gru", "detached recurrence"): (
         "gru_backward.h",
-        "load(place) + sum[row][column]);\n        }\n    });",
-        "load(place));}\n    });",
+        "multiply(chunk, step, gates, units, hidden_grad, false);",
+        "",
     ),
-    ("gru", "detached candidate"): ("gru_backward.h", "load(place) + sum[row][column] * opened", "load(place)"),
+    ("gru", "detached candidate"): (
+        "gru_backward.h",
+        "load(hidden_grad + place) + grad * reset",
+        "load(hidden_grad + place)",
+    ),
     ("gru", "reset after the product"): ("gru_forward.h", "sum[row][Cell::kReset] * load(hidden", "load(hidden"),
     ("gru", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
-    ("gru", "gradient of the first chunk only"): ("gru_backward.h", "chunk.last == p.time && line == 0;", "true;"),
+    ("gru", "gradient of the first chunk only"): ("gru_backward.h", "chunk.last == p.time && segment == 0;", "true;"),
 }
 # In what only gates that couple the units of a row use, and master gates.
 FAULTS |= {
@@ -173,7 +177,7 @@ def test_a_planted_fault_is_caught(fault: tuple[str, str], tmp_path: Path, monke
     subprocess.run([*command, *map(str, source.glob("*.cpp"))], check=True, stdout=sys.stderr)
     monkeypatch.setattr(library, "_path", lambda variant: tmp_path / f"_fused_{variant}.so")
     with library.using("baseline"):
-        for mode in ("float32", "autocast to bfloat16") if fault[0] == "lstm" else ("float32",):
+        for mode in ("float32", "autocast to bfloat16") if fault[0] in ("lstm", "gru") else ("float32",):
             assert losses("cpu", FAULTY[fault[0]], FAULTY_SIZE, mode, draws=1)
 
 

@@ -1,8 +1,8 @@
 """The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
 
-It takes every gating of the LSTM in float32 and those without cumax and master gates in bfloat16 too; of the
-GRU those without cumax in float32. The C++ source in `source/` is compiled with the package when a compiler is
-there (setup.py) and knows nothing of torch; `library` loads it, `ops` and `gru_ops` make operators of it.
+It takes every gating of the LSTM and those without cumax of the GRU in float32, and those without cumax and
+master gates in bfloat16 too. The C++ source in `source/` is compiled with the package when a compiler is there
+(setup.py) and knows nothing of torch; `library` loads it, `ops` and `gru_ops` make operators of it.
 """
 
 import torch
@@ -46,7 +46,7 @@ def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str
         return f"gate {gating.name!r} of the GRU"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"{str(dtype).removeprefix('torch.')} inputs"
-    if dtype == torch.bfloat16 and (gating.cell == "gru" or gating.uses_cumax or gating.auxiliary == "M"):
+    if dtype == torch.bfloat16 and (gating.uses_cumax or gating.auxiliary == "M"):
         return f"bfloat16 inputs with gate {gating.name!r} of the {gating.cell.upper()}"
     return ""
 
@@ -67,11 +67,12 @@ def scan(
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
     bias = _complete_bias(gating, bias, gate_bias)
+    refined, bf16 = gating.auxiliary == "R", dtype == torch.bfloat16
     if not _differentiated(inputs, input_weight, recurrent_weight, bias, *state):
         save = "nothing"
     if gating.cell == "gru":
         outputs, final_hidden, _ = gru_scan(
-            inputs, input_weight, recurrent_weight, bias, state[0], mask, gating.auxiliary == "R", reverse, save
+            inputs, input_weight, recurrent_weight, bias, state[0], mask, refined, reverse, bf16, save
         )
         return outputs, (final_hidden,)
     hidden, cell = state
@@ -85,7 +86,7 @@ def scan(
         mask,
         *_lstm(gating),
         reverse,
-        dtype == torch.bfloat16,
+        bf16,
         save,
     )
     return outputs, (final_hidden, final_cell)
@@ -129,7 +130,8 @@ def step(
             return unpacked_step(make_sequence(kind, inputs[:, None], *weights, state), kind)
     if gating.cell == "gru" and rows <= _VERY_FEW_ROWS and not differentiated:
         weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
-        return (gru_step_directly(inputs, *weights, state[0], refined=gating.auxiliary == "R"),)
+        refined, bf16 = gating.auxiliary == "R", dtype == torch.bfloat16
+        return (gru_step_directly(inputs, *weights, state[0], refined=refined, bf16=bf16),)
     if gating.cell == "gru" and rows <= _FEW_ROWS:
         return reference.step(
             inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype

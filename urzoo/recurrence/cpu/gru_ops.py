@@ -1,7 +1,8 @@
 """The fused GRU as custom operators of torch; the LSTM's are in `ops`.
 
 `urzoo::gru_scan` runs the whole sequence, `urzoo::gru_scan_backward` differentiates it, `urzoo::gru_step` takes one
-step without packing the weights. All take the bias with the gate bias already in it.
+step without packing the weights. The arguments are those of the LSTM's, in the dtypes that are said there; but the
+hidden state, which the GRU carries over time, is float32 whatever the dtype of the products.
 """
 
 from typing import Any
@@ -15,8 +16,8 @@ from urzoo.recurrence.cpu.passes import Kind, backward, forward, saved_shape, st
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _kind(*, refined: bool, reverse: bool = False) -> Kind:
-    return Kind(tied=True, refined=refined, reverse=reverse, gru=True)
+def _kind(*, refined: bool, bf16: bool, reverse: bool = False) -> Kind:
+    return Kind(tied=True, refined=refined, reverse=reverse, gru=True, bf16=bf16)
 
 
 @torch.library.custom_op("urzoo::gru_scan", mutates_args=(), device_types="cpu")
@@ -29,10 +30,11 @@ def gru_scan(
     mask: Tensor | None,
     refined: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, final hidden state, and what the backward pass needs by `save`, "nothing" included."""
-    kind = _kind(refined=refined, reverse=reverse)
+    kind = _kind(refined=refined, reverse=reverse, bf16=bf16)
     sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden,), mask)
     outputs, (final_hidden,), saved = forward(sequence, kind, save)
     return outputs, final_hidden, saved
@@ -48,11 +50,13 @@ def _(
     mask: Tensor | None,  # noqa: ARG001
     refined: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
     save: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1])
-    saved = inputs.new_empty(saved_shape(inputs, hidden, _kind(refined=refined, reverse=reverse), save))
-    return outputs, like(hidden), saved
+    kind = _kind(refined=refined, reverse=reverse, bf16=bf16)
+    outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1], dtype=kind.dtype)
+    saved = inputs.new_empty(saved_shape(inputs, hidden, kind, save), dtype=torch.float32)
+    return outputs, like(hidden, torch.float32), saved
 
 
 @torch.library.custom_op("urzoo::gru_scan_backward", mutates_args=(), device_types="cpu")
@@ -69,15 +73,18 @@ def gru_scan_backward(
     saved: Tensor,
     refined: bool,  # noqa: FBT001
     reverse: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
     save: str,
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias and hidden."""
-    kind = _kind(refined=refined, reverse=reverse)
+    kind = _kind(refined=refined, reverse=reverse, bf16=bf16)
     sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden,), mask)
     grads = contiguous(outputs_grad), contiguous(final_hidden_grad)
     found = backward(sequence, kind, save, outputs, saved, grads, wants_inputs=wants_inputs)
-    return (found[0], found[1], found[2], found[3], found[4])
+    # The gradient of each argument in the dtype of the argument; those of float32 were never rounded.
+    weight_grads = found[1].to(input_weight.dtype), found[2].to(recurrent_weight.dtype)
+    return found[0].to(inputs.dtype), *weight_grads, found[3], found[4].to(hidden.dtype)
 
 
 @gru_scan_backward.register_fake
@@ -94,11 +101,12 @@ def _(
     saved: Tensor,  # noqa: ARG001
     refined: bool,  # noqa: FBT001, ARG001
     reverse: bool,  # noqa: FBT001, ARG001
+    bf16: bool,  # noqa: FBT001, ARG001
     save: str,  # noqa: ARG001
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     inputs_grad = inputs.new_empty(inputs.shape if wants_inputs else (0,))
-    bias_grad = inputs.new_empty(input_weight.shape[0])
+    bias_grad = inputs.new_empty(input_weight.shape[0], dtype=torch.float32)
     return inputs_grad, like(input_weight), like(recurrent_weight), bias_grad, like(hidden)
 
 
@@ -110,9 +118,10 @@ def gru_step(
     bias: Tensor | None,
     hidden: Tensor,
     refined: bool,  # noqa: FBT001
+    bf16: bool,  # noqa: FBT001
 ) -> Tensor:
     """Hidden state after one step, inputs `(batch, input_size)`; not differentiable."""
-    return _step(inputs, input_weight, recurrent_weight, bias, hidden, refined=refined)
+    return _step(inputs, input_weight, recurrent_weight, bias, hidden, refined=refined, bf16=bf16)
 
 
 def gru_step_directly(
@@ -123,12 +132,13 @@ def gru_step_directly(
     hidden: Tensor,
     *,
     refined: bool,
+    bf16: bool,
 ) -> Tensor:
     """`gru_step` past the dispatcher where nobody traces: the way through it takes as long as a small step."""
     if torch.compiler.is_compiling() or type(inputs) is not Tensor:
-        stepped: Tensor = gru_step(inputs, input_weight, recurrent_weight, bias, hidden, refined)
+        stepped: Tensor = gru_step(inputs, input_weight, recurrent_weight, bias, hidden, refined, bf16)
         return stepped
-    return _step(inputs, input_weight, recurrent_weight, bias, hidden, refined=refined)
+    return _step(inputs, input_weight, recurrent_weight, bias, hidden, refined=refined, bf16=bf16)
 
 
 def _step(
@@ -139,8 +149,9 @@ def _step(
     hidden: Tensor,
     *,
     refined: bool,
+    bf16: bool,
 ) -> Tensor:
-    kind = _kind(refined=refined)
+    kind = _kind(refined=refined, bf16=bf16)
     return step(make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden,), None), kind)[0]
 
 
@@ -152,15 +163,16 @@ def _(
     bias: Tensor | None,  # noqa: ARG001
     hidden: Tensor,
     refined: bool,  # noqa: FBT001, ARG001
+    bf16: bool,  # noqa: FBT001, ARG001
 ) -> Tensor:
-    return like(hidden)
+    return like(hidden, torch.float32)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, refined, reverse, save = inputs
+    tensors, options = inputs[:6], inputs[6:]
     outputs, _, saved = output
     ctx.save_for_backward(*tensors, outputs, saved)
-    ctx.options = (refined, reverse, save)
+    ctx.options = options
     # What is saved is an output of the operator: its gradient, never asked for, must not be made of zeros.
     ctx.set_materialize_grads(False)
 
@@ -174,7 +186,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *grads[:2], *saved, *ctx.options, wants_inputs
     )
     leading = (inputs_grad if wants_inputs else None, *weight_grads, None if bias is None else bias_grad)
-    return (*leading, hidden_grad, *(None,) * 4)
+    return (*leading, hidden_grad, *(None,) * 5)
 
 
 gru_scan.register_autograd(_backward, setup_context=_setup_context)

@@ -45,8 +45,8 @@ class Kind:
 
     @property
     def saved(self) -> int:
-        """The number of vectors saved for one vector of units: the gates, and the LSTM's cell."""
-        return self.gates + (not self.gru)
+        """The number of vectors saved for one vector of units: the gates, and a memory that outputs do not tell."""
+        return self.gates + (not self.gru or self.bf16)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,7 +106,7 @@ def forward(sequence: Sequence, kind: Kind, save: str) -> tuple[Tensor, State, T
         return outputs, _run_forward(sequence, kind, outputs, kept, recompute=save == "recompute"), saved
     for index, times in enumerate(_segments(sequence, kind)):
         saved[index] = state[-1]
-        part = empty(sequence.inputs.shape[0], times.stop - times.start, state[0].shape[1])
+        part = empty(sequence.inputs.shape[0], times.stop - times.start, state[0].shape[1], dtype=kind.dtype)
         state = _run_forward(sequence.segment(times, state), kind, part, None, recompute=False)
         outputs[:, times] = part
     return outputs, state, saved

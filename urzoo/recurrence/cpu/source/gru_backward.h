@@ -1,32 +1,27 @@
-// The backward pass of the GRU, in chunks of steps as the LSTM's. A step is two products: of the candidate's gradient,
-// which gives the reset gate's, and of the gradients of all gates; threads that share rows meet before each.
+// The backward pass of the GRU, in chunks of steps as the LSTM's. A step is two products: of the gradients of the
+// candidate's pre-activation ("deltas"), which give the reset gate's, and of the deltas of all gates; threads that
+// share rows meet before each.
 #pragma once
 
 #include "gru_blocks.h"
 
-template <class Cell>
+template <class Cell, class Number>
 class GruBackward final : public Work {
  public:
-  explicit GruBackward(const Problem& problem) : p(problem), layout(p) {}
+  explicit GruBackward(const Problem& problem) : p(problem), layout(problem) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
     int64_t size = layout.units * kWidth, inputs = p.inputs_grad == nullptr ? 0 : vectors(p.input_size) * kWidth;
-    int64_t lines = layout.row_groups * layout.chunk_rows(), rest = p.input_size + 1;
-    gate_factors = vectors_of(p.hidden_size + rest, kGateRows) * kGateRows;
-    candidate_factors = vectors_of(p.hidden_size + rest, kCandidateRows) * kCandidateRows;
-    gate_weights = workspace.floats(size * size * kGates);
-    candidate_weights = workspace.floats(size * size);
-    gate_input_weights = workspace.floats(inputs * size * kGates);
-    candidate_input_weights = workspace.floats(inputs * size);
+    int64_t lines = layout.chunk_rows(), groups = layout.row_groups, factors = p.hidden_size + p.input_size;
+    gates.lay_out(workspace, size * kGates, size, inputs, lines, groups, factors);
+    candidates.lay_out(workspace, size, size, inputs, lines, groups, factors);
     hidden_grad = workspace.floats(p.batch * layout.stride);
-    gate_deltas = workspace.floats(lines * size * kGates);
-    candidate_deltas = workspace.floats(lines * size);
-    recalled = workspace.floats(lines * layout.stride);
-    gate_panels = workspace.floats(lines * gate_factors);
-    candidate_panels = workspace.floats(lines * candidate_factors);
-    gate_grads = workspace.floats(layout.row_groups * gate_factors * size * kGates);
-    candidate_grads = workspace.floats(layout.row_groups * candidate_factors * size);
+    recalled_grad = workspace.floats(p.batch * layout.stride);
+    recalled = workspace.floats(groups * lines * layout.stride);
+    bias_grads = workspace.floats(groups * 2 * size * kBlocks);
+    own_size = std::max(std::max(gates.factors, candidates.factors) + 2 * kWidth, lines * kWide * kWidth);
+    own = workspace.floats(threads * own_size);
   }
 
   void run(int thread) override {
@@ -38,108 +33,118 @@ class GruBackward final : public Work {
   }
 
  private:
+  using Element = typename Number::Element;
+  static constexpr bool kExact = std::is_same<Number, Float32>::value;
+  static constexpr int kPack = Number::kPack;
   static constexpr int kGates = Cell::kGates;
   static constexpr int kBlocks = Cell::kBlocks;
-  static constexpr int kColumns = kGates * kWidth;
-  static constexpr int kGateRows = max_rows(kGates);
-  static constexpr int kCandidateRows = max_rows(kWide);
+  static constexpr int kSaved = (kBlocks + !kExact) * kWidth;
 
-  // The lines of a chunk are its steps times the rows of one row group, whose part of each buffer it points to.
-  struct Chunk {
-    int64_t first, last;     // steps [first, last)
-    Range rows;              // of the batch
-    int64_t lines;           // that the buffers are laid out for
-    float* gate_deltas;      // [unit][line][gate]: gradients of the pre-activations
-    float* candidate_deltas; // [block][line][unit]
-    float* recalled;         // [line][unit]: what the reset gate lets through
-    float* gate_panel;       // [factor block][line][kGateRows]: hidden before the step, input, 1
-    float* candidate_panel;  // [factor block][line][kCandidateRows]: recalled, input, 1
-    float* gate_grad;        // [unit][factor][gate]
-    float* candidate_grad;   // [block][factor][unit]
-    int64_t line(int64_t step, int64_t row) const { return (step - first) * rows.size() + row; }
-    int64_t used() const { return (last - first) * rows.size(); }
-    float* gates_at(int64_t unit, int64_t line) const { return gate_deltas + (unit * lines + line) * kColumns; }
-    // Of the unit's block, which begins at `block` and is `width` vectors wide.
-    float* candidates_at(int64_t block, int64_t width, int64_t line) const {
-      return candidate_deltas + (block * lines + line * width) * kWidth;
+  // What belongs to one of the two products. A tile of its gradients of weights has `Rows` factors.
+  template <int Rows>
+  struct Product {
+    static constexpr int kRows = Rows;
+    int64_t columns;  // of the deltas
+    int64_t depth, stride, factors, lines, panel_size, grad_size;
+    float *hidden_weights, *input_weights;  // [block][word of columns][vector]
+    float* deltas;   // (row group, line, stride): factors of all columns
+    float* panels;   // (row group) [factor block][word of lines][kRows]: what was multiplied, input
+    float* grads;    // (row group) [unit or block][factor][column]
+
+    void lay_out(Workspace& workspace, int64_t width, int64_t size, int64_t inputs, int64_t most_lines, int64_t groups,
+                 int64_t most_factors) {
+      columns = width;
+      lines = most_lines;
+      depth = columns / kPack;
+      stride = depth + 16;
+      factors = (most_factors + kRows - 1) / kRows * kRows;
+      panel_size = words<Number>(lines) * factors;
+      grad_size = factors * columns;
+      hidden_weights = workspace.floats(size * depth);
+      input_weights = workspace.floats(inputs * depth);
+      deltas = workspace.floats(groups * lines * stride);
+      panels = workspace.floats(groups * panel_size);
+      grads = workspace.floats(groups * grad_size);
     }
+    float* deltas_of(int64_t group, int64_t line) const { return deltas + (group * lines + line) * stride; }
   };
 
-  static int64_t vectors_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
+  // The lines of a chunk are its steps times the rows of one row group.
+  struct Chunk {
+    int64_t first, last;  // steps [first, last)
+    Range rows;           // of the batch
+    int64_t group;        // of the rows
+    float* recalled;      // (line, unit): what the reset gate lets through
+    float* bias_grad;     // [of the chunk, of the chunks before][unit][block]
+    float* own;           // of the thread, for any short use
+    int64_t line(int64_t step, int64_t row) const { return (step - first) * rows.size() + row; }
+    int64_t used() const { return (last - first) * rows.size(); }
+    int64_t step_of(int64_t line) const { return first + line / rows.size(); }
+    int64_t row_of(int64_t line) const { return rows.begin + line % rows.size(); }
+  };
 
   void prepare(int thread) {
-    Range units = layout.units_of(thread), rows = layout.rows_of(thread);
-    int64_t depth = layout.units * kWidth, turn = 0, group = layout.row_group(thread);
-    const float* candidate = p.recurrent_weight + kGates * p.hidden_size * p.hidden_size;
-    for_blocks(units, [&](auto width, int64_t first) {
-      if (turn++ % layout.row_groups != group) return;
-      constexpr int Width = decltype(width)::value;
-      pack_rows<Float32, kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, first, Width,
-                        gate_weights + first * kWidth * depth * kGates);
-      pack_rows<Float32, 1>(candidate, p.hidden_size, p.hidden_size, first, Width, candidate_weights + first * kWidth * depth);
+    Range units = layout.units_of(thread), rows = layout.rows_of(thread), inputs = {0, vectors(p.input_size)};
+    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](auto width, int64_t block) {
+      pack(p.recurrent_weight, p.hidden_size, block, decltype(width)::value, gates.hidden_weights,
+           candidates.hidden_weights);
     });
-    turn = 0;
-    candidate = p.input_weight + kGates * p.hidden_size * p.input_size;
     if (p.inputs_grad != nullptr)
-      for_blocks({0, vectors(p.input_size)}, [&](auto width, int64_t first) {
-        if (turn++ % (layout.row_groups * layout.unit_groups) != thread) return;
-        constexpr int Width = decltype(width)::value;
-        pack_rows<Float32, kGates>(p.input_weight, p.hidden_size, p.input_size, first, Width,
-                          gate_input_weights + first * kWidth * depth * kGates);
-        pack_rows<Float32, 1>(candidate, p.hidden_size, p.input_size, first, Width,
-                     candidate_input_weights + first * kWidth * depth);
+      for_some_blocks(inputs, layout.row_groups * layout.unit_groups, thread, [&](auto width, int64_t block) {
+        pack(p.input_weight, p.input_size, block, decltype(width)::value, gates.input_weights,
+             candidates.input_weights);
       });
+    const float* final_grad = static_cast<const float*>(p.final_hidden_grad);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        const float* from = p.final_hidden_grad + row * p.hidden_size + unit * kWidth;
+        int64_t from = row * p.hidden_size + unit * kWidth;
         store(hidden_grad + row * layout.stride + unit * kWidth,
-              p.final_hidden_grad == nullptr ? vf{} : load_first(from, layout.units_left(unit)));
+              final_grad == nullptr ? vf{} : load_first(final_grad + from, layout.units_left(unit)));
       }
   }
 
-  Chunk chunk_of(int thread) const {
-    int64_t group = layout.row_group(thread), lines = layout.chunk_rows(), size = layout.units * kWidth;
-    Chunk chunk;
-    chunk.rows = layout.rows_of(thread);
-    chunk.lines = lines;
-    chunk.gate_deltas = gate_deltas + group * lines * size * kGates;
-    chunk.candidate_deltas = candidate_deltas + group * lines * size;
-    chunk.recalled = recalled + group * lines * layout.stride;
-    chunk.gate_panel = gate_panels + group * lines * gate_factors;
-    chunk.candidate_panel = candidate_panels + group * lines * candidate_factors;
-    chunk.gate_grad = gate_grads + group * gate_factors * size * kGates;
-    chunk.candidate_grad = candidate_grads + group * candidate_factors * size;
-    return chunk;
+  // One block of columns of a weight, `width` columns in all: the rows of the gates, and those of the candidate.
+  void pack(const void* weight, int64_t width, int64_t block, int64_t vectors_wide, float* gate_to, float* to) {
+    gate_to += block * kWidth * gates.depth;
+    to += block * kWidth * candidates.depth;
+    with_weight(p, weight, [&](auto* from) {
+      pack_rows<Number, kGates>(from, p.hidden_size, width, block, vectors_wide, gate_to);
+      from += kGates * p.hidden_size * width;
+      pack_rows<Number, 1>(from, p.hidden_size, width, block, vectors_wide, to);
+    });
   }
 
   void sweep(int thread) {
     Range units = layout.units_of(thread);
-    Barrier& barrier = layout.groups[layout.row_group(thread)];
-    Chunk chunk = chunk_of(thread);
+    int64_t part = thread % layout.unit_groups;
+    Chunk chunk;
+    chunk.group = layout.row_group(thread);
+    chunk.rows = layout.rows_of(thread);
+    chunk.recalled = recalled + chunk.group * gates.lines * layout.stride;
+    chunk.bias_grad = bias_grads + chunk.group * 2 * layout.units * kBlocks * kWidth;
+    chunk.own = own + thread * own_size;
+    Barrier& barrier = layout.groups[chunk.group];
     for (chunk.last = p.time; chunk.last > 0; chunk.last = chunk.first) {
       chunk.first = (chunk.last - 1) / layout.chunk_steps() * layout.chunk_steps();
+      for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
-        for_blocks(units, [&](auto width, int64_t block) { differentiate(chunk, step, block, decltype(width)::value); });
+        for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
         barrier.wait();
-        for_blocks(units, [&](auto width, int64_t block) { recall<decltype(width)::value>(chunk, step, block); });
+        multiply(chunk, step, candidates, units, recalled_grad, true);
+        for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate_reset(chunk, step, unit);
         barrier.wait();
-        for_blocks(units, [&](auto width, int64_t block) { recur<decltype(width)::value>(chunk, step, block); });
+        multiply(chunk, step, gates, units, hidden_grad, false);
       }
-      Range lines = share(chunk.used(), layout.unit_groups, thread % layout.unit_groups);
-      fill_panels(chunk, lines);
+      fill_panels(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part));
       barrier.wait();
       for (int64_t unit = units.begin; unit < units.end; ++unit)
-        weigh<kGateRows, kGates>(chunk, chunk.gate_panel, gate_factors, chunk.gates_at(unit, 0),
-                                 chunk.gate_grad + unit * gate_factors * kColumns);
+        weigh<kGates>(chunk, gates, unit * kGates * kWidth);
       for_blocks(units, [&](auto width, int64_t block) {
-        constexpr int Width = decltype(width)::value;
-        weigh<kCandidateRows, Width>(chunk, chunk.candidate_panel, candidate_factors,
-                                     chunk.candidates_at(block, Width, 0),
-                                     chunk.candidate_grad + block * candidate_factors * kWidth);
+        weigh<decltype(width)::value>(chunk, candidates, block * kWidth);
       });
       if (p.inputs_grad != nullptr)
         for_blocks({0, vectors(p.input_size)}, [&](auto width, int64_t block) {
-          differentiate_inputs<decltype(width)::value>(chunk, lines, block);
+          differentiate_inputs<decltype(width)::value>(chunk, share(chunk.used(), layout.unit_groups, part), block);
         });
       barrier.wait();
     }
@@ -150,227 +155,239 @@ class GruBackward final : public Work {
                     load(hidden_grad + row * layout.stride + unit * kWidth), layout.units_left(unit));
   }
 
+  // The deltas of the rows of a step times the recurrent weights, for this thread's units: to = or +=.
+  template <class Some>
+  void multiply(const Chunk& chunk, int64_t step, const Some& product, Range units, float* to, bool fresh) {
+    for_blocks(units, [&](auto width, int64_t block) {
+      multiply_lines<Number, decltype(width)::value>(
+          product.deltas_of(chunk.group, chunk.line(step, 0)), product.stride, chunk.rows.size(),
+          product.hidden_weights + block * kWidth * product.depth, product.depth,
+          to + chunk.rows.begin * layout.stride + block * kWidth, layout.stride, fresh);
+    });
+  }
+
   const float* saved_at(int64_t time, int64_t unit, int64_t row) const {
-    return p.saved + ((time * layout.units + unit) * p.batch + row) * kBlocks * kWidth;
+    return p.saved + ((time * layout.units + unit) * p.batch + row) * kSaved;
   }
 
-  // The hidden state of a row before a step.
-  const float* hidden_before(int64_t step, int64_t row) const {
-    return step == 0 ? p.hidden + row * p.hidden_size
-                     : p.outputs + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
+  // One vector of the hidden state before a step, as it was carried.
+  INLINE vf hidden_before(int64_t step, int64_t unit, int64_t row) const {
+    int64_t left = layout.units_left(unit);
+    if (step == 0) return load_first(static_cast<const float*>(p.hidden) + row * p.hidden_size + unit * kWidth, left);
+    int64_t time = layout.time_of(step - 1);
+    if (!kExact) return load(saved_at(time, unit, row) + kBlocks * kWidth);
+    const Element* outputs = static_cast<const Element*>(p.outputs) + (row * p.time + time) * p.hidden_size;
+    return load_first(outputs + unit * kWidth, left);
   }
 
-  // The gradients of one block of units of all pre-activations but the reset gate's, in whose place stands what the
-  // gradient of the recalled state is still to be multiplied with. What of the gradient of the hidden state passes the
-  // step by stays in `hidden_grad`; `recall` and `recur` add the rest.
-  void differentiate(const Chunk& chunk, int64_t step, int64_t block, int width) {
-    int64_t time = layout.time_of(step);
-    for (int64_t unit = block; unit < block + width; ++unit)
-      for (int64_t row = 0; row < chunk.rows.size(); ++row) {
-        int64_t absolute = chunk.rows.begin + row, line = chunk.line(step, row), left = layout.units_left(unit);
-        float* place = hidden_grad + absolute * layout.stride + unit * kWidth;
-        vf passing = load(place);
-        if (p.outputs_grad != nullptr)
-          passing += load_first(p.outputs_grad + (absolute * p.time + time) * p.hidden_size + unit * kWidth, left);
-        vf deltas[kBlocks] = {}, let_through{};
-        if (layout.real(absolute, time)) {
-          const float* saved = saved_at(time, unit, absolute);
-          for (int gate = 0; gate < kBlocks; ++gate) deltas[gate] = load(saved + gate * kWidth);
-          vf hidden = load_first(hidden_before(step, absolute) + unit * kWidth, left);
-          Cell::backward(deltas, hidden, passing);
-          let_through = deltas[Cell::kReset] * hidden;
-          deltas[Cell::kReset] = let_through * (1.0f - deltas[Cell::kReset]);
-        }
-        store(place, passing);
-        store(chunk.recalled + line * layout.stride + unit * kWidth, let_through);
-        for (int gate = 0; gate < kGates; ++gate) store(chunk.gates_at(unit, line) + gate * kWidth, deltas[gate]);
-        store(chunk.candidates_at(block, width, line) + (unit - block) * kWidth, deltas[Cell::kCandidate]);
+  // Begins the sum of a chunk, after adding up those before: long sums lose less to rounding in parts.
+  void begin_bias(const Chunk& chunk, int64_t unit) {
+    float* part = chunk.bias_grad + unit * kBlocks * kWidth;
+    float* total = part + layout.units * kBlocks * kWidth;
+    for (int64_t at = 0; at < kBlocks * kWidth; at += kWidth) {
+      store(total + at, chunk.last == p.time ? vf{} : load(total + at) + load(part + at));
+      store(part + at, vf{});
+    }
+  }
+
+  // The deltas of one vector of units at one step, all but the reset gate's, which needs the product with that of the
+  // candidate. What of the gradient of the hidden state passes the step by stays in `hidden_grad`;
+  // `differentiate_reset` and the product with the deltas of the gates add the rest.
+  void differentiate(const Chunk& chunk, int64_t step, int64_t unit) {
+    int64_t time = layout.time_of(step), left = layout.units_left(unit);
+    vf total[1][kBlocks] = {};
+    for (int64_t row = 0; row < chunk.rows.size(); ++row) {
+      int64_t absolute = chunk.rows.begin + row, line = chunk.line(step, row);
+      float* place = hidden_grad + absolute * layout.stride + unit * kWidth;
+      vf passing = load(place);
+      if (p.outputs_grad != nullptr) {
+        const Element* grad = static_cast<const Element*>(p.outputs_grad);
+        passing += load_first(grad + (absolute * p.time + time) * p.hidden_size + unit * kWidth, left);
       }
+      vf deltas[kBlocks] = {}, let_through{};
+      if (layout.real(absolute, time)) {
+        const float* saved = saved_at(time, unit, absolute);
+        for (int gate = 0; gate < kBlocks; ++gate) deltas[gate] = load(saved + gate * kWidth);
+        vf hidden = hidden_before(step, unit, absolute);
+        let_through = deltas[Cell::kReset] * hidden;
+        Cell::backward(deltas, hidden, passing);
+        deltas[Cell::kReset] = vf{};
+        for (int gate = 0; gate < kBlocks; ++gate) total[0][gate] += deltas[gate];
+      }
+      store(place, passing);
+      store(chunk.recalled + line * layout.stride + unit * kWidth, let_through);
+      for (int gate = 0; gate < kGates; ++gate)
+        Number::store_factors(gates.deltas_of(chunk.group, line), (unit * kGates + gate) * kWidth, deltas[gate]);
+      Number::store_factors(candidates.deltas_of(chunk.group, line), unit * kWidth, deltas[Cell::kCandidate]);
+    }
+    add_to(chunk.bias_grad + unit * kBlocks * kWidth, 0, total);
   }
 
   // The gradient of what the reset gate lets through: one part goes to the gate, one to the hidden state.
-  template <int Width>
-  void recall(const Chunk& chunk, int64_t step, int64_t block) {
+  void differentiate_reset(const Chunk& chunk, int64_t step, int64_t unit) {
     int64_t time = layout.time_of(step);
-    const float* weight = candidate_weights + block * kWidth * layout.units * kWidth;
-    for_row_groups<max_rows(Width)>(chunk.rows.size(), [&](auto count, int64_t first) {
-      constexpr int Rows = decltype(count)::value;
-      vf sum[Rows][Width] = {};
-      multiply_candidates(sum, chunk, chunk.line(step, first), weight);
-      for (int row = 0; row < Rows; ++row) {
-        int64_t absolute = chunk.rows.begin + first + row;
-        if (!layout.real(absolute, time)) continue;
-        for (int column = 0; column < Width; ++column) {
-          int64_t unit = block + column;
-          float* place = hidden_grad + absolute * layout.stride + unit * kWidth;
-          float* reset = chunk.gates_at(unit, chunk.line(step, first + row)) + Cell::kReset * kWidth;
-          vf opened = load(saved_at(time, unit, absolute) + Cell::kReset * kWidth);
-          store(place, load(place) + sum[row][column] * opened);
-          store(reset, load(reset) * sum[row][column]);
-        }
-      }
-    });
-  }
-
-  // hidden_grad += gradients of the gates times the recurrent weights.
-  template <int Width>
-  void recur(const Chunk& chunk, int64_t step, int64_t block) {
-    const float* weight = gate_weights + block * kWidth * layout.units * kColumns;
-    for_row_groups<max_rows(Width)>(chunk.rows.size(), [&](auto count, int64_t first) {
-      constexpr int Rows = decltype(count)::value;
-      float* to = hidden_grad + (chunk.rows.begin + first) * layout.stride + block * kWidth;
-      vf sum[Rows][Width] = {};
-      multiply_gates(sum, chunk, chunk.line(step, first), weight);
-      for (int row = 0; row < Rows; ++row)
-        for (int column = 0; column < Width; ++column) {
-          float* place = to + row * layout.stride + column * kWidth;
-          store(place, load(place) + sum[row][column]);
-        }
-    });
-  }
-
-  // sum += gradients of `Rows` lines of the chunk times a packed weight, in segments as in the forward pass.
-  template <int Rows, int Width>
-  INLINE void multiply_gates(vf (&sum)[Rows][Width], const Chunk& chunk, int64_t line, const float* weight) const {
-    int64_t segments = vectors_of(layout.units * kColumns, 2 * kSegment);
-    for (int64_t segment = 0; segment < segments; ++segment) {
-      vf part[Rows][Width] = {};
-      Range units = share(layout.units, segments, segment);
-      for (int64_t unit = units.begin; unit < units.end; ++unit)
-        accumulate<Float32, 1>(part, chunk.gates_at(unit, line), kColumns, weight + unit * kColumns * Width * kWidth, kColumns);
-      add(sum, part);
+    vf total[1][1] = {};
+    for (int64_t row = 0; row < chunk.rows.size(); ++row) {
+      int64_t absolute = chunk.rows.begin + row, place = absolute * layout.stride + unit * kWidth;
+      if (!layout.real(absolute, time)) continue;
+      vf reset = load(saved_at(time, unit, absolute) + Cell::kReset * kWidth), grad = load(recalled_grad + place);
+      vf delta = grad * hidden_before(step, unit, absolute) * reset * (1.0f - reset);
+      total[0][0] += delta;
+      Number::store_factors(gates.deltas_of(chunk.group, chunk.line(step, row)),
+                            (unit * kGates + Cell::kReset) * kWidth, delta);
+      store(hidden_grad + place, load(hidden_grad + place) + grad * reset);
     }
-  }
-
-  template <int Rows, int Width>
-  INLINE void multiply_candidates(vf (&sum)[Rows][Width], const Chunk& chunk, int64_t line,
-                                  const float* weight) const {
-    constexpr int64_t kLong = 2 * kSegment / kWidth / kWide * kWide;  // vectors of units in a segment
-    for (int group = 0; group < layout.unit_groups; ++group) {
-      Range units = layout.units_of(group);
-      for (int64_t begin = units.begin; begin < units.end; begin += kLong) {
-        vf part[Rows][Width] = {};
-        int64_t end = std::min(begin + kLong, units.end);
-        for (int64_t block = begin; block < end; block += kWide) {
-          int64_t width = std::min<int64_t>(kWide, end - block);
-          accumulate<Float32, 1>(part, chunk.candidates_at(block, width, line), width * kWidth,
-                        weight + block * kWidth * Width * kWidth, width * kWidth);
-        }
-        add(sum, part);
-      }
-    }
+    add_to(chunk.bias_grad + (unit * kBlocks + Cell::kReset) * kWidth, 0, total);
   }
 
   template <int Width>
   void differentiate_inputs(const Chunk& chunk, Range lines, int64_t block) {
-    int64_t before = block * kWidth * layout.units * kWidth;
-    for_row_groups<max_rows(Width)>(lines.size(), [&](auto count, int64_t first) {
-      constexpr int Rows = decltype(count)::value;
-      vf sum[Rows][Width] = {};
-      multiply_gates(sum, chunk, lines.begin + first, gate_input_weights + before * kGates);
-      multiply_candidates(sum, chunk, lines.begin + first, candidate_input_weights + before);
-      for (int row = 0; row < Rows; ++row) {
-        int64_t line = lines.begin + first + row, absolute = chunk.rows.begin + line % chunk.rows.size();
-        int64_t time = layout.time_of(chunk.first + line / chunk.rows.size());
-        float* to = p.inputs_grad + (absolute * p.time + time) * p.input_size;
-        for (int column = 0; column < Width; ++column)
-          if (int64_t done = (block + column) * kWidth; done < p.input_size)
-            store_first(to + done, sum[row][column], p.input_size - done);
-      }
-    });
+    float* sums = chunk.own;
+    multiply_lines<Number, Width>(gates.deltas_of(chunk.group, lines.begin), gates.stride, lines.size(),
+                                  gates.input_weights + block * kWidth * gates.depth, gates.depth, sums,
+                                  Width * kWidth, true);
+    multiply_lines<Number, Width>(candidates.deltas_of(chunk.group, lines.begin), candidates.stride, lines.size(),
+                                  candidates.input_weights + block * kWidth * candidates.depth, candidates.depth, sums,
+                                  Width * kWidth, false);
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
+      for (int column = 0; column < Width; ++column, sums += kWidth)
+        if (int64_t done = (block + column) * kWidth; done < p.input_size)
+          store_first(p.inputs_grad + place * p.input_size + done, load(sums), p.input_size - done);
+    }
   }
 
   // The left factors of the gradients of the weights: what each line was multiplied with in the forward pass.
   void fill_panels(const Chunk& chunk, Range lines) {
-    for (int64_t line = lines.begin; line < lines.end; ++line) {
-      int64_t step = chunk.first + line / chunk.rows.size(), row = chunk.rows.begin + line % chunk.rows.size();
-      int64_t time = layout.time_of(step);
-      // What stands in the padding may be anything, and zero times NaN is not zero.
-      const float* input = layout.real(row, time) ? p.inputs + (row * p.time + time) * p.input_size : nullptr;
-      fill_line<kGateRows>(chunk.gate_panel, chunk.lines, line, hidden_before(step, row), input, gate_factors);
-      fill_line<kCandidateRows>(chunk.candidate_panel, chunk.lines, line, chunk.recalled + line * layout.stride, input,
-                                candidate_factors);
+    for (int64_t word = lines.begin; word < lines.end; ++word) {
+      int64_t low = word * kPack, high = low + kPack - 1;
+      Line both[2] = {line_of(chunk, low), {}};
+      if (kPack == 2 && high < chunk.used()) both[1] = line_of(chunk, high);
+      fill_panel(chunk, gates, word, both, [&](const Line& line, int64_t unit) {
+        return hidden_before(line.step, unit, line.row);
+      });
+      fill_panel(chunk, candidates, word, both, [&](const Line& line, int64_t unit) {
+        return load(line.recalled + unit * kWidth);
+      });
     }
   }
 
-  template <int Rows>
-  void fill_line(float* panel, int64_t lines, int64_t line, const float* state, const float* input, int64_t factors) {
-    auto place = [&](int64_t factor) -> float& {
-      return panel[((factor / Rows) * lines + line) * Rows + factor % Rows];
+  // One line of a chunk. What stands in the padding may be anything, and zero times NaN is not zero: no input then.
+  struct Line {
+    int64_t step, row;
+    const float* recalled;  // null: there is no such line
+    const Element* input;
+  };
+  Line line_of(const Chunk& chunk, int64_t line) const {
+    int64_t step = chunk.step_of(line), row = chunk.row_of(line), time = layout.time_of(step);
+    const Element* input = static_cast<const Element*>(p.inputs) + (row * p.time + time) * p.input_size;
+    return {step, row, chunk.recalled + line * layout.stride, layout.real(row, time) ? input : nullptr};
+  }
+
+  template <class Some, class State>
+  void fill_panel(const Chunk& chunk, const Some& product, int64_t word, const Line (&both)[2], const State& state) {
+    auto input = [&](const Line& line, int64_t index) {
+      return line.input == nullptr ? vf{} : load_first(line.input + index, p.input_size - index);
     };
-    int64_t whole = p.hidden_size / Rows * Rows, rest = p.hidden_size + p.input_size;
-    for (int64_t factor = 0; factor < whole; factor += Rows)
-      std::memcpy(&place(factor), state + factor, sizeof(float) * Rows);
-    for (int64_t factor = whole; factor < p.hidden_size; ++factor) place(factor) = state[factor];
-    for (int64_t index = 0; index < p.input_size; ++index)
-      place(p.hidden_size + index) = input == nullptr ? 0.0f : input[index];
-    for (int64_t factor = rest; factor < factors; ++factor) place(factor) = factor == rest ? 1.0f : 0.0f;
+    bool paired = both[1].recalled != nullptr;
+    for (int64_t unit = 0; unit < layout.units; ++unit)
+      store(chunk.own + unit * kWidth, Number::word(state(both[0], unit), paired ? state(both[1], unit) : vf{}));
+    for (int64_t index = 0; index < p.input_size; index += kWidth)
+      store(chunk.own + p.hidden_size + index, Number::word(input(both[0], index), input(both[1], index)));
+    for (int64_t factor = p.hidden_size + p.input_size; factor < product.factors; ++factor) chunk.own[factor] = 0.0f;
+    float* panel = product.panels + chunk.group * product.panel_size;
+    for (int64_t block = 0; block < product.factors / Some::kRows; ++block)
+      std::memcpy(panel + (block * words<Number>(product.lines) + word) * Some::kRows, chunk.own + block * Some::kRows,
+                  sizeof(float) * Some::kRows);
   }
 
-  // to += panel^T deltas, for `Columns` vectors of columns.
-  template <int Rows, int Columns>
-  void weigh(const Chunk& chunk, const float* panel, int64_t factors, const float* deltas, float* to) {
-    for (int64_t block = 0; block < factors / Rows; ++block, to += Rows * Columns * kWidth)
-      for (int64_t line = 0; line < chunk.used(); line += kSegment / 2) {
-        vf sum[Rows][Columns] = {};
-        accumulate<Float32, Rows>(sum, panel + (block * chunk.lines + line) * Rows, 1, deltas + line * Columns * kWidth,
-                         std::min(chunk.used() - line, kSegment / 2));
-        // The sum over a segment begins at zero, which loses less to rounding than going on from the sum so far.
-        bool first = chunk.last == p.time && line == 0;
-        for (int row = 0; row < Rows; ++row)
-          for (int column = 0; column < Columns; ++column) {
-            float* place = to + (row * Columns + column) * kWidth;
-            store(place, first ? sum[row][column] : load(place) + sum[row][column]);
-          }
+  // gradient += panel^T deltas, for `Columns` vectors of columns from `column` on.
+  template <int Columns, class Some>
+  void weigh(const Chunk& chunk, const Some& product, int64_t column) {
+    constexpr int kRows = Some::kRows, kAcross = Columns * kWidth;
+    int64_t lines = words<Number>(chunk.used()), segments = (lines + kSegment - 1) / kSegment;
+    for (int64_t word = 0; word < lines; ++word) {
+      const float* low = product.deltas_of(chunk.group, word * kPack);
+      bool paired = kPack == 2 && word * kPack + 1 < chunk.used();
+      for (int64_t at = 0; at < kAcross; at += kWidth) {
+        vf other = paired ? Number::load_factors(low + product.stride, column + at) : vf{};
+        store(chunk.own + word * kAcross + at, Number::word(Number::load_factors(low, column + at), other));
       }
+    }
+    const float* panel = product.panels + chunk.group * product.panel_size;
+    float* to = product.grads + chunk.group * product.grad_size + column * product.factors;
+    for (int64_t segment = 0; segment < segments; ++segment) {
+      int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
+      for (int64_t block = 0; block < product.factors / kRows; ++block) {
+        vf sum[kRows][Columns] = {};
+        accumulate<Number, kRows>(sum, panel + (block * words<Number>(product.lines) + begin) * kRows, 1,
+                                  chunk.own + begin * kAcross, end - begin);
+        bool first = chunk.last == p.time && segment == 0;
+        float* place = to + block * kRows * kAcross;
+        first ? store_to(place, kAcross, sum) : add_to(place, kAcross, sum);
+      }
+    }
   }
 
-  // Adds up the row groups' gradients of the weights, always in the same order, and brings them into torch's order.
+  // Adds up the row groups' gradients, always in the same order, and brings them into torch's order.
   void collect(int thread) {
     Range units = layout.units_of(thread);
-    int64_t size = layout.units * kWidth, turn = 0;
-    for_blocks(units, [&](auto width, int64_t block) {
+    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](auto width, int64_t block) {
       constexpr int Width = decltype(width)::value;
-      if (turn++ % layout.row_groups != layout.row_group(thread)) return;
       for (int64_t unit = block; unit < block + Width; ++unit) {
-        float* sums = gate_grads + unit * gate_factors * kColumns;
-        add_groups(sums, gate_factors * kColumns, gate_factors * size * kGates);
-        for (int gate = 0; gate < kGates; ++gate) deliver(gate, unit, gate_factors, sums + gate * kWidth, kColumns);
+        float* sums = add_groups<kGates>(gates, unit * kGates * kWidth);
+        for (int gate = 0; gate < kGates; ++gate) deliver(sums + gate * kWidth, kGates * kWidth, gate, unit);
+        collect_bias(unit);
       }
-      float* sums = candidate_grads + block * candidate_factors * kWidth;
-      add_groups(sums, candidate_factors * Width * kWidth, candidate_factors * size);
+      float* sums = add_groups<Width>(candidates, block * kWidth);
       for (int column = 0; column < Width; ++column)
-        deliver(kGates, block + column, candidate_factors, sums + column * kWidth, Width * kWidth);
+        deliver(sums + column * kWidth, Width * kWidth, kGates, block + column);
     });
   }
 
-  void add_groups(float* sums, int64_t count, int64_t apart) {
+  template <int Columns, class Some>
+  float* add_groups(const Some& product, int64_t column) {
+    float* sums = product.grads + column * product.factors;
     for (int64_t group = 1; group < layout.row_groups; ++group)
-      for (int64_t index = 0; index < count; index += kWidth)
-        store(sums + index, load(sums + index) + load(sums + group * apart + index));
+      add_up(sums, sums + group * product.grad_size, product.factors * Columns * kWidth);
+    return sums;
   }
 
-  // The gradients of one vector of rows of the weights, which lie `apart` floats from factor to factor.
-  void deliver(int gate, int64_t unit, int64_t factors, const float* sums, int64_t apart) {
-    int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit));
-    for (int64_t first = 0; first < factors; first += 16)
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        int64_t row = gate * p.hidden_size + unit * kWidth + lane;
-        for (int64_t factor = first; factor < std::min(first + 16, factors); ++factor) {
-          float value = sums[factor * apart + lane];
-          if (factor < p.hidden_size)
-            p.recurrent_weight_grad[row * p.hidden_size + factor] = value;
-          else if (factor < p.hidden_size + p.input_size)
-            p.input_weight_grad[row * p.input_size + factor - p.hidden_size] = value;
-          else if (factor == p.hidden_size + p.input_size)
-            p.bias_grad[row] = value;
-        }
-      }
+  void collect_bias(int64_t unit) {
+    int64_t part = layout.units * kBlocks * kWidth;
+    float* bias = bias_grads + unit * kBlocks * kWidth;
+    for (int64_t other = 1; other < 2 * layout.row_groups; ++other) add_up(bias, bias + other * part, kBlocks * kWidth);
+    for (int block = 0; block < kBlocks; ++block)
+      store_first(p.bias_grad + block * p.hidden_size + unit * kWidth, load(bias + block * kWidth),
+                  layout.units_left(unit));
   }
 
-  const FloatProblem p;
+  static void add_up(float* sums, const float* more, int64_t count) {
+    for (int64_t at = 0; at < count; at += kWidth) store(sums + at, load(sums + at) + load(more + at));
+  }
+
+  // The gradients of one vector of rows of both weights, whose factors lie `apart` floats apart.
+  void deliver(const float* sums, int64_t apart, int block, int64_t unit) {
+    int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit)), row = block * p.hidden_size + unit * kWidth;
+    deliver_columns(sums, apart, p.recurrent_weight_grad + row * p.hidden_size, p.hidden_size, lanes);
+    deliver_columns(sums + p.hidden_size * apart, apart, p.input_weight_grad + row * p.input_size, p.input_size, lanes);
+  }
+
+  static void deliver_columns(const float* sums, int64_t apart, float* to, int64_t width, int64_t lanes) {
+    for (int64_t factor = 0; factor < width; factor += kWidth) {
+      vf columns[kWidth];
+      for (int64_t index = 0; index < kWidth; ++index)
+        columns[index] = factor + index < width ? load(sums + (factor + index) * apart) : vf{};
+      transpose(columns);
+      for (int64_t lane = 0; lane < lanes; ++lane)
+        store_first(to + lane * width + factor, columns[lane], width - factor);
+    }
+  }
+
+  const Problem& p;
   Layout layout;
-  int64_t gate_factors, candidate_factors;
-  float *gate_weights, *candidate_weights, *gate_input_weights, *candidate_input_weights, *hidden_grad, *gate_deltas,
-      *candidate_deltas, *recalled, *gate_panels, *candidate_panels, *gate_grads, *candidate_grads;
+  Product<max_rows(kGates)> gates;
+  Product<max_rows(kWide)> candidates;
+  float *hidden_grad, *recalled_grad, *recalled, *bias_grads, *own;
+  int64_t own_size;
 };

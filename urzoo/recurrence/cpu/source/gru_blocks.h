@@ -2,8 +2,10 @@
 // LSTM's are; of the candidate several vectors of units at a time, so that the tile is wide enough for the processor.
 #pragma once
 
+#include <type_traits>
+
 #include "gru_cell.h"
-#include "pack.h"
+#include "packed.h"
 #include "tile.h"
 
 constexpr int kWide = 4;
@@ -15,34 +17,57 @@ INLINE void for_blocks(Range units, const Body& body) {
     call_with_rows<kWide>(std::min<int64_t>(kWide, units.end - unit), unit, body);
 }
 
-// The same for the blocks of all threads that share rows: a thread's blocks begin with its first unit.
+// The same for those blocks only that fall to one of `parts` threads.
 template <class Body>
-INLINE void for_all_blocks(const Layout& layout, const Body& body) {
-  for (int part = 0; part < layout.unit_groups; ++part) for_blocks(layout.units_of(part), body);
+INLINE void for_some_blocks(Range units, int64_t parts, int64_t part, const Body& body) {
+  int64_t turn = 0;
+  for_blocks(units, [&](auto width, int64_t unit) {
+    if (turn++ % parts == part) body(width, unit);
+  });
 }
 
-// Rows of a (hidden, depth) matrix -> to[k][unit][lane] for `Units` vectors of hidden units from `first` on; zero
-// beyond the last unit.
-template <int Units>
-void pack_units(const float* weight, int64_t hidden_size, int64_t depth, int64_t first, float* to) {
-  for (int unit = 0; unit < Units; ++unit) {
-    int64_t row = (first + unit) * kWidth, lanes = std::min<int64_t>(kWidth, hidden_size - row);
-    for (int64_t k = 0; k < depth; ++k) {
-      float* place = to + (k * Units + unit) * kWidth;
-      for (int64_t lane = 0; lane < lanes; ++lane) place[lane] = weight[(row + lane) * depth + k];
-      for (int64_t lane = lanes; lane < kWidth; ++lane) place[lane] = 0.0f;
+// The weights and the bias of the candidate, as PackedWeights has those of the gates: [block][word][unit][lane].
+template <class Cell, class Number>
+struct PackedCandidate {
+  explicit PackedCandidate(const Problem& problem) : p(problem) {}
+
+  int64_t input_words() const { return words<Number>(p.input_size); }
+  int64_t hidden_words() const { return words<Number>(p.hidden_size); }
+
+  // Of the block that begins with `unit` and is `width` vectors wide.
+  float* inputs(int64_t unit) const { return weights + unit * kWidth * (input_words() + hidden_words()); }
+  float* recurrent(int64_t unit, int width) const { return inputs(unit) + input_words() * width * kWidth; }
+  float* bias(int64_t unit) const { return biases + unit * kWidth; }
+
+  void lay_out(Workspace& workspace) {
+    weights = workspace.floats(vectors(p.hidden_size) * kWidth * (input_words() + hidden_words()));
+    biases = workspace.floats(vectors(p.hidden_size) * kWidth);
+  }
+
+  template <int Width>
+  void pack(int64_t unit) {
+    with_weight(p, p.input_weight, [&](auto* weight) {
+      pack_units<Width>(weight + Cell::kGates * p.hidden_size * p.input_size, p.input_size, unit, inputs(unit));
+    });
+    with_weight(p, p.recurrent_weight, [&](auto* weight) {
+      pack_units<Width>(weight + Cell::kGates * p.hidden_size * p.hidden_size, p.hidden_size, unit,
+                        recurrent(unit, Width));
+    });
+    for (int64_t one = unit; one < unit + Width; ++one) {
+      const float* from = p.bias + Cell::kGates * p.hidden_size + one * kWidth;
+      store(bias(one), p.bias == nullptr ? vf{} : load_first(from, p.hidden_size - one * kWidth));
     }
   }
-}
 
-// sum += a times a packed weight, in segments: each begins at zero and loses less to rounding.
-template <int Rows, int Columns>
-INLINE void accumulate_segments(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* weight,
-                                int64_t depth) {
-  accumulate<Float32, 1>(sum, a, row_stride, weight, std::min(depth, kSegment));
-  for (int64_t done = kSegment; done < depth; done += kSegment) {
-    vf part[Rows][Columns] = {};
-    accumulate<Float32, 1>(part, a + done, row_stride, weight + done * Columns * kWidth, std::min(depth - done, kSegment));
-    add(sum, part);
+  // Rows of a (hidden, depth) matrix -> to[word of depth][unit][lane]; zero beyond the last unit.
+  template <int Width, class Element>
+  void pack_units(const Element* weight, int64_t depth, int64_t first, float* to) {
+    for (int unit = 0; unit < Width; ++unit) {
+      int64_t row = (first + unit) * kWidth;
+      pack_vector<Number>(weight + row * depth, p.hidden_size - row, depth, to + unit * kWidth, Width * kWidth);
+    }
   }
-}
+
+  const Problem& p;
+  float *weights, *biases;
+};

@@ -4,21 +4,24 @@
 
 #include "gru_blocks.h"
 
-template <class Cell>
+template <class Cell, class Number>
 class GruForward final : public Work {
  public:
-  explicit GruForward(const Problem& problem) : p(problem), layout(p) {}
+  explicit GruForward(const Problem& problem) : p(problem), layout(problem), packed(problem), candidate(problem) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
-    int64_t size = fused() ? 0 : p.input_size;
-    weights = workspace.floats(layout.units * depth() * kBlocks * kWidth);
-    input_weights = workspace.floats(layout.units * size * kBlocks * kWidth);
-    biases = workspace.floats(layout.units * kBlocks * kWidth);
+    packed.lay_out(workspace);
+    candidate.lay_out(workspace);
+    stride = layout.units * kWidth / Number::kPack + 16;
     hidden = workspace.floats(p.batch * layout.stride);
-    recalled = workspace.floats(p.batch * layout.stride);
+    hidden_factors = kExact ? hidden : workspace.floats(p.batch * stride);
+    recalled = workspace.floats(p.batch * stride);
     updates = workspace.floats(p.batch * layout.stride);
-    own_size = fused() ? 0 : layout.chunk_rows() * (size + layout.most_units() * kBlocks * kWidth);
+    int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * (kColumns + kWidth);
+    chunk_inputs_size = layout.chunk_rows() * packed.input_words();
+    sums_size = layout.most_rows() * std::max(kGates, kWide) * kWidth;
+    own_size = chunk_inputs_size + sums_size + projected;
     own = workspace.floats(own_size * threads);
   }
 
@@ -27,194 +30,176 @@ class GruForward final : public Work {
     layout.all.wait();
     if (layout.idle(thread)) return;
     Barrier& group = layout.groups[layout.row_group(thread)];
-    Range rows = layout.rows_of(thread), units = layout.units_of(thread);
-    float* chunk_inputs = own + own_size * thread;
-    float* projections = chunk_inputs + layout.chunk_rows() * p.input_size;
-    for (int64_t step = 0; step < p.time; ++step) {
-      int64_t slot = step % layout.chunk_steps();
-      if (!fused() && slot == 0) project(step, rows, units, chunk_inputs, projections);
-      Place place{step, layout.time_of(step), rows, nullptr};
+    Range units = layout.units_of(thread);
+    Place place;
+    place.rows = layout.rows_of(thread);
+    place.inputs = own + own_size * thread;
+    place.sums = place.inputs + chunk_inputs_size;
+    place.projections = place.sums + sums_size;
+    // Steps times rows of a chunk, for which the projections are laid out, and where those of the candidate begin.
+    int64_t lines = layout.chunk_steps() * place.rows.size();
+    float* candidates = place.projections + units.size() * lines * kColumns;
+    for (place.step = 0; place.step < p.time; ++place.step) {
+      place.time = layout.time_of(place.step);
+      place.line = place.step % layout.chunk_steps() * place.rows.size();
+      if (place.line == 0) project(place, units, lines, candidates);
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        place.start = projections + ((unit - units.begin) * chunk_size(rows) + slot * rows.size()) * kColumns;
-        for_row_groups<kRows>(rows.size(), [&](auto count, int64_t first) {
-          open_gates<decltype(count)::value>(place, unit, first);
-        });
+        const float* start = place.projections + ((unit - units.begin) * lines + place.line) * kColumns;
+        preactivate<kGates>(place, hidden_factors, packed.inputs(unit), packed.bias(unit), start,
+                            [&](auto& sum, int64_t first) { open_gates(place, unit, first, sum); });
       }
       group.wait();
-      const float* candidates = projections + units.size() * chunk_size(rows) * kColumns;
       for_blocks(units, [&](auto width, int64_t unit) {
         constexpr int Width = decltype(width)::value;
-        place.start = candidates + ((unit - units.begin) * chunk_size(rows) + slot * rows.size() * Width) * kWidth;
-        for_row_groups<max_rows(Width)>(rows.size(), [&](auto count, int64_t first) {
-          advance<decltype(count)::value, Width>(place, unit, first);
-        });
+        const float* start = candidates + ((unit - units.begin) * lines + place.line * Width) * kWidth;
+        preactivate<Width>(place, recalled, candidate.inputs(unit), candidate.bias(unit), start,
+                           [&](auto& sum, int64_t first) { advance(place, unit, first, sum); });
       });
       group.wait();
     }
-    finish(rows, units);
+    finish(place.rows, units);
   }
 
  private:
+  using Element = typename Number::Element;
+  // The hidden state itself is the factor of the products.
+  static constexpr bool kExact = std::is_same<Number, Float32>::value;
   static constexpr int kGates = Cell::kGates;
-  static constexpr int kBlocks = Cell::kBlocks;
   static constexpr int kColumns = kGates * kWidth;
-  static constexpr int kRows = max_rows(kGates);
+  static constexpr int kSaved = (Cell::kBlocks + !kExact) * kWidth;
 
+  // One step of a thread, and what it has for itself.
   struct Place {
     int64_t step, time;
     Range rows;
-    const float* start;  // projected inputs of the unit or block and the step, (rows, columns)
+    int64_t line;  // of the step's first row in the chunk
+    float *inputs, *sums, *projections;  // of the chunk (line, words); of one product; of the chunk, by unit and block
   };
-
-  bool fused() const { return p.input_size <= kFusedInput; }
-  int64_t depth() const { return p.hidden_size + (fused() ? p.input_size : 0); }
-  int64_t chunk_size(Range rows) const { return layout.chunk_steps() * rows.size(); }
-
-  // The weights of the gates come first, then those of the candidate.
-  float* gate_weights(int64_t unit) const { return weights + unit * depth() * kColumns; }
-  float* candidate_weights(int64_t unit) const {
-    return weights + (layout.units * kColumns + unit * kWidth) * depth();
-  }
-  float* gate_input_weights(int64_t unit) const { return input_weights + unit * p.input_size * kColumns; }
-  float* candidate_input_weights(int64_t unit) const {
-    return input_weights + (layout.units * kColumns + unit * kWidth) * p.input_size;
-  }
-  float* candidate_biases(int64_t unit) const { return biases + layout.units * kColumns + unit * kWidth; }
 
   // Packs the weights of this thread's units, split further among the row groups, and its part of the initial state.
   void prepare(int thread) {
     Range units = layout.units_of(thread), rows = layout.rows_of(thread);
-    Range mine = share(units.size(), layout.row_groups, layout.row_group(thread));
-    for (int64_t unit = units.begin + mine.begin; unit < units.begin + mine.end; ++unit) {
-      float* to = gate_weights(unit);
-      pack_columns<Float32, kGates>(p.input_weight, p.hidden_size, p.input_size, unit,
-                           fused() ? to : gate_input_weights(unit));
-      if (fused()) to += p.input_size * kColumns;
-      pack_columns<Float32, kGates>(p.recurrent_weight, p.hidden_size, p.hidden_size, unit, to);
-      for (int block = 0; block < kBlocks; ++block) {
-        int64_t first = block * p.hidden_size + unit * kWidth;
-        vf bias = p.bias == nullptr ? vf{} : load_first(p.bias + first, layout.units_left(unit));
-        store(block == kGates ? candidate_biases(unit) : biases + (unit * kGates + block) * kWidth, bias);
-      }
-    }
-    int64_t turn = 0;
-    for_blocks(units, [&](auto width, int64_t unit) {
+    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](auto width, int64_t unit) {
       constexpr int Width = decltype(width)::value;
-      if (turn++ % layout.row_groups != layout.row_group(thread)) return;
-      const float* from = p.input_weight + kGates * p.hidden_size * p.input_size;
-      float* to = candidate_weights(unit);
-      pack_units<Width>(from, p.hidden_size, p.input_size, unit, fused() ? to : candidate_input_weights(unit));
-      if (fused()) to += p.input_size * Width * kWidth;
-      pack_units<Width>(p.recurrent_weight + kGates * p.hidden_size * p.hidden_size, p.hidden_size, p.hidden_size,
-                        unit, to);
+      candidate.template pack<Width>(unit);
+      for (int64_t one = unit; one < unit + Width; ++one) packed.pack(one);
     });
+    const float* initial = static_cast<const float*>(p.hidden);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit)
-        store(hidden + row * layout.stride + unit * kWidth,
-              load_first(p.hidden + row * p.hidden_size + unit * kWidth, layout.units_left(unit)));
+        set_hidden(row, unit, load_first(initial + row * p.hidden_size + unit * kWidth, layout.units_left(unit)));
   }
 
-  // The input part of the pre-activations of one chunk of steps: to[unit][slot][row][gate] of the gates, after them
-  // to[block][slot][row][unit] of the candidate.
-  void project(int64_t first_step, Range rows, Range units, float* chunk_inputs, float* to) {
-    int64_t steps = std::min(layout.chunk_steps(), p.time - first_step), size = p.input_size;
+  INLINE void set_hidden(int64_t row, int64_t unit, vf value) {
+    store(hidden + row * layout.stride + unit * kWidth, value);
+    if (!kExact) Number::store_factors(hidden_factors + row * stride, unit * kWidth, value);
+  }
+
+  // The inputs of a chunk of steps as factors, and if they are many their part of the pre-activations.
+  void project(const Place& place, Range units, int64_t lines, float* candidates) {
+    int64_t steps = std::min(layout.chunk_steps(), p.time - place.step), size = packed.input_words();
     for (int64_t slot = 0; slot < steps; ++slot)
-      for (int64_t row = 0; row < rows.size(); ++row) {
-        int64_t from = (rows.begin + row) * p.time + layout.time_of(first_step + slot);
-        std::memcpy(chunk_inputs + (slot * rows.size() + row) * size, p.inputs + from * size, sizeof(float) * size);
+      for (int64_t row = 0; row < place.rows.size(); ++row) {
+        int64_t from = (place.rows.begin + row) * p.time + layout.time_of(place.step + slot);
+        copy_words<Number>(place.inputs + (slot * place.rows.size() + row) * size,
+                           static_cast<const Element*>(p.inputs) + from * p.input_size, p.input_size);
       }
-    int64_t lines = steps * rows.size();
-    for (int64_t unit = units.begin; unit < units.end; ++unit, to += chunk_size(rows) * kColumns)
-      project_block<kGates>(chunk_inputs, lines, gate_input_weights(unit), biases + unit * kColumns, to);
+    if (packed.fused()) return;
+    int64_t used = steps * place.rows.size();
+    for (int64_t unit = units.begin; unit < units.end; ++unit)
+      multiply_lines<Number, kGates>(place.inputs, size, used, packed.inputs(unit), size,
+                                     place.projections + (unit - units.begin) * lines * kColumns, kColumns, true);
     for_blocks(units, [&](auto width, int64_t unit) {
       constexpr int Width = decltype(width)::value;
-      project_block<Width>(chunk_inputs, lines, candidate_input_weights(unit), candidate_biases(unit), to);
-      to += chunk_size(rows) * Width * kWidth;
+      multiply_lines<Number, Width>(place.inputs, size, used, candidate.inputs(unit), size,
+                                    candidates + (unit - units.begin) * lines * kWidth, Width * kWidth, true);
     });
   }
 
-  template <int Columns>
-  void project_block(const float* from, int64_t lines, const float* weight, const float* bias, float* to) {
-    for_row_groups<max_rows(Columns)>(lines, [&](auto count, int64_t first) {
-      constexpr int Rows = decltype(count)::value;
-      vf sum[Rows][Columns] = {};
-      accumulate<Float32, 1>(sum, from + first * p.input_size, p.input_size, weight, p.input_size);
-      for (int row = 0; row < Rows; ++row)
-        for (int column = 0; column < Columns; ++column)
-          store(to + ((first + row) * Columns + column) * kWidth, sum[row][column] + load(bias + column * kWidth));
-    });
-  }
-
-  // The pre-activations of `Rows` rows: the input part and the product of `state` with the packed weight.
-  template <int Rows, int Columns>
-  INLINE void preactivate(vf (&sum)[Rows][Columns], const Place& place, int64_t first, const float* state,
-                          const float* weight, const float* bias) {
-    int64_t row0 = place.rows.begin + first;
-    if (fused()) {
-      accumulate<Float32, 1>(sum, p.inputs + (row0 * p.time + place.time) * p.input_size, p.time * p.input_size, weight,
-                    p.input_size);
-      weight += p.input_size * Columns * kWidth;
+  // The pre-activations of all rows: the input part and the product of `state` with a packed weight. Then calls
+  // `finish(sum, first)` on groups of rows.
+  template <int Columns, class Finish>
+  INLINE void preactivate(const Place& place, const float* state, const float* weight, const float* bias,
+                          const float* start, const Finish& finish) {
+    constexpr int64_t kAcross = Columns * kWidth;
+    int64_t size = packed.input_words(), depth = packed.hidden_words(), segments = (depth + kSegment - 1) / kSegment;
+    const float* inputs = place.inputs + place.line * size;
+    const float* recurrent = weight + size * kAcross;
+    state += place.rows.begin * stride;
+    for (int64_t segment = 0; segment < segments; ++segment) {
+      int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
+      for_row_groups<max_rows(Columns)>(place.rows.size(), [&](auto count, int64_t first) {
+        vf sum[decltype(count)::value][Columns] = {};
+        if (packed.fused() && begin == 0) accumulate<Number, 1>(sum, inputs + first * size, size, weight, size);
+        accumulate<Number, 1>(sum, state + first * stride + begin, stride, recurrent + begin * kAcross, end - begin);
+        float* sums = place.sums + first * kAcross;
+        if (end != depth) return begin == 0 ? store_to(sums, kAcross, sum) : add_to(sums, kAcross, sum);
+        if (begin != 0) add_from(sum, sums, kAcross);
+        // Added last: sums that begin small lose less to rounding.
+        if (!packed.fused()) add_from(sum, start + first * kAcross, kAcross);
+        add_from(sum, bias, 0);
+        finish(sum, first);
+      });
     }
-    accumulate_segments(sum, state + row0 * layout.stride, layout.stride, weight, p.hidden_size);
-    // Added last: sums that begin small lose less to rounding.
-    const float* start = fused() ? bias : place.start + first * Columns * kWidth;
-    int64_t start_stride = fused() ? 0 : Columns * kWidth;
-    for (int row = 0; row < Rows; ++row)
-      for (int column = 0; column < Columns; ++column)
-        sum[row][column] += load(start + row * start_stride + column * kWidth);
   }
 
   float* saved_at(int64_t time, int64_t unit, int64_t row) const {
-    return p.saved + ((time * layout.units + unit) * p.batch + row) * kBlocks * kWidth;
+    return p.saved + ((time * layout.units + unit) * p.batch + row) * kSaved;
   }
 
   // The gates of one vector of units: keeps the effective update gate and what the reset gate lets through.
   template <int Rows>
-  void open_gates(const Place& place, int64_t unit, int64_t first) {
-    vf sum[Rows][kGates] = {};
-    preactivate(sum, place, first, hidden, gate_weights(unit), biases + unit * kColumns);
+  INLINE void open_gates(const Place& place, int64_t unit, int64_t first, vf (&sum)[Rows][kGates]) {
     int64_t row0 = place.rows.begin + first, at = row0 * layout.stride + unit * kWidth;
+    int64_t left = layout.units_left(unit);
     float* saved = p.saved == nullptr ? nullptr : saved_at(place.time, unit, row0);
 #pragma GCC unroll 8
     for (int row = 0; row < Rows; ++row, at += layout.stride) {
       for (int gate = 0; gate < kGates; ++gate) sum[row][gate] = sigmoid(sum[row][gate]);
-      store(recalled + at, sum[row][Cell::kReset] * load(hidden + at));
+      // Beyond the last unit may stand what the inputs made of zeros, and there it would meet the weights' zeros.
+      vf let_through = first_of(sum[row][Cell::kReset] * load(hidden + at), left);
+      Number::store_factors(recalled + (row0 + row) * stride, unit * kWidth, let_through);
       store(updates + at, Cell::effective_update(sum[row]));
       if (saved != nullptr)
-        for (int gate = 0; gate < kGates; ++gate) store(saved + (row * kBlocks + gate) * kWidth, sum[row][gate]);
+        for (int gate = 0; gate < kGates; ++gate) store(saved + row * kSaved + gate * kWidth, sum[row][gate]);
     }
   }
 
   // The candidate and the new hidden state of a block of units, in the place of the old one, which no other thread
   // reads any more.
   template <int Rows, int Width>
-  void advance(const Place& place, int64_t unit, int64_t first) {
-    vf sum[Rows][Width] = {};
-    preactivate(sum, place, first, recalled, candidate_weights(unit), candidate_biases(unit));
+  INLINE void advance(const Place& place, int64_t unit, int64_t first, vf (&sum)[Rows][Width]) {
+    Element* outputs = static_cast<Element*>(p.outputs);
 #pragma GCC unroll 8
     for (int row = 0; row < Rows; ++row)
 #pragma GCC unroll 4
       for (int column = 0; column < Width; ++column) {
-        int64_t absolute = place.rows.begin + first + row, one = unit + column;
+        int64_t absolute = place.rows.begin + first + row, one = unit + column, left = layout.units_left(one);
         int64_t at = absolute * layout.stride + one * kWidth;
-        vf candidate = tanh(sum[row][column]), value = load(hidden + at);
-        if (layout.real(absolute, place.time)) value = Cell::forward(load(updates + at), candidate, value);
-        store(hidden + at, value);
-        store_first(p.outputs + (absolute * p.time + place.time) * p.hidden_size + one * kWidth, value,
-                    layout.units_left(one));
-        if (p.saved != nullptr) store(saved_at(place.time, one, absolute) + Cell::kCandidate * kWidth, candidate);
+        vf candidates = tanh(sum[row][column]), value = load(hidden + at);
+        if (layout.real(absolute, place.time)) value = Cell::forward(load(updates + at), candidates, value);
+        value = first_of(value, left);
+        set_hidden(absolute, one, value);
+        store_first(outputs + (absolute * p.time + place.time) * p.hidden_size + one * kWidth, value, left);
+        if (p.saved == nullptr) continue;
+        float* saved = saved_at(place.time, one, absolute);
+        store(saved + Cell::kCandidate * kWidth, candidates);
+        if (!kExact) store(saved + Cell::kBlocks * kWidth, value);
       }
   }
 
   void finish(Range rows, Range units) {
+    float* final_hidden = static_cast<float*>(p.final_hidden);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit)
-        store_first(p.final_hidden + row * p.hidden_size + unit * kWidth,
+        store_first(final_hidden + row * p.hidden_size + unit * kWidth,
                     load(hidden + row * layout.stride + unit * kWidth), layout.units_left(unit));
   }
 
-  const FloatProblem p;
+  const Problem& p;
   Layout layout;
-  float *weights, *input_weights, *biases, *hidden, *recalled, *updates, *own;
-  int64_t own_size;
+  PackedWeights<Cell, Number> packed;
+  PackedCandidate<Cell, Number> candidate;
+  float *hidden, *hidden_factors, *recalled, *updates, *own;
+  int64_t stride, chunk_inputs_size, sums_size, own_size;
 };

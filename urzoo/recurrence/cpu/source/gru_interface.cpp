@@ -7,12 +7,13 @@
 
 namespace {
 
-template <template <class> class Pass>
+template <template <class, class> class Pass>
 int run_pass(const Problem& problem) {
-  auto run = [&](auto cell) {
-    Pass<decltype(cell)> work(problem);
+  auto run_as = [&](auto cell, auto number) {
+    Pass<decltype(cell), decltype(number)> work(problem);
     return run_on_threads(work, static_cast<int>(problem.threads));
   };
+  auto run = [&](auto cell) { return problem.bf16 ? run_as(cell, BFloat16{}) : run_as(cell, Float32{}); };
   return problem.refined ? run(Gru<true>{}) : run(Gru<false>{});
 }
 

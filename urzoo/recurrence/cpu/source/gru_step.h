@@ -4,10 +4,10 @@
 #include "gru_cell.h"
 #include "step.h"
 
-template <class Cell>
+template <class Cell, class Number>
 class GruStep final : public Work {
  public:
-  explicit GruStep(const Problem& problem) : p(problem) {}
+  explicit GruStep(const Problem& problem) : p(problem), hidden(static_cast<const float*>(problem.hidden)) {}
 
   void lay_out(Workspace& workspace, int threads_used) override {
     threads = threads_used;
@@ -32,14 +32,18 @@ class GruStep final : public Work {
 
   void open_gates(int64_t unit, int64_t row) {
     int64_t left = p.hidden_size - unit * kWidth, place = row * p.hidden_size + unit * kWidth;
+    const auto* inputs = static_cast<const typename Number::Element*>(p.inputs) + row * p.input_size;
     float preactivations[kBlocks][kWidth] = {};
     for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, left); ++lane) {
       int64_t first = unit * kWidth + lane;
       vf sum[kBlocks] = {}, recurrent[kGates] = {};
-      multiply_rows<Float32>(sum, p.inputs + row * p.input_size, p.input_weight + first * p.input_size, p.input_size,
-                    p.hidden_size * p.input_size);
-      multiply_rows<Float32>(recurrent, p.hidden + row * p.hidden_size, p.recurrent_weight + first * p.hidden_size,
-                    p.hidden_size, p.hidden_size * p.hidden_size);
+      with_weight(p, p.input_weight, [&](auto* weight) {
+        multiply_rows<Number>(sum, inputs, weight + first * p.input_size, p.input_size, p.hidden_size * p.input_size);
+      });
+      with_weight(p, p.recurrent_weight, [&](auto* weight) {
+        multiply_rows<Number>(recurrent, hidden + row * p.hidden_size, weight + first * p.hidden_size, p.hidden_size,
+                              p.hidden_size * p.hidden_size);
+      });
       for (int gate = 0; gate < kGates; ++gate) sum[gate] += recurrent[gate];
       for (int block = 0; block < kBlocks; ++block) {
         preactivations[block][lane] = total(sum[block]);
@@ -48,7 +52,7 @@ class GruStep final : public Work {
     }
     vf gates[kGates];
     for (int gate = 0; gate < kGates; ++gate) gates[gate] = sigmoid(load(preactivations[gate]));
-    store_first(recalled + place, gates[Cell::kReset] * load_first(p.hidden + place, left), left);
+    store_first(recalled + place, gates[Cell::kReset] * load_first(hidden + place, left), left);
     store_first(updates + place, Cell::effective_update(gates), left);
     store_first(candidates + place, load(preactivations[Cell::kCandidate]), left);
   }
@@ -56,18 +60,21 @@ class GruStep final : public Work {
   void advance(int64_t unit, int64_t row) {
     int64_t left = p.hidden_size - unit * kWidth, place = row * p.hidden_size + unit * kWidth;
     float products[kWidth] = {};
-    for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, left); ++lane) {
-      vf sum[1] = {};
-      const float* weight = p.recurrent_weight + (kGates * p.hidden_size + unit * kWidth + lane) * p.hidden_size;
-      multiply_rows<Float32>(sum, recalled + row * p.hidden_size, weight, p.hidden_size, 0);
-      products[lane] = total(sum[0]);
-    }
+    with_weight(p, p.recurrent_weight, [&](auto* weight) {
+      for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, left); ++lane) {
+        vf sum[1] = {};
+        int64_t first = kGates * p.hidden_size + unit * kWidth + lane;
+        multiply_rows<Number>(sum, recalled + row * p.hidden_size, weight + first * p.hidden_size, p.hidden_size, 0);
+        products[lane] = total(sum[0]);
+      }
+    });
     vf candidate = tanh(load(products) + load_first(candidates + place, left));
-    vf value = Cell::forward(load_first(updates + place, left), candidate, load_first(p.hidden + place, left));
-    store_first(p.final_hidden + place, value, left);
+    vf value = Cell::forward(load_first(updates + place, left), candidate, load_first(hidden + place, left));
+    store_first(static_cast<float*>(p.final_hidden) + place, value, left);
   }
 
-  const FloatProblem p;
+  const Problem& p;
+  const float* hidden;
   int threads = 1;
   Barrier all;
   float *recalled, *updates, *candidates;

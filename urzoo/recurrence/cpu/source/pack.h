@@ -13,24 +13,29 @@ INLINE void with_weight(const Problem& problem, const void* weight, const Body& 
     body(static_cast<const float*>(weight));
 }
 
-// Rows of a (gates * hidden, depth) matrix -> to[word of k][gate][lane] for the vector `unit` of hidden units; zero
-// beyond the last unit.
+// At most kWidth rows of a matrix of `depth` columns -> to[word of depth][lane], vectors of lanes `apart` floats apart;
+// zero beyond the last row.
+template <class Number, class Element>
+void pack_vector(const Element* rows, int64_t count, int64_t depth, float* to, int64_t apart) {
+  int64_t used = words<Number>(depth);
+  for (int64_t word = 0; word < used; word += kWidth) {
+    vf block[kWidth];
+    for (int lane = 0; lane < kWidth; ++lane) {
+      int64_t k = word * Number::kPack;
+      block[lane] = lane < count ? load_words<Number>(rows + lane * depth + k, depth - k) : vf{};
+    }
+    transpose(block);
+    for (int64_t place = word; place < std::min(word + kWidth, used); ++place)
+      store(to + place * apart, block[place - word]);
+  }
+}
+
+// Rows of a (gates * hidden, depth) matrix -> to[word of k][gate][lane] for the vector `unit` of hidden units.
 template <class Number, int Gates, class Element>
 void pack_columns(const Element* weight, int64_t hidden_size, int64_t depth, int64_t unit, float* to) {
-  int64_t lanes = std::min<int64_t>(kWidth, hidden_size - unit * kWidth), used = words<Number>(depth);
-  for (int gate = 0; gate < Gates; ++gate) {
-    const Element* rows = weight + (gate * hidden_size + unit * kWidth) * depth;
-    for (int64_t word = 0; word < used; word += kWidth) {
-      vf block[kWidth];
-      for (int lane = 0; lane < kWidth; ++lane) {
-        int64_t k = word * Number::kPack;
-        block[lane] = lane < lanes ? load_words<Number>(rows + lane * depth + k, depth - k) : vf{};
-      }
-      transpose(block);
-      for (int64_t place = word; place < std::min(word + kWidth, used); ++place)
-        store(to + (place * Gates + gate) * kWidth, block[place - word]);
-    }
-  }
+  for (int gate = 0; gate < Gates; ++gate)
+    pack_vector<Number>(weight + (gate * hidden_size + unit * kWidth) * depth, hidden_size - unit * kWidth, depth,
+                        to + gate * kWidth, Gates * kWidth);
 }
 
 // Columns [first, first + columns) vectors of a (gates * hidden, width) matrix -> to[unit][gate][word of lanes][column],

@@ -7,7 +7,9 @@ struct Problem {
   int64_t batch, time, input_size, hidden_size;
   int64_t tied, refined, master, ordered;  // the gating: at most one of refined and master
   int64_t reverse;        // time runs from the last step to the first
-  int64_t bf16;           // the factors of all products are bfloat16, and so is every `void*` that is no weight
+  // The factors of all products are bfloat16, and so is every `void*` that is no weight; but not the GRU's hidden state
+  // and its gradient, which are floats because they are carried over time.
+  int64_t bf16;
   int64_t weights_bf16;   // the weights are bfloat16 tensors
   int64_t segment;        // recompute instead of saving: steps from one kept cell to the next, else 0
   int64_t threads;
@@ -41,22 +43,4 @@ struct Problem {
   float* bias_grad;
   float* hidden_grad;
   float* cell_grad;
-};
-
-// A problem whose tensors all hold floats.
-struct FloatProblem : Problem {
-  explicit FloatProblem(const Problem& problem)
-      : Problem(problem),
-        inputs(static_cast<const float*>(problem.inputs)),
-        input_weight(static_cast<const float*>(problem.input_weight)),
-        recurrent_weight(static_cast<const float*>(problem.recurrent_weight)),
-        hidden(static_cast<const float*>(problem.hidden)),
-        outputs(static_cast<float*>(problem.outputs)),
-        final_hidden(static_cast<float*>(problem.final_hidden)),
-        outputs_grad(static_cast<const float*>(problem.outputs_grad)),
-        final_hidden_grad(static_cast<const float*>(problem.final_hidden_grad)) {}
-
-  const float *inputs, *input_weight, *recurrent_weight, *hidden;
-  float *outputs, *final_hidden;
-  const float *outputs_grad, *final_hidden_grad;
 };

@@ -7,11 +7,11 @@
 #include "pack.h"
 
 // sum[block] += vector * one weight row of the block, elementwise; the rows of the blocks lie `apart` values apart.
-template <class Number, int Blocks, class Weight>
-INLINE void multiply_rows(vf (&sum)[Blocks], const typename Number::Element* vector, const Weight* weight,
-                          int64_t depth, int64_t apart) {
+template <class Number, int Blocks, class Element, class Weight>
+INLINE void multiply_rows(vf (&sum)[Blocks], const Element* vector, const Weight* weight, int64_t depth,
+                          int64_t apart) {
   for (int64_t k = 0; k < depth; k += kWidth) {
-    vf values = load_first(vector + k, depth - k);
+    vf values = Number::rounded(load_first(vector + k, depth - k));
 #pragma GCC unroll 8
     for (int block = 0; block < Blocks; ++block)
       sum[block] += values * Number::rounded(load_first(weight + block * apart + k, depth - k));

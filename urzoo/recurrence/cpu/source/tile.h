@@ -78,14 +78,6 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
 // one segment of weights stays in the first-level cache while all rows pass by.
 constexpr int64_t kSegment = 128;
 
-template <int Rows, int Columns>
-INLINE void add(vf (&sum)[Rows][Columns], const vf (&part)[Rows][Columns]) {
-#pragma GCC unroll 16
-  for (int row = 0; row < Rows; ++row)
-#pragma GCC unroll 8
-    for (int column = 0; column < Columns; ++column) sum[row][column] += part[row][column];
-}
-
 // Sums so far, (rows, columns) with `stride` floats from row to row: to them, or from them.
 template <int Rows, int Columns>
 INLINE void add_to(float* sums, int64_t stride, const vf (&part)[Rows][Columns]) {
