@@ -199,7 +199,7 @@ def test_threads_may_call_at_the_same_time(gating: Gating):
 
 
 def _in_child(queue: "multiprocessing.Queue[float]", gating: Gating) -> None:
-    tensors = [tensor.detach() for tensor in arguments(batch=40)]
+    tensors = [tensor.detach() for tensor in arguments(gating, batch=40)]
     queue.put(scan(*tensors, gating=gating, backend="cpu")[0].sum().item())
 
 
