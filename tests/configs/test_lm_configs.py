@@ -27,10 +27,12 @@ def test_a_recipe_fits_its_place(path):
         assert path.parent.name == recipe.task
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_recipe_trains_on_a_slice(path, tmp_path, monkeypatch):
+def train_on_a_slice(path, folder):
+    """The run of a recipe but for its size: a small layer, a small vocabulary, few tokens."""
     content = yaml.safe_load(path.read_text())
-    # The shape of the run, but for its size: a small layer, a small vocabulary, few tokens.
+    if content["initialise_from"]:
+        [first] = [other for other in RECIPES if load_lm_recipe(other).name == content["initialise_from"]]
+        train_on_a_slice(first, folder)
     content["model"] |= {"hidden_size": 16, "embedding_size": 8}
     content["tokenizer"]["vocab_size"] = 14 if content["tokenizer"]["kind"] == "words" else 300
     if content["model"]["adaptive_cutoffs"]:
@@ -39,9 +41,14 @@ def test_a_recipe_trains_on_a_slice(path, tmp_path, monkeypatch):
         content["data"]["validation_documents"] = 2
     content["run"] |= {"batch_size": 2, "segment_tokens": 16, "steps": 3}
     content["cadence"] = {"log_every_steps": 1, "save_every_steps": 2, "validate_every_steps": 3}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    return content, train(folder / "recipe.yaml", runs=folder / "runs", progress=False)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recipe_trains_on_a_slice(path, tmp_path, monkeypatch):
     put_in_place(monkeypatch, articles(20))
-    place = train(tmp_path / "recipe.yaml", runs=tmp_path / "runs", progress=False)
+    content, place = train_on_a_slice(path, tmp_path)
     model, tokenizer = zoo.load(place), zoo.load_tokenizer(place)
     assert model.config.adaptive_cutoffs == content["model"]["adaptive_cutoffs"]
     assert model.config.vocab_size == len(tokenizer)
