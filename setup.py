@@ -4,6 +4,7 @@ Every library is optional: with no compiler, or one that does not know an instru
 goes on without it and the recurrence runs on what is left. pyproject.toml has everything else.
 """
 
+import copy
 import os
 import platform
 from pathlib import Path
@@ -24,6 +25,10 @@ if platform.machine() in ("x86_64", "AMD64"):
 class BuildLibraries(build_ext):
     """Compiles libraries that ctypes loads: no Python in them, hence no Python version in their names."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def get_ext_filename(self, fullname):
         return str(Path(*fullname.split(".")).with_suffix(".so"))
 
@@ -38,13 +43,10 @@ class BuildLibraries(build_ext):
         return outfile, True
 
     def build_extension(self, ext):
-        # The variants share their sources: each needs a folder of its own for the objects.
-        shared = self.build_temp
-        self.build_temp = str(Path(shared, ext.name))
-        try:
-            super().build_extension(ext)
-        finally:
-            self.build_temp = shared
+        # The variants share their sources and are built at once: each needs a folder of its own for the objects.
+        own = copy.copy(self)
+        own.build_temp = str(Path(self.build_temp, ext.name))
+        build_ext.build_extension(own, ext)
 
 
 def library(variant, flags):
