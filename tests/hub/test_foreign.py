@@ -38,7 +38,7 @@ def test_a_model_of_another_library_is_evaluated_from_the_hub(hub: HubServer, cl
     assert "alice/vit on smnist: " in done.stdout
     result = read_result(tmp_path / "r" / "alice__vit" / "smnist.json")
     assert (result.model.name, result.model.source, result.model.revision) == ("alice/vit", "Hub", commit)
-    assert result.command.startswith("urzoo eval alice/vit --task smnist")
+    assert result.command.startswith(f"urzoo eval alice/vit@{commit} --task smnist")
 
 
 def test_a_plain_pull_takes_urzoos_models_only_also_after_an_evaluation(hub: HubServer, tmp_path: Path) -> None:
