@@ -132,7 +132,7 @@ def test_training_steps_lower_the_loss(shape):
 
 
 def test_a_back_end_that_is_not_usable_has_a_row_that_says_why():
-    gating = Gating("OM")  # which no fused back end takes
+    gating = Gating("O-", "gru")  # which no fused back end takes
     report = run_benchmark(
         shapes=["b2t3i1h8"],
         contenders=["urzoo-cpu", "urzoo-reference"],
