@@ -70,11 +70,12 @@ def verify(
         progress: Show a progress bar on stderr if that is a terminal.
 
     Raises:
+        UsageError: `n` is not positive.
         ResultError: A row differs by more than its tolerance, or is of other weights; the message lists all such.
         UrzooError: No row can be repeated here.
     """
     if n < 1:
-        raise UrzooError(f"verify is {n}; expected at least 1 row.")
+        raise UsageError(f"verify is {n}, expected at least 1 row; try --verify 3.")
     tasks = current_tasks()
     possible: list[tuple[Result, str | Path]] = []
     unrepeatable = []
