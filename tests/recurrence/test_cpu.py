@@ -217,6 +217,43 @@ def test_a_forked_child_computes_too(gating: Gating):
     assert child.exitcode == 0
 
 
+_DIGEST = """
+import torch
+from urzoo.recurrence import Gating, scan
+torch.set_num_threads(2)
+torch.manual_seed(0)
+gating = Gating("UR")
+rows = 48 * len(gating.blocks)
+tensors = [torch.randn(40, 9, 5), torch.randn(rows, 5), torch.randn(rows, 48)]
+for tensor in tensors:
+    tensor.requires_grad_()
+outputs, _ = scan(*tensors, gating=gating, backend="cpu")
+outputs.square().sum().backward()
+print([tensor.double().sum().item() for tensor in (outputs, *(tensor.grad for tensor in tensors))])
+"""
+
+
+def test_a_limit_on_the_runtimes_threads_changes_neither_bits_nor_ends_in_waiting():
+    # Torch's runtime then gives one thread where two were asked for, and the back end brings its own.
+    assert _run(_DIGEST, OMP_THREAD_LIMIT="1") == _run(_DIGEST)
+
+
+@pytest.mark.parametrize("save", ["activations", "recompute"])
+def test_results_too_large_for_the_caches_are_those_of_the_reference(save: str):
+    gating, batch, time = Gating("UR"), 24, 300
+    inputs, *weights = arguments(gating, batch=batch, time=time, hidden_size=176)
+    assert batch * time * 176 * 5 > 6 << 20, "what is saved goes past the caches"
+    found = {}
+    for backend in ("cpu", "reference"):
+        # Small weights: with larger ones so many units are chaotic over so many steps, and rounding grows.
+        leaves = [(0.1 * tensor).detach().requires_grad_() for tensor in (inputs, *weights)]
+        outputs, _ = scan(*leaves, gating=gating, backend=backend, save=save)
+        outputs.square().mean().backward()
+        found[backend] = [outputs.detach(), *(leaf.grad for leaf in leaves)]
+    for ours, expected in zip(found["cpu"], found["reference"], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
 def test_memory_returns_to_the_pool_when_its_tensor_dies():
     memory.release()
     tensor = memory.empty(2, memory.HUGE_PAGE_BYTES)

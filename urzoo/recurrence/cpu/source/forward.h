@@ -24,6 +24,12 @@ class Forward final : public Work {
     chunk_inputs_size = layout.chunk_rows() * packed.input_words();
     own_size = chunk_inputs_size + layout.most_rows() * kColumns + projected;
     own = workspace.floats(own_size * threads);
+    int64_t written = p.batch * p.time * layout.units * kWidth;
+    bool saves = p.saved != nullptr && p.segment == 0;
+    saved_past = saves && written * (kGates + 1) > kCached && at_vector(p.saved);
+    // Half a cache line past the caches would cost more than it spares: whole ones only, which vectors of 64 bytes are.
+    outputs_past = Number::kPack == 1 && kWidth == 16 && p.hidden_size % kWidth == 0 && at_vector(p.outputs) &&
+                   written * (saves ? kGates + 2 : 1) > kCached;
   }
 
   void run(int thread) override {
@@ -51,6 +57,7 @@ class Forward final : public Work {
       group.wait();
     }
     finish(rows, units);
+    settle();
   }
 
  private:
@@ -58,6 +65,8 @@ class Forward final : public Work {
   static constexpr int kGates = Cell::kGates;
   static constexpr int kColumns = kGates * kWidth;
   static constexpr int kRows = max_rows(kGates);
+  // Floats that may still be in the caches when they are read next.
+  static constexpr int64_t kCached = int64_t{6} << 20;
 
   // What a thread has for itself, each for its rows: the inputs of a chunk of steps and the sums of one unit; the
   // projected inputs of the chunk, (unit, slot, row, column).
@@ -177,6 +186,8 @@ class Forward final : public Work {
     return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * (kGates + 1) * kWidth;
   }
 
+  INLINE void keep(float* to, vf value) const { saved_past ? store_past(to, value) : store(to, value); }
+
   template <int Rows>
   INLINE void finish_tile(int64_t step, int64_t unit, int64_t row0, vf (&sum)[Rows][kGates]) {
     int64_t time = layout.time_of(step), left = layout.units_left(unit);
@@ -198,12 +209,15 @@ class Forward final : public Work {
       store(cells + row * layout.stride, new_cell);
       // Beyond the last unit may stand what the inputs made of zeros, and there it would meet the weights' zeros.
       Number::store_factors(new_hidden + row * hidden_stride, unit * kWidth, first_of(value, left));
-      store_first(outputs + row * p.time * p.hidden_size, value, left);
+      if (outputs_past)
+        store_past(reinterpret_cast<float*>(outputs + row * p.time * p.hidden_size), value);
+      else
+        store_first(outputs + row * p.time * p.hidden_size, value, left);
       if (kept != nullptr) store_first(kept + row * p.hidden_size, old_cell, left);
       if (saved != nullptr) {
         for (int gate = 0; gate < kGates; ++gate)
-          if (!Cell::is_cumax(gate)) store(saved + gate * kWidth, sum[row][gate]);
-        store(saved + kGates * kWidth, new_cell);
+          if (!Cell::is_cumax(gate)) keep(saved + gate * kWidth, sum[row][gate]);
+        keep(saved + kGates * kWidth, new_cell);
         saved += (kGates + 1) * kWidth;
       }
     }
@@ -224,4 +238,5 @@ class Forward final : public Work {
   PackedWeights<Cell, Number> packed;
   float *hidden[2], *cell, *preactivations, *own;
   int64_t hidden_stride, chunk_inputs_size, own_size;
+  bool saved_past, outputs_past;
 };

@@ -29,6 +29,25 @@ typedef float vf_any __attribute__((vector_size(4 * kWidth), aligned(4), may_ali
 
 INLINE vf load(const float* from) { return *reinterpret_cast<const vf_any*>(from); }
 INLINE void store(float* to, vf value) { *reinterpret_cast<vf_any*>(to) = value; }
+// Written past the caches, for what is not read again soon: the line is not fetched first, and drives nothing out. The
+// address must be a multiple of the vector's size, and `settle` must come before another thread reads it.
+INLINE void store_past(float* to, vf value) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, (__m512)value);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(to, (__m256)value);
+#elif defined(__SSE2__)
+  _mm_stream_ps(to, (__m128)value);
+#else
+  store(to, value);
+#endif
+}
+INLINE void settle() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+INLINE bool at_vector(const void* address) { return reinterpret_cast<uintptr_t>(address) % sizeof(vf) == 0; }
 INLINE vf broadcast(float value) { return value - vf{}; }
 // The 32 bits at an address, whatever they mean, in every lane.
 INLINE vf broadcast_word(const float* from) {

@@ -1,10 +1,12 @@
 #include "threads.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
@@ -24,16 +26,78 @@ constexpr int kMostThreads = 256;
 constexpr int kSpins = 4000;
 constexpr size_t kHugePage = size_t{1} << 21;
 
+// The threads of torch's own OpenMP runtime, which after each of torch's operations keep their processors busy for some
+// milliseconds, waiting for the next: threads of our own would share the processors with them. GNU's, LLVM's and
+// Intel's runtime all have these functions; the one that torch has loaded is found at run time, or none.
+class OpenMP {
+ public:
+  // Runs the work on exactly so many threads, or not at all.
+  bool run(Work& work, int threads) const {
+    if (parallel_ == nullptr || number_ == nullptr || count_ == nullptr || inside_ == nullptr || inside_()) return false;
+    Call call{*this, work, threads, {false}};
+    parallel_(take_part, &call, static_cast<unsigned>(threads), 0);
+    return call.done.load(std::memory_order_relaxed);
+  }
+
+ private:
+  struct Call {
+    const OpenMP& runtime;
+    Work& work;
+    int threads;
+    std::atomic<bool> done;
+  };
+
+  static void take_part(void* given) {
+    Call& call = *static_cast<Call*>(given);
+    // A limit on threads gives fewer than were asked for, and the first would wait for the others for ever.
+    if (call.runtime.count_() != call.threads) return;
+    int number = call.runtime.number_();
+    call.work.run(number);
+    if (number == 0) call.done.store(true, std::memory_order_relaxed);
+  }
+
+  template <class Function>
+  static Function* find(const char* name) {
+    return reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
+  }
+
+  void (*parallel_)(void (*)(void*), void*, unsigned, unsigned) =
+      find<void(void (*)(void*), void*, unsigned, unsigned)>("GOMP_parallel");
+  int (*number_)() = find<int()>("omp_get_thread_num");
+  int (*count_)() = find<int()>("omp_get_num_threads");
+  int (*inside_)() = find<int()>("omp_in_parallel");
+};
+
 class Pool {
  public:
+  // In a forked child the runtime's threads are gone, and it would wait for them: `forked` stays with our own.
+  explicit Pool(bool forked) : forked_(forked) {}
+
   int run(Work& work, int threads) {
     std::lock_guard<std::mutex> turn(turn_);
-    threads = grow(threads);
+    bool shared = threads > 1 && !forked_;
+    threads = shared ? std::min(threads, kMostThreads) : grow(threads);
+    if (!lay_out(work, threads)) return 1;
+    if (shared) {
+      if (openmp_.run(work, threads)) return 0;
+      threads = grow(threads);
+      if (!lay_out(work, threads)) return 1;
+    }
+    run_on_own(work, threads);
+    return 0;
+  }
+
+ private:
+  bool lay_out(Work& work, int threads) {
     Workspace measured;
     work.lay_out(measured, threads);
-    if (!reserve(measured.used())) return 1;
+    if (!reserve(measured.used())) return false;
     Workspace workspace(memory_);
     work.lay_out(workspace, threads);
+    return true;
+  }
+
+  void run_on_own(Work& work, int threads) {
     if (threads > 1) {
       std::lock_guard<std::mutex> lock(mutex_);
       work_ = &work;
@@ -51,10 +115,8 @@ class Pool {
           sched_yield();
       }
     }
-    return 0;
   }
 
- private:
   // Starts threads until there are `threads` with the caller's; returns how many there are, if the system refuses.
   int grow(int threads) {
     if (threads > kMostThreads) threads = kMostThreads;
@@ -108,6 +170,8 @@ class Pool {
     return true;
   }
 
+  const bool forked_;
+  const OpenMP openmp_;
   std::mutex turn_;   // one job at a time
   std::mutex mutex_;  // guards work_ and wanted_
   std::condition_variable wake_;
@@ -123,13 +187,18 @@ class Pool {
 // Never destroyed: its threads may outlive every static object. A forked child has none of the threads and perhaps a
 // locked mutex, so it begins anew.
 std::atomic<Pool*> pool{nullptr};
-std::once_flag fork_handler;
+std::atomic<bool> forked{false};
+
+// Registered as the library is loaded: a fork may come before the first call.
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
+  pool.store(nullptr);
+  forked.store(true);
+});
 
 Pool& the_pool() {
-  std::call_once(fork_handler, [] { pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); }); });
   Pool* current = pool.load(std::memory_order_acquire);
   if (current == nullptr) {
-    Pool* fresh = new Pool;
+    Pool* fresh = new Pool(forked.load());
     if (pool.compare_exchange_strong(current, fresh))
       current = fresh;
     else

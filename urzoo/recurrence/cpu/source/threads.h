@@ -1,7 +1,7 @@
-// A small pool of threads, apart from torch's, and one pooled workspace.
+// The threads that share the work, and one pooled workspace.
 //
-// The pool has its own threads because the recurrence needs a barrier inside the work, which OpenMP's runtime (torch's
-// may be any of three) does not offer across libraries. Idle threads sleep.
+// They are those of torch's OpenMP runtime where it can be found, and else a small pool of our own, whose idle threads
+// sleep. The barrier inside the work is ours: runtimes differ in theirs.
 #pragma once
 
 #include <atomic>
