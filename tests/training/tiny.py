@@ -93,7 +93,7 @@ TINY_TEXTS = _SHARED | {
     "data": {"name": "imdb", "split": "train", "validation_rows": 10, "validation_seed": 0},
     "batches": {"pool_batches": 2, "max_tokens": 12},
     "initialise_from": "base",
-    "run": _RUN,
+    "run": _RUN | {"adversarial_radius": 0.01},
 }
 
 

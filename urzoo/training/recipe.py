@@ -72,6 +72,11 @@ class BaseRecipe(Strict):
         return 0.0
 
     @property
+    def adversarial_radius(self) -> float:
+        """How far each text is moved, relative to the length of its embedded tokens; 0 for not at all."""
+        return 0.0
+
+    @property
     def initial_checkpoint(self) -> str | None:
         """The checkpoint whose weights training begins with; None where all are drawn."""
         return None
@@ -228,6 +233,15 @@ class TextBatchesRecipe(BatchesRecipe):
     max_tokens: Positive
 
 
+class TextRunRecipe(SequenceRunRecipe):
+    """With `adversarial_radius` above 0, each step also learns from its texts moved so far, relative to their length.
+
+    They are moved to where the loss grows fastest, which takes twice the time; see `urzoo.training.adversary`.
+    """
+
+    adversarial_radius: Annotated[float, Field(ge=0, lt=1)]
+
+
 class TextRecipe(SequenceRecipe):
     """Texts, as the token ids of a tokenizer that the checkpoint ships.
 
@@ -240,7 +254,13 @@ class TextRecipe(SequenceRecipe):
     model: TextModelRecipe
     tokenizer: TokenizerRecipe
     batches: TextBatchesRecipe
+    run: TextRunRecipe
     initialise_from: Name | None
+
+    @property
+    def adversarial_radius(self) -> float:
+        """How far each text is moved, relative to the length of its embedded tokens; 0 for not at all."""
+        return self.run.adversarial_radius
 
     @property
     def initial_checkpoint(self) -> str | None:

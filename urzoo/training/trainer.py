@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from urzoo.errors import CheckpointError, UrzooError
+from urzoo.training.adversary import Adversary
 from urzoo.training.averaging import WeightAverage
 from urzoo.training.batches import BatchData, already_batched
 from urzoo.training.cadence import Cadence
@@ -71,6 +72,9 @@ class RecipeTrainer(Trainer):
             None if recipe.run.weight_average_decay is None else WeightAverage(model, recipe.run.weight_average_decay)
         )
         self.best_weights: dict[str, Tensor] = {}
+        self._adversary = (
+            Adversary(model.get_input_embeddings(), recipe.adversarial_radius) if recipe.adversarial_radius else None
+        )
         self._clock = Clock()
         self._resumed: Progress | None = None
         self._tokens = 0
@@ -150,7 +154,14 @@ class RecipeTrainer(Trainer):
         key = (self.recipe.run.seed, self.state.global_step, self.args.process_index)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
         self._tokens += _time_steps(inputs, self.network.main_input_name) * self.args.world_size
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        loss: Tensor
+        if self._adversary is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        with self._adversary.watching():
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        with self._adversary.disturbing():
+            super().training_step(model, inputs, num_items_in_batch)
         return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 - the base's signature

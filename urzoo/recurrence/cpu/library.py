@@ -108,7 +108,9 @@ def load(variant: str | None = None) -> Library | str:
 def variants() -> list[str]:
     """The variants that run on this machine, fastest first."""
     baseline = _open("baseline")
-    return [] if isinstance(baseline, str) else _runnable(baseline)
+    if isinstance(baseline, str):
+        return []
+    return [name for name in _runnable(baseline) if isinstance(_open(name), Library)]
 
 
 _loaded = load(os.environ.get("URZOO_CPU_VARIANT") or None)

@@ -1,0 +1,69 @@
+"""The worse version of a batch that adversarial training also learns from."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.tiny import tiny_texts, tiny_texts_recipe
+from urzoo.errors import RecipeError
+from urzoo.training.adversary import Adversary
+from urzoo.training.log import TrainingLine, read_log
+from urzoo.training.recipe import load_recipe
+from urzoo.training.run import train
+
+
+class Model(nn.Module):
+    """The loss of each text is a curved function of its embedded tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(7, 5)
+        self.head = nn.Linear(5, 1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(ids).mean(1)).square().sum()
+
+
+def test_each_text_moves_by_the_radius_to_where_the_loss_grows():
+    model, ids, moved = Model(), torch.tensor([[0, 1, 2], [3, 4, 5]]), []
+    clean = model.embedding(ids).detach().flatten(1)
+    adversary = Adversary(model.embedding, 0.1)
+    with adversary.watching():
+        loss = model(ids)
+        loss.backward()
+    with adversary.disturbing(), torch.no_grad():
+        # Registered after the adversary's own, so that it sees what that made of the output.
+        handle = model.embedding.register_forward_hook(lambda *given: moved.append(given[-1].flatten(1)))
+        worse = model(ids)
+        handle.remove()
+    torch.testing.assert_close((moved[0] - clean).norm(dim=1), 0.1 * clean.norm(dim=1))
+    assert float(worse) > float(loss.detach())
+    assert torch.equal(model(ids), loss), "nothing is left of the disturbance"
+
+
+def test_a_text_without_gradient_stays_where_it_is():
+    embedding = nn.Embedding(3, 4)
+    adversary = Adversary(embedding, 0.5)
+    with adversary.watching():
+        (0 * embedding(torch.tensor([[1, 2]]))).sum().backward()
+    with adversary.disturbing():
+        assert torch.equal(embedding(torch.tensor([[1, 2]])), embedding.weight[1:][None])
+
+
+def test_the_first_loss_is_that_of_the_texts_as_they_are_and_the_second_is_not(tmp_path):
+    losses = {}
+    for radius in (0.0, 0.2):
+        folder = tmp_path / str(radius)
+        folder.mkdir()
+        path = tiny_texts_recipe(folder, run__adversarial_radius=radius, cadence__log_every_steps=1)
+        place = train(path, runs=folder, progress=False, data=tiny_texts())
+        losses[radius] = [line.loss for line in read_log(place / "log.jsonl") if isinstance(line, TrainingLine)]
+    assert losses[0.0][0] == losses[0.2][0]
+    assert losses[0.0][1] != losses[0.2][1]
+
+
+@pytest.mark.parametrize("radius", [-0.1, 1.0])
+def test_a_radius_that_makes_no_sense_is_refused(tmp_path, radius):
+    with pytest.raises(RecipeError, match=r"adversarial_radius"):
+        load_recipe(tiny_texts_recipe(tmp_path, run__adversarial_radius=radius))
