@@ -1,5 +1,6 @@
 """The recipes of series and texts: they fit their tasks and each other, and train on a slice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,10 @@ import yaml
 from tests.training.language_model.lm_tiny import articles, put_in_place
 from tests.training.tiny import tiny_series, tiny_texts
 from urzoo import zoo
-from urzoo.training import load_recipe, train
+from urzoo.training import load_recipe, teacher, train
 from urzoo.training.kinds import check_task
 from urzoo.training.language_model.recipe import is_language_model, load_lm_recipe
-from urzoo.training.recipe import SeriesRecipe, TextRecipe
+from urzoo.training.recipe import SeriesRecipe, TaughtTextRecipe, TextRecipe
 from urzoo.training.synthetic.recipe import is_synthetic
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -27,7 +28,7 @@ def named(path: Path) -> str:
 
 
 def test_there_are_recipes_of_series_and_of_texts():
-    assert {type(load_recipe(path)) for path in RECIPES} == {SeriesRecipe, TextRecipe}
+    assert {type(load_recipe(path)) for path in RECIPES} == {SeriesRecipe, TextRecipe, TaughtTextRecipe}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=named)
@@ -66,12 +67,15 @@ def small(path: Path, folder: Path) -> Path:
         content["model"]["embedding_size"] = 8
         content["tokenizer"]["vocab_size"] = 300
     if is_language_model(path):
+        content["model"]["adaptive_cutoffs"] = content["model"]["adaptive_cutoffs"] and [50, 150]
         content["data"]["validation_documents"] = 2
         content["run"] |= {"batch_size": 2, "segment_tokens": 16, "steps": 3}
         content["cadence"] = {"log_every_steps": 1, "save_every_steps": 2, "validate_every_steps": 3}
     else:
         content["data"]["validation_rows"] = 10
         content["run"] |= {"epochs": 1, "batch_size": 4}
+        if "teacher" in content:
+            content["teacher"]["minimum_confidence"] = 0.0
     recipe = folder / f"{path.stem}.yaml"
     recipe.write_text(yaml.safe_dump(content))
     return recipe
@@ -80,11 +84,15 @@ def small(path: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("path", RECIPES, ids=named)
 def test_a_recipe_trains_on_a_slice_all_stages_of_it(path, tmp_path, monkeypatch):
     put_in_place(monkeypatch, articles(20))
+    monkeypatch.setattr(teacher, "load_split", lambda *_, **__: replace(tiny_texts(40), split="unsupervised"))
     recipe = load_recipe(path)
-    if recipe.initial_checkpoint is not None:
-        stages = [other for other in sorted(path.parent.glob("*.yaml")) if is_language_model(other)]
-        first = next(other for other in stages if load_lm_recipe(other).name == recipe.initial_checkpoint)
-        train(small(first, tmp_path), runs=tmp_path, progress=False)
+    wanted = [recipe.initial_checkpoint]
+    if isinstance(recipe, TaughtTextRecipe):
+        wanted.append(recipe.teacher.checkpoint)
+    for name in filter(None, wanted):
+        stages = (other for other in sorted(path.parent.glob("*.yaml")))
+        earlier = next(other for other in stages if yaml.safe_load(other.read_text())["name"] == name)
+        train(small(earlier, tmp_path), runs=tmp_path, progress=False, data=tiny_texts(40))
     data = tiny_series(40) if isinstance(recipe, SeriesRecipe) else tiny_texts(40)
     place = train(small(path, tmp_path), runs=tmp_path, progress=False, data=data)
     summary = zoo.info(place).training

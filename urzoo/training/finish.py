@@ -56,7 +56,11 @@ def write_checkpoint(
         for name, values in further_scores.items():
             scores |= {f"{metric}_{name}": value for metric, value in values.items()}
         summary = _summary(trainer, run, training, validation, scores, folder / "model.safetensors").model_copy(
-            update={"initialised_from": prepared.initialised_from, "additional_data": prepared.earlier_data}
+            update={
+                "initialised_from": prepared.initialised_from,
+                "taught_by": prepared.taught_by,
+                "additional_data": prepared.earlier_data,
+            }
         )
         write_json(folder / "training.json", summary.model_dump(mode="json"))
         write_card(folder, [])

@@ -26,13 +26,7 @@ class Initial:
 
     def record(self) -> InitialCheckpoint:
         """What the new checkpoint says of it."""
-        training = self.info.training
-        return InitialCheckpoint(
-            name=self.info.name,
-            task=self.info.task,
-            weights_sha256=self.info.weights_sha256,
-            recipe_sha256=None if training is None else training.recipe_sha256,
-        )
+        return recorded(self.info)
 
     def data(self) -> tuple[TrainingData, ...]:
         """What it has learnt from."""
@@ -74,6 +68,17 @@ class Initial:
             own[name].copy_(value)
 
 
+def recorded(info: CheckpointInfo) -> InitialCheckpoint:
+    """What training.json says of an earlier checkpoint."""
+    training = info.training
+    return InitialCheckpoint(
+        name=info.name,
+        task=info.task,
+        weights_sha256=info.weights_sha256,
+        recipe_sha256=None if training is None else training.recipe_sha256,
+    )
+
+
 class BeginsSomewhere(Protocol):
     """A recipe of any kind."""
 
@@ -90,13 +95,21 @@ def find_initial(recipe: BeginsSomewhere, runs: Path) -> Initial | None:
         CheckpointError: A file of it is missing or damaged.
     """
     name = recipe.initial_checkpoint
-    if name is None:
-        return None
+    return None if name is None else Initial(find_checkpoint(name, runs, key="initialise_from"))
+
+
+def find_checkpoint(name: str, runs: Path, *, key: str) -> CheckpointInfo:
+    """The checkpoint that the `key` of a recipe names: one that was trained under `runs`, or else a shipped one.
+
+    Raises:
+        RecipeError: There is none of that name.
+        CheckpointError: A file of it is missing or damaged.
+    """
     trained = runs / name / "checkpoint"
     try:
-        return Initial(zoo.info(trained if trained.is_dir() else name))
+        return zoo.info(trained if trained.is_dir() else name)
     except UsageError as failure:
         raise RecipeError(
-            f"initialise_from is {name!r}, but there is neither {trained} nor a shipped checkpoint of that name. "
+            f"{key} is {name!r}, but there is neither {trained} nor a shipped checkpoint of that name. "
             "Train its recipe first, with the same --runs."
         ) from failure

@@ -8,8 +8,9 @@ from urzoo.evaluation.task import load_task
 from urzoo.training.images import check_image_task, prepare_images
 from urzoo.training.initial import Initial
 from urzoo.training.model import Prepared
-from urzoo.training.recipe import ImageRecipe, Recipe, SeriesRecipe
+from urzoo.training.recipe import ImageRecipe, Recipe, SeriesRecipe, TaughtTextRecipe
 from urzoo.training.series import check_series_task, prepare_series
+from urzoo.training.teacher import Teacher
 from urzoo.training.texts import check_text_task, prepare_texts
 
 
@@ -25,6 +26,11 @@ def check_task(recipe: Recipe) -> None:
     if recipe.data.split == task.data.split:
         raise RecipeError(
             f"data.split is {recipe.data.split!r}, which task {task.name} is scored on; name the training split."
+        )
+    if isinstance(recipe, TaughtTextRecipe) and recipe.teacher.split in (recipe.data.split, task.data.split):
+        raise RecipeError(
+            f"teacher.split is {recipe.teacher.split!r}, which has labels; name a split without, or leave the section "
+            "teacher out."
         )
     if isinstance(recipe, ImageRecipe):
         check_image_task(recipe, task)
@@ -42,6 +48,7 @@ def prepare(
     data_root: Path | str | None,
     cache: Path,
     initial: Initial | None,
+    teacher: Teacher | None,
 ) -> Prepared:
     """What the trainer needs for a recipe: the model and the data in its form.
 
@@ -52,9 +59,12 @@ def prepare(
         data_root: As for `urzoo.data.load_split`.
         cache: A folder for what can be made again.
         initial: The checkpoint to begin with, where the recipe names one.
+        teacher: The checkpoint that labels further rows, where the recipe names one.
     """
     if isinstance(recipe, ImageRecipe):
         return prepare_images(recipe, training, validation)
     if isinstance(recipe, SeriesRecipe):
         return prepare_series(recipe, training, validation)
-    return prepare_texts(recipe, training, validation, data_root=data_root, cache=cache, initial=initial)
+    return prepare_texts(
+        recipe, training, validation, data_root=data_root, cache=cache, initial=initial, teacher=teacher
+    )

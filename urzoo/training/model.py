@@ -37,7 +37,8 @@ class Prepared:
         preprocessor: What is shipped with the model; None where it takes the data as they are.
         further_validation: The held-out rows under other conditions, by the suffix of their scores' names.
         initialised_from: Where the weights to begin with came from, if they were not drawn.
-        earlier_data: What those weights had learnt from.
+        taught_by: What labelled further rows, if the recipe names a teacher.
+        earlier_data: What the weights to begin with had learnt from, and the rows that were labelled.
     """
 
     model: PreTrainedModel
@@ -46,6 +47,7 @@ class Prepared:
     preprocessor: Preprocessor | None = None
     further_validation: Mapping[str, BatchData] = field(default_factory=dict)
     initialised_from: InitialCheckpoint | None = None
+    taught_by: InitialCheckpoint | None = None
     earlier_data: tuple[TrainingData, ...] = ()
 
 

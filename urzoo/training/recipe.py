@@ -268,6 +268,24 @@ class TextRecipe(SequenceRecipe):
         return self.initialise_from
 
 
+class TeacherRecipe(Strict):
+    """An earlier classifier whose answers stand in for labels on rows that have none.
+
+    `checkpoint` is in the folder of runs or shipped, and held the same rows out as its pupil does; `split` is that of
+    the rows without labels. Of these, the ones count whose class it gives at least `minimum_confidence`.
+    """
+
+    checkpoint: Name
+    split: Name
+    minimum_confidence: Annotated[float, Field(ge=0, lt=1)]
+
+
+class TaughtTextRecipe(TextRecipe):
+    """Texts with labels, and more of them without, whose labels a teacher gives (self-training)."""
+
+    teacher: TeacherRecipe
+
+
 Recipe = ImageRecipe | SeriesRecipe | TextRecipe
 
 
@@ -278,9 +296,10 @@ def kind_of(content: dict[str, Any]) -> type[Recipe]:
         ValueError: Its architecture is missing or none that is trained.
     """
     architecture = content.get("architecture")
+    texts = TaughtTextRecipe if "teacher" in content else TextRecipe
     kinds: dict[str, type[Recipe]] = {
         "URLSTMForImageClassification": ImageRecipe,
-        "URLSTMForSequenceClassification": TextRecipe if "tokenizer" in content else SeriesRecipe,
+        "URLSTMForSequenceClassification": texts if "tokenizer" in content else SeriesRecipe,
     }
     if architecture is None:
         raise ValueError(f"recipe key architecture is missing; expected {', '.join(kinds)}.")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from urzoo.training.initial import Initial
     from urzoo.training.model import Prepared
     from urzoo.training.progress import StopOnSignal
+    from urzoo.training.teacher import Teacher
 
 # Beside the runs: what several of them need and can be made again, such as tokenizers.
 CACHE_FOLDER = "cache"
@@ -87,6 +88,7 @@ def train(
     from urzoo.training.arguments import training_arguments
     from urzoo.training.initial import find_initial
     from urzoo.training.kinds import check_task, prepare
+    from urzoo.training.teacher import find_teacher
 
     check_task(recipe)
     run = RunFolder(Path(runs) / recipe.name)
@@ -98,7 +100,7 @@ def train(
     if not restart and is_finished(place, recipe, run):
         say(f"{recipe.name} is already trained: {place}. Pass --restart to train it again.")
         return place
-    initial = find_initial(recipe, Path(runs))
+    initial, teacher = find_initial(recipe, Path(runs)), find_teacher(recipe, Path(runs))
     with contextlib.ExitStack() as stack:
         if arguments.should_save:
             stack.enter_context(run.locked())
@@ -112,9 +114,10 @@ def train(
             say(f"reading {recipe.data.name} ({recipe.data.split})")
             data = load_split(recipe.data.name, recipe.data.split, data_root=data_root)
         if arguments.should_save:
-            _begin(run, recipe, Path(recipe_path), data, initial, restart=restart)
+            _begin(run, recipe, Path(recipe_path), data, initial, teacher, restart=restart)
         arguments.distributed_state.wait_for_everyone()
-        preparation = partial(prepare, recipe, data_root=data_root, cache=Path(runs) / CACHE_FOLDER, initial=initial)
+        cache = Path(runs) / CACHE_FOLDER
+        preparation = partial(prepare, recipe, data_root=data_root, cache=cache, initial=initial, teacher=teacher)
         return _train(recipe, run, arguments, data, preparation, place, say)
 
 
@@ -190,12 +193,20 @@ def refuse_other_states(run: RunFolder, recipe: AnyRecipe, load: Callable[[Path]
 
 
 def _begin(
-    run: RunFolder, recipe: Recipe, recipe_path: Path, data: "Split", initial: "Initial | None", *, restart: bool
+    run: RunFolder,
+    recipe: Recipe,
+    recipe_path: Path,
+    data: "Split",
+    initial: "Initial | None",
+    teacher: "Teacher | None",
+    *,
+    restart: bool,
 ) -> None:
     """Write down what the run's states belong to, or check that it is still so."""
     from urzoo.evaluation.provenance import git_commit, now
 
     weights = None if initial is None else initial.info.weights_sha256
+    teacher_sha256 = None if teacher is None else teacher.info.checkpoint_sha256
     identity = run.read_identity()
     if identity is None:
         write_bytes(run.recipe, recipe_path.read_bytes())
@@ -206,6 +217,7 @@ def _begin(
             git_commit=git_commit(),
             replace_checkpoint=restart,
             initial_weights_sha256=weights,
+            teacher_sha256=teacher_sha256,
         )
         write_json(run.identity, identity.model_dump())
     elif identity.data_digest != data.digest:
@@ -217,6 +229,10 @@ def _begin(
         raise CheckpointError(
             f"{run.path} holds the state of a run that began with other weights than those of "
             f"{recipe.initial_checkpoint} now. Pass --restart to begin anew."
+        )
+    elif identity.teacher_sha256 != teacher_sha256:
+        raise CheckpointError(
+            f"{run.path} holds the state of a run whose teacher has changed since. Pass --restart to begin anew."
         )
 
 

@@ -38,8 +38,8 @@ class RunIdentity(Strict):
     """What the states of a run folder belong to.
 
     `git_commit` is that of the code the run began with, `initial_weights_sha256` that of the weights it began with
-    where these were not drawn. `replace_checkpoint`: the user asked to begin anew, so that a
-    finished checkpoint of another recipe may go.
+    where these were not drawn, `teacher_sha256` that of the checkpoint that labelled further rows.
+    `replace_checkpoint`: the user asked to begin anew, so that a finished checkpoint of another recipe may go.
     """
 
     recipe_sha256: Sha256
@@ -48,6 +48,7 @@ class RunIdentity(Strict):
     git_commit: GitCommit | None
     replace_checkpoint: bool
     initial_weights_sha256: Sha256 | None = None
+    teacher_sha256: Sha256 | None = None
 
 
 class Progress(Strict):

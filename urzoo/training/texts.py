@@ -14,6 +14,7 @@ from urzoo.training.batches import Batch, BatchData, EpochOrder, LengthOrder, Ro
 from urzoo.training.initial import Initial
 from urzoo.training.model import Prepared, build_model
 from urzoo.training.recipe import TextRecipe
+from urzoo.training.teacher import Teacher
 from urzoo.training.text.tokenizer import encode_lines, load_or_train_tokenizer
 
 Tokens = npt.NDArray[np.int32]
@@ -93,6 +94,7 @@ def prepare_texts(
     data_root: Path | str | None,
     cache: Path,
     initial: Initial | None,
+    teacher: Teacher | None,
 ) -> Prepared:
     """What the trainer needs for a recipe of texts.
 
@@ -103,10 +105,11 @@ def prepare_texts(
         data_root: As for `urzoo.data.load_split`; where the tokenizer's texts come from.
         cache: A folder for what can be made again, such as the tokenizer.
         initial: The checkpoint to begin with.
+        teacher: The checkpoint that labels further texts.
 
     Raises:
-        DataError: A row has no label, or the tokenizer's texts cannot be had.
-        RecipeError: The initial checkpoint has another tokenizer or other sizes.
+        DataError: A row has no label, the tokenizer's texts cannot be had, or those to label.
+        RecipeError: The initial checkpoint has another tokenizer or other sizes, the teacher other classes.
     """
     for split in (training, validation):
         if (split.labels < 0).any():
@@ -120,14 +123,20 @@ def prepare_texts(
     model = build_model(recipe, training.classes, vocab_size=len(tokenizer), pad_token_id=padding)
     if initial is not None:
         initial.write_into(model, tokenizer)
-    held_out = _encoded(tokenizer, validation)
+    learnt, labels = _encoded(tokenizer, training.texts), training.labels
+    earlier = () if initial is None else initial.data()
+    if teacher is not None:
+        taught = teacher.teach(training.classes, data_root=data_root, cache=cache)
+        learnt, labels = learnt + _encoded(tokenizer, taught.texts), np.concatenate([labels, taught.labels])
+        earlier = (*earlier, taught.data)
+    held_out = _encoded(tokenizer, validation.texts)
     # Of similar length together, as in evaluation; their order changes no score.
     order = np.argsort([len(tokens) for tokens in held_out], kind="stable")
     return Prepared(
         model=model,
         training=TokenData(
-            _encoded(tokenizer, training),
-            training.labels,
+            learnt,
+            labels,
             padding=padding,
             max_tokens=recipe.batches.max_tokens,
             seed=recipe.run.seed,
@@ -136,9 +145,10 @@ def prepare_texts(
         validation=TokenData([held_out[row] for row in order], validation.labels[order], padding=padding),
         preprocessor=tokenizer,
         initialised_from=None if initial is None else initial.record(),
-        earlier_data=() if initial is None else initial.data(),
+        taught_by=None if teacher is None else teacher.record(),
+        earlier_data=earlier,
     )
 
 
-def _encoded(tokenizer: object, split: Split) -> list[Tokens]:
-    return [np.array(ids, np.int32) for ids in encode_lines(tokenizer, split.texts)]  # type: ignore[arg-type]
+def _encoded(tokenizer: object, texts: list[str]) -> list[Tokens]:
+    return [np.array(ids, np.int32) for ids in encode_lines(tokenizer, texts)]  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ class TrainingData(Strict):
 
 
 class InitialCheckpoint(Strict):
-    """The checkpoint whose weights training began with; its data count among those that were learnt from."""
+    """An earlier checkpoint that another came from; its data count among those that were learnt from."""
 
     name: Name
     task: Name | None
@@ -43,7 +43,8 @@ class TrainingSummary(Strict):
 
     `selection_split` is "validation" where the best of several epochs or averages was kept by its score on
     rows held out of the training split, and "none" where the last weights were kept unseen. `wall_seconds`
-    counts all of the run, also the parts before an interruption. `weights_sha256` is that of model.safetensors.
+    counts all of the run, also the parts before an interruption. `initialised_from` gave the weights to begin with,
+    `taught_by` labels to rows that had none. `weights_sha256` is that of model.safetensors.
     """
 
     schema_version: Literal[1] = 1
@@ -62,6 +63,7 @@ class TrainingSummary(Strict):
     data: TrainingData
     additional_data: tuple[TrainingData, ...] = ()
     initialised_from: InitialCheckpoint | None = None
+    taught_by: InitialCheckpoint | None = None
     hardware: Line
     device: Line
     backend: Line

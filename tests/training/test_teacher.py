@@ -1,0 +1,123 @@
+"""Self-training: what a teacher's answers become, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tests.training.tiny import tiny_texts, tiny_texts_recipe
+from urzoo import zoo
+from urzoo.data import Split
+from urzoo.errors import CheckpointError, DataError, RecipeError
+from urzoo.hub.card import check_card
+from urzoo.training import load_recipe, teacher, train
+from urzoo.training.kinds import check_task
+from urzoo.training.recipe import TaughtTextRecipe
+from urzoo.zoo.schema import read_training_summary
+
+TEACHER = {"checkpoint": "tiny", "split": "unsupervised", "minimum_confidence": 0.0}
+
+
+def unlabelled() -> Split:
+    split = tiny_texts(rows=60)
+    columns = {"text": ["", *split.texts[21:]], "label": np.full(40, -1, np.int64)}
+    return replace(split, split="unsupervised", digest="ab" * 32, columns=columns)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of runs in which the teacher `tiny` has been trained."""
+    monkeypatch.setattr(teacher, "load_split", lambda *_, **__: unlabelled())
+    train(tiny_texts_recipe(tmp_path), runs=tmp_path, progress=False, data=tiny_texts())
+    return tmp_path
+
+
+def pupil(folder, **changes):
+    return tiny_texts_recipe(folder, **{"name": "pupil", "teacher": dict(TEACHER), **changes})
+
+
+def test_a_pupil_learns_from_what_its_teacher_is_sure_of(folder):
+    place = train(pupil(folder), runs=folder, progress=False, data=tiny_texts())
+    summary = read_training_summary(place / "training.json")
+    assert summary.taught_by is not None
+    assert summary.taught_by.name == "tiny"
+    assert summary.taught_by.weights_sha256 == zoo.info(folder / "tiny" / "checkpoint").weights_sha256
+    assert [(data.split, data.rows_train) for data in summary.additional_data] == [("unsupervised", 40)]
+    # 35 labelled rows and 40 taught ones, 8 a step, twice.
+    assert summary.steps == 2 * (75 // 8)
+    assert f"answers of tiny, sha256 {summary.taught_by.weights_sha256[:12]}" in (place / "README.md").read_text()
+    check_card(place, [])
+
+
+def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
+    recipe = load_recipe(pupil(folder))
+    assert isinstance(recipe, TaughtTextRecipe)
+    found = teacher.find_teacher(recipe, folder)
+    assert found is not None
+    taught = found.teach(["neg", "pos"], data_root=None, cache=folder / "cache")
+    place = folder / "tiny" / "checkpoint"
+    model, tokenizer = zoo.load(place), zoo.load_tokenizer(place)
+    for text, label in zip(taught.texts, taught.labels, strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=tokenizer(text, return_tensors="pt")["input_ids"].long()).logits
+        assert int(logits.argmax()) == label
+
+
+def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
+    def taught(confidence: float) -> int:
+        recipe = load_recipe(pupil(folder, teacher__minimum_confidence=confidence))
+        found = teacher.find_teacher(recipe, folder)
+        assert found is not None
+        return len(found.teach(["neg", "pos"], data_root=None, cache=folder / "cache").texts)
+
+    assert taught(0.0) == 40
+    assert 0 < taught(0.52) <= 40
+    with pytest.raises(DataError, match=r"minimum_confidence is 0\.99, but tiny is that sure of no row"):
+        taught(0.99)
+
+
+def test_a_stopped_pupil_does_not_go_on_with_another_teacher(folder):
+    from urzoo.training.run import RunFolder, _begin
+
+    recipe_path = pupil(folder)
+    recipe = load_recipe(recipe_path)
+    found = teacher.find_teacher(recipe, folder)
+    assert found is not None
+    run = RunFolder(folder / "pupil")
+    with run.locked():
+        _begin(run, recipe, recipe_path, tiny_texts(), None, found, restart=False)
+        other = replace(found, info=found.info.model_copy(update={"checkpoint_sha256": "cd" * 32}))
+        with pytest.raises(CheckpointError, match=r"whose teacher has changed since\. Pass --restart"):
+            _begin(run, recipe, recipe_path, tiny_texts(), None, other, restart=False)
+
+
+def test_a_teacher_that_has_seen_what_its_pupil_holds_out_is_refused(folder):
+    recipe = load_recipe(pupil(folder, data__validation_seed=1))
+    with pytest.raises(RecipeError, match=r"tiny, whose recipe has other rows held out"):
+        teacher.find_teacher(recipe, folder)
+
+
+def test_a_teacher_of_another_kind_is_refused(folder):
+    recipe = load_recipe(pupil(folder, teacher__checkpoint="urlstm-128-smnist"))
+    with pytest.raises(RecipeError, match=r"a URLSTMForImageClassification for task smnist; expected"):
+        teacher.find_teacher(recipe, folder)
+    recipe = load_recipe(pupil(folder, teacher__checkpoint="tinny"))
+    with pytest.raises(RecipeError, match=r"teacher\.checkpoint is 'tinny', but there is neither"):
+        teacher.find_teacher(recipe, folder)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_with_labels_is_not_taught(tmp_path, split):
+    with pytest.raises(RecipeError, match=f"teacher.split is '{split}', which has labels"):
+        check_task(load_recipe(pupil(tmp_path, teacher__split=split)))
+
+
+def test_a_misspelt_key_of_the_teacher_is_named(tmp_path):
+    path = pupil(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["teacher"]["confidence"] = 0.5
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=r"confidence"):
+        load_recipe(path)
