@@ -16,6 +16,8 @@ extern "C" int64_t urzoo_packed_size(const Problem*);
 extern "C" int urzoo_step(const Problem*);
 extern "C" int urzoo_gru_forward(const Problem*);
 extern "C" int urzoo_gru_backward(const Problem*);
+extern "C" int urzoo_gru_pack(const Problem*);
+extern "C" int64_t urzoo_gru_packed_size(const Problem*);
 extern "C" int urzoo_gru_step(const Problem*);
 
 namespace {
@@ -88,14 +90,12 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   for (const auto* result : {&saved, &dx, &dwi, &dwh, &db, &dh})
     if (!all_finite(*result)) return false;
   if (!out.finite() || !last_h.finite() || (!gru && !(all_finite(last_c) && all_finite(dc)))) return false;
-  std::vector<float> packed;
-  if (!gru) {
-    // With weights packed before the forward pass gives the same.
-    std::vector<float> before = last_c;
-    packed = empty(urzoo_packed_size(&p));
-    p.packed = packed.data();
-    if (urzoo_pack(&p) != 0 || urzoo_forward(&p) != 0 || before != last_c) return false;
-  }
+  // With weights packed before the forward pass gives the same.
+  Tensor before = last_h;
+  auto packed = empty((gru ? urzoo_gru_packed_size : urzoo_packed_size)(&p));
+  p.packed = packed.data();
+  if ((gru ? urzoo_gru_pack : urzoo_pack)(&p) != 0 || (gru ? urzoo_gru_forward : urzoo_forward)(&p) != 0) return false;
+  if (before.floats != last_h.floats || before.halves != last_h.halves) return false;
   // The step takes the first of the inputs and the memory of the final state, which must hold a number again.
   last_h = as_hidden(empty(batch * hidden));
   p.final_hidden = last_h.data();

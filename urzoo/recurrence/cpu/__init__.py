@@ -7,10 +7,10 @@ master gates in bfloat16 too. The C++ source in `source/` is compiled with the p
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-from urzoo.recurrence import reference
 from urzoo.recurrence.cpu import kept, memory
-from urzoo.recurrence.cpu.gru_ops import gru_scan, gru_step_directly
+from urzoo.recurrence.cpu.gru_ops import gru_scan, gru_step
 from urzoo.recurrence.cpu.library import current, problem_with_it, variants
 from urzoo.recurrence.cpu.ops import lstm_scan, lstm_step, make_sequence
 from urzoo.recurrence.cpu.passes import Kind, pack_weights, step_packed
@@ -21,10 +21,12 @@ __all__ = ["name", "release", "scan", "step", "unavailable", "unsupported", "var
 
 name = "cpu"
 
-# A sequence begins by packing the weights, which takes longer than one step of few rows without it: by the library's
-# own step, or of some more rows of the GRU by torch's products.
-_VERY_FEW_ROWS = 4
-_FEW_ROWS = 16
+# A sequence begins by packing the weights, which takes longer than one step of so few rows without it; of fewer in
+# bfloat16, where such a step converts the weights for every row.
+_FEW_ROWS, _FEW_ROWS_BF16 = 12, 3
+
+# Input weight, recurrent weight, bias and gate bias.
+_Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def release() -> None:
@@ -104,38 +106,15 @@ def step(
     dtype: torch.dtype,
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
-    rows = inputs.shape[0]
-    differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
-    if gating.cell == "lstm" and not differentiated:
-        tied, refined, master, ordered = _lstm(gating)
-        bf16 = dtype == torch.bfloat16
-        kind = Kind(tied, refined, reverse=False, bf16=bf16, master=master, ordered=ordered)
-        traced = torch.compiler.is_compiling() or type(inputs) is not Tensor
-
-        def pack() -> Tensor:
-            offsets = _complete_bias(gating, bias, gate_bias)
-            return pack_weights(
-                make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, offsets, state), kind
-            )
-
-        if not traced:
-            parameters = (recurrent_weight, input_weight, bias, gate_bias)
-            packed = kept.packed_weights((kind, gating, current().variant), parameters, pack)
-            if packed is not None:
-                return step_packed(kind, inputs, packed, state)
-        if rows <= _FEW_ROWS:
-            weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
-            if traced:
-                return lstm_step(inputs, *weights, *state, *_lstm(gating), bf16)  # type: ignore[no-any-return]
-            return unpacked_step(make_sequence(kind, inputs[:, None], *weights, state), kind)
-    if gating.cell == "gru" and rows <= _VERY_FEW_ROWS and not differentiated:
-        weights = (input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
-        refined, bf16 = gating.auxiliary == "R", dtype == torch.bfloat16
-        return (gru_step_directly(inputs, *weights, state[0], refined=refined, bf16=bf16),)
-    if gating.cell == "gru" and rows <= _FEW_ROWS:
-        return reference.step(
-            inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype
-        )
+    weights = input_weight, recurrent_weight, bias, gate_bias
+    if not _differentiated(inputs, *weights, *state):
+        kind, traced = _kind(gating, dtype), _traced(inputs, *weights, *state)
+        packed = None if traced else _kept_weights(gating, kind, weights)
+        if packed is not None:
+            return step_packed(kind, inputs, packed, state)
+        if inputs.shape[0] <= (_FEW_ROWS_BF16 if kind.bf16 else _FEW_ROWS):
+            unpacked = _step_operator if traced else _step
+            return unpacked(gating, kind, inputs, weights, state)
     _, state = scan(
         inputs[:, None],
         input_weight,
@@ -152,8 +131,42 @@ def step(
     return state
 
 
+def _kept_weights(gating: Gating, kind: Kind, weights: _Weights) -> Tensor | None:
+    """The packed weights that are kept while the parameters stand; None where they cannot be."""
+    input_weight, recurrent_weight, bias, gate_bias = weights
+
+    def pack() -> Tensor:
+        return pack_weights(kind, input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
+
+    parameters = recurrent_weight, input_weight, bias, gate_bias
+    return kept.packed_weights((gating, kind.bf16, current().variant), parameters, pack)
+
+
+def _step(gating: Gating, kind: Kind, inputs: Tensor, weights: _Weights, state: State) -> State:
+    """One step without packing, past the dispatcher: the way through it takes as long as a small step."""
+    input_weight, recurrent_weight, bias, gate_bias = weights
+    offsets = _complete_bias(gating, bias, gate_bias)
+    return unpacked_step(make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, offsets, state), kind)
+
+
+def _step_operator(gating: Gating, kind: Kind, inputs: Tensor, weights: _Weights, state: State) -> State:
+    """The same as an operator."""
+    input_weight, recurrent_weight, bias, gate_bias = weights
+    arguments = inputs, input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias), *state
+    if kind.gru:
+        return (gru_step(*arguments, kind.refined, kind.bf16),)
+    return lstm_step(*arguments, *_lstm(gating), kind.bf16)  # type: ignore[no-any-return]
+
+
+def _kind(gating: Gating, dtype: torch.dtype) -> Kind:
+    """What the library computes, for one step."""
+    tied, refined, master, ordered = _lstm(gating)
+    gru, bf16 = gating.cell == "gru", dtype == torch.bfloat16
+    return Kind(tied, refined, reverse=False, gru=gru, bf16=bf16, master=master, ordered=ordered)
+
+
 def _lstm(gating: Gating) -> tuple[bool, bool, bool, bool]:
-    """A gating of the LSTM in the terms of its operators: tied, refined, master, ordered."""
+    """A gating in the terms of the LSTM's operators: tied, refined, master, ordered."""
     return gating.tie_input_gate, gating.auxiliary == "R", gating.auxiliary == "M", gating.uses_cumax
 
 
@@ -166,3 +179,17 @@ def _complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None
 
 def _differentiated(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _traced(*tensors: Tensor | None) -> bool:
+    """Whether anybody follows operators: a compiler, a mode, or a transformation such as `torch.func.vmap`."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or any(tensor is not None and not _plain(tensor) for tensor in tensors)
+    )
+
+
+def _plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

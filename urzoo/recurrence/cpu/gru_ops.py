@@ -121,36 +121,6 @@ def gru_step(
     bf16: bool,  # noqa: FBT001
 ) -> Tensor:
     """Hidden state after one step, inputs `(batch, input_size)`; not differentiable."""
-    return _step(inputs, input_weight, recurrent_weight, bias, hidden, refined=refined, bf16=bf16)
-
-
-def gru_step_directly(
-    inputs: Tensor,
-    input_weight: Tensor,
-    recurrent_weight: Tensor,
-    bias: Tensor | None,
-    hidden: Tensor,
-    *,
-    refined: bool,
-    bf16: bool,
-) -> Tensor:
-    """`gru_step` past the dispatcher where nobody traces: the way through it takes as long as a small step."""
-    if torch.compiler.is_compiling() or type(inputs) is not Tensor:
-        stepped: Tensor = gru_step(inputs, input_weight, recurrent_weight, bias, hidden, refined, bf16)
-        return stepped
-    return _step(inputs, input_weight, recurrent_weight, bias, hidden, refined=refined, bf16=bf16)
-
-
-def _step(
-    inputs: Tensor,
-    input_weight: Tensor,
-    recurrent_weight: Tensor,
-    bias: Tensor | None,
-    hidden: Tensor,
-    *,
-    refined: bool,
-    bf16: bool,
-) -> Tensor:
     kind = _kind(refined=refined, bf16=bf16)
     return step(make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden,), None), kind)[0]
 

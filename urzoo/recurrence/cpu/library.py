@@ -16,6 +16,9 @@ from torch import Tensor
 VARIANTS = ("avx512bf16", "avx512", "avx2", "baseline")
 """From the fastest to the one that every processor runs; only "baseline" exists off x86-64."""
 
+INTERFACE = 1
+"""`kInterface` of source/problem.h: raised with it whenever a function changes its meaning."""
+
 REMEDY = (
     "install a C++17 compiler such as g++ and install urzoo again "
     "(`pip install --force-reinstall --no-deps .`, or with -e, in its folder)"
@@ -56,9 +59,9 @@ class Library:
         if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(_problem(arguments))):
             raise MemoryError(f"no memory for the workspace of {function} in the fused CPU back end")
 
-    def packed_size(self, **arguments: Tensor | int | None) -> int:
-        """The number of floats that the function "pack" writes for a `Problem` of such sizes."""
-        return int(self.handle.urzoo_packed_size(ctypes.byref(_problem(arguments))))
+    def packed_size(self, function: str, **arguments: Tensor | int | None) -> int:
+        """The number of floats that `function` says the packed weights of a `Problem` of such sizes take."""
+        return int(getattr(self.handle, f"urzoo_{function}")(ctypes.byref(_problem(arguments))))
 
 
 def _problem(arguments: Mapping[str, Tensor | int | None]) -> Problem:
@@ -82,10 +85,17 @@ def _open(variant: str) -> Library | str:
         handle = ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} cannot be loaded ({error}); {REMEDY}"
-    if not hasattr(handle, "urzoo_gru_step") or handle.urzoo_problem_size() != ctypes.sizeof(Problem):
+    if not _is_ours(handle):
         return f"{path.name} was compiled from another version of its source; {REMEDY}"
-    handle.urzoo_packed_size.restype = ctypes.c_int64
+    for function in (handle.urzoo_packed_size, handle.urzoo_gru_packed_size):
+        function.restype = ctypes.c_int64
     return Library(variant, int(handle.urzoo_vector_width()), handle)
+
+
+def _is_ours(handle: ctypes.CDLL) -> bool:
+    """Whether a library was compiled from a source with this interface."""
+    interface = getattr(handle, "urzoo_interface", None)
+    return interface is not None and interface() == INTERFACE and handle.urzoo_problem_size() == ctypes.sizeof(Problem)
 
 
 def _runnable(baseline: Library) -> list[str]:

@@ -156,41 +156,46 @@ def step(sequence: Sequence, kind: Kind) -> State:
     return final
 
 
-def pack_weights(sequence: Sequence, kind: Kind) -> Tensor:
-    """Weights and bias of the sequence as the LSTM's forward pass reads them, for `step_packed`."""
-    arguments = _common(sequence, kind)
-    packed = empty(current().packed_size(**arguments))
-    current().run("pack", **arguments, packed=packed)
+def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Weights and bias as the forward pass reads them, for `step_packed`; the bias holds the gate bias too."""
+    if input_weight.dtype != recurrent_weight.dtype:
+        input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
+    arguments = {
+        **_options(kind),
+        "input_size": input_weight.shape[1],
+        "hidden_size": recurrent_weight.shape[1],
+        "weights_bf16": recurrent_weight.dtype == torch.bfloat16,
+        "input_weight": input_weight.contiguous(),
+        "recurrent_weight": recurrent_weight.contiguous(),
+        "bias": None if bias is None else bias.contiguous(),
+        "threads": torch.get_num_threads(),
+    }
+    packed = empty(current().packed_size(kind.function("packed_size"), **arguments))
+    current().run(kind.function("pack"), **arguments, packed=packed)
     return packed
 
 
 def step_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State) -> State:
-    """The LSTM's state after one step, inputs `(batch, input_size)`, with what `pack_weights` made."""
+    """The state after one step, inputs `(batch, input_size)`, with what `pack_weights` made."""
     batch, input_size = inputs.shape
-    hidden, cell = (part.to(dtype).contiguous() for part, dtype in zip(state, kind.state_dtypes, strict=True))
-    final_hidden, final_cell = torch.empty_like(hidden), torch.empty_like(cell)
+    state = tuple(part.to(dtype).contiguous() for part, dtype in zip(state, kind.state_dtypes, strict=True))
+    final = tuple(map(torch.empty_like, state))
     current().run(
-        "forward",
+        kind.function("forward"),
+        **_options(kind),
         batch=batch,
         time=1,
         input_size=input_size,
-        hidden_size=hidden.shape[1],
-        tied=kind.tied,
-        refined=kind.refined,
-        master=kind.master,
-        ordered=kind.ordered,
-        bf16=kind.bf16,
+        hidden_size=state[0].shape[1],
         threads=_step_threads(packed, batch),
         inputs=inputs.to(kind.dtype).contiguous(),
         packed=packed,
-        hidden=hidden,
-        cell=cell,
-        # The one output is the final hidden state.
-        outputs=final_hidden,
-        final_hidden=final_hidden,
-        final_cell=final_cell,
+        # The one output is the final hidden state, but where that is carried in more digits.
+        outputs=final[0] if final[0].dtype == kind.dtype else torch.empty_like(final[0], dtype=kind.dtype),
+        **dict(zip(_STATE, state, strict=False)),
+        **dict(zip(_FINAL, final, strict=False)),
     )
-    return final_hidden, final_cell
+    return final
 
 
 def _step_threads(weights: Tensor, batch: int) -> int:
@@ -205,19 +210,25 @@ def _segments(sequence: Sequence, kind: Kind) -> list[slice]:
     return [slice(time - last, time - first) if kind.reverse else slice(first, last) for first, last in steps]
 
 
-def _common(sequence: Sequence, kind: Kind, *, recompute: bool = False) -> dict[str, Tensor | int | None]:
-    batch, time, input_size = sequence.inputs.shape
+def _options(kind: Kind) -> dict[str, Tensor | int | None]:
     return {
-        "batch": batch,
-        "time": time,
-        "input_size": input_size,
-        "hidden_size": sequence.state[0].shape[1],
         "tied": kind.tied,
         "refined": kind.refined,
         "master": kind.master,
         "ordered": kind.ordered,
         "reverse": kind.reverse,
         "bf16": kind.bf16,
+    }
+
+
+def _common(sequence: Sequence, kind: Kind, *, recompute: bool = False) -> dict[str, Tensor | int | None]:
+    batch, time, input_size = sequence.inputs.shape
+    return {
+        **_options(kind),
+        "batch": batch,
+        "time": time,
+        "input_size": input_size,
+        "hidden_size": sequence.state[0].shape[1],
         "weights_bf16": sequence.recurrent_weight.dtype == torch.bfloat16,
         "segment": kind.segment_steps(batch) if recompute else 0,
         "inputs": sequence.inputs,

@@ -30,7 +30,7 @@ class Backward final : public Work {
     own_size = std::max(factors + kWidth, std::max(words<Number>(lines) * kColumns, lines * kWide * kWidth));
     own = workspace.floats(threads * own_size);
     if (p.segment == 0) return;
-    packed.lay_out(workspace);
+    packed.place(workspace);
     arguments_stride = packed.input_words() + packed.hidden_words() + 16;
     arguments = workspace.floats(groups * lines * arguments_stride);
     activations = workspace.floats(groups * layout.units * lines * kSaved);

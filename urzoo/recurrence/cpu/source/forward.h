@@ -15,7 +15,7 @@ class Forward final : public Work {
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
-    packed.lay_out(workspace);
+    lay_out_weights(packed, p, workspace);
     hidden_stride = layout.units * kWidth / Number::kPack + 16;
     for (float*& half : hidden) half = workspace.floats(p.batch * hidden_stride);
     cell = workspace.floats(p.batch * layout.stride);

@@ -10,11 +10,14 @@
 
 constexpr int kWide = 4;
 
-// Calls `body(Count<width>{}, first)` on blocks of at most kWide vectors that cover `units`.
+// Calls `body(Count<width>{}, first)` on blocks that cover `units`, or what they have of a block: each is kWide vectors
+// wide and begins at a multiple of that, whatever part of the units a thread has.
 template <class Body>
 INLINE void for_blocks(Range units, const Body& body) {
-  for (int64_t unit = units.begin; unit < units.end; unit += kWide)
-    call_with_rows<kWide>(std::min<int64_t>(kWide, units.end - unit), unit, body);
+  for (int64_t unit = units.begin, next; unit < units.end; unit = next) {
+    next = std::min(unit / kWide * kWide + kWide, units.end);
+    call_with_rows<kWide>(next - unit, unit, body);
+  }
 }
 
 // The same for those blocks only that fall to one of `parts` threads.
@@ -26,48 +29,63 @@ INLINE void for_some_blocks(Range units, int64_t parts, int64_t part, const Body
   });
 }
 
-// The weights and the bias of the candidate, as PackedWeights has those of the gates: [block][word][unit][lane].
+// The weights and the bias of the candidate, as PackedWeights has those of the gates: [block][word][unit][lane], all
+// blocks kWide vectors wide, so that threads may part within one. What the last has too many is never read.
 template <class Cell, class Number>
 struct PackedCandidate {
+  static constexpr int kAcross = kWide * kWidth;
+
   explicit PackedCandidate(const Problem& problem) : p(problem) {}
 
   int64_t input_words() const { return words<Number>(p.input_size); }
   int64_t hidden_words() const { return words<Number>(p.hidden_size); }
 
-  // Of the block that begins with `unit` and is `width` vectors wide.
-  float* inputs(int64_t unit) const { return weights + unit * kWidth * (input_words() + hidden_words()); }
-  float* recurrent(int64_t unit, int width) const { return inputs(unit) + input_words() * width * kWidth; }
+  float* inputs(int64_t unit) const {
+    return weights + unit / kWide * kAcross * (input_words() + hidden_words()) + unit % kWide * kWidth;
+  }
+  float* recurrent(int64_t unit) const { return inputs(unit) + input_words() * kAcross; }
   float* bias(int64_t unit) const { return biases + unit * kWidth; }
 
-  void lay_out(Workspace& workspace) {
-    weights = workspace.floats(vectors(p.hidden_size) * kWidth * (input_words() + hidden_words()));
+  void place(Workspace& workspace) {
+    int64_t units = (vectors(p.hidden_size) + kWide - 1) / kWide * kWide;
+    weights = workspace.floats(units * kWidth * (input_words() + hidden_words()));
     biases = workspace.floats(vectors(p.hidden_size) * kWidth);
   }
 
-  template <int Width>
   void pack(int64_t unit) {
+    int64_t row = Cell::kGates * p.hidden_size + unit * kWidth, left = p.hidden_size - unit * kWidth;
     with_weight(p, p.input_weight, [&](auto* weight) {
-      pack_units<Width>(weight + Cell::kGates * p.hidden_size * p.input_size, p.input_size, unit, inputs(unit));
+      pack_vector<Number>(weight + row * p.input_size, left, p.input_size, inputs(unit), kAcross);
     });
     with_weight(p, p.recurrent_weight, [&](auto* weight) {
-      pack_units<Width>(weight + Cell::kGates * p.hidden_size * p.hidden_size, p.hidden_size, unit,
-                        recurrent(unit, Width));
+      pack_vector<Number>(weight + row * p.hidden_size, left, p.hidden_size, recurrent(unit), kAcross);
     });
-    for (int64_t one = unit; one < unit + Width; ++one) {
-      const float* from = p.bias + Cell::kGates * p.hidden_size + one * kWidth;
-      store(bias(one), p.bias == nullptr ? vf{} : load_first(from, p.hidden_size - one * kWidth));
-    }
-  }
-
-  // Rows of a (hidden, depth) matrix -> to[word of depth][unit][lane]; zero beyond the last unit.
-  template <int Width, class Element>
-  void pack_units(const Element* weight, int64_t depth, int64_t first, float* to) {
-    for (int unit = 0; unit < Width; ++unit) {
-      int64_t row = (first + unit) * kWidth;
-      pack_vector<Number>(weight + row * depth, p.hidden_size - row, depth, to + unit * kWidth, Width * kWidth);
-    }
+    store(bias(unit), p.bias == nullptr ? vf{} : load_first(p.bias + row, left));
   }
 
   const Problem& p;
   float *weights, *biases;
+};
+
+// Both.
+template <class Cell, class Number>
+struct PackedGru {
+  explicit PackedGru(const Problem& problem) : gates(problem), candidate(problem) {}
+
+  bool fused() const { return gates.fused(); }
+  int64_t input_words() const { return gates.input_words(); }
+  int64_t hidden_words() const { return gates.hidden_words(); }
+
+  void place(Workspace& workspace) {
+    gates.place(workspace);
+    candidate.place(workspace);
+  }
+
+  void pack(int64_t unit) {
+    gates.pack(unit);
+    candidate.pack(unit);
+  }
+
+  PackedWeights<Cell, Number> gates;
+  PackedCandidate<Cell, Number> candidate;
 };

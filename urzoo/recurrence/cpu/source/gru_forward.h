@@ -7,12 +7,11 @@
 template <class Cell, class Number>
 class GruForward final : public Work {
  public:
-  explicit GruForward(const Problem& problem) : p(problem), layout(problem), packed(problem), candidate(problem) {}
+  explicit GruForward(const Problem& problem) : p(problem), layout(problem), packed(problem) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
-    packed.lay_out(workspace);
-    candidate.lay_out(workspace);
+    lay_out_weights(packed, p, workspace);
     stride = layout.units * kWidth / Number::kPack + 16;
     hidden = workspace.floats(p.batch * layout.stride);
     hidden_factors = kExact ? hidden : workspace.floats(p.batch * stride);
@@ -45,15 +44,15 @@ class GruForward final : public Work {
       if (place.line == 0) project(place, units, lines, candidates);
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
         const float* start = place.projections + ((unit - units.begin) * lines + place.line) * kColumns;
-        preactivate<kGates>(place, hidden_factors, packed.inputs(unit), packed.bias(unit), start,
-                            [&](auto& sum, int64_t first) { open_gates(place, unit, first, sum); });
+        preactivate<kGates, kGates>(place, hidden_factors, packed.gates.inputs(unit), packed.gates.bias(unit), start,
+                                    [&](auto& sum, int64_t first) { open_gates(place, unit, first, sum); });
       }
       group.wait();
       for_blocks(units, [&](auto width, int64_t unit) {
         constexpr int Width = decltype(width)::value;
         const float* start = candidates + ((unit - units.begin) * lines + place.line * Width) * kWidth;
-        preactivate<Width>(place, recalled, candidate.inputs(unit), candidate.bias(unit), start,
-                           [&](auto& sum, int64_t first) { advance(place, unit, first, sum); });
+        preactivate<Width, kWide>(place, recalled, packed.candidate.inputs(unit), packed.candidate.bias(unit), start,
+                                  [&](auto& sum, int64_t first) { advance(place, unit, first, sum); });
       });
       group.wait();
     }
@@ -79,11 +78,10 @@ class GruForward final : public Work {
   // Packs the weights of this thread's units, split further among the row groups, and its part of the initial state.
   void prepare(int thread) {
     Range units = layout.units_of(thread), rows = layout.rows_of(thread);
-    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](auto width, int64_t unit) {
-      constexpr int Width = decltype(width)::value;
-      candidate.template pack<Width>(unit);
-      for (int64_t one = unit; one < unit + Width; ++one) packed.pack(one);
-    });
+    if (p.packed == nullptr) {
+      Range mine = share(units.size(), layout.row_groups, layout.row_group(thread));
+      for (int64_t unit = mine.begin; unit < mine.end; ++unit) packed.pack(units.begin + unit);
+    }
     const float* initial = static_cast<const float*>(p.hidden);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit)
@@ -107,31 +105,33 @@ class GruForward final : public Work {
     if (packed.fused()) return;
     int64_t used = steps * place.rows.size();
     for (int64_t unit = units.begin; unit < units.end; ++unit)
-      multiply_lines<Number, kGates>(place.inputs, size, used, packed.inputs(unit), size,
+      multiply_lines<Number, kGates>(place.inputs, size, used, packed.gates.inputs(unit), size,
                                      place.projections + (unit - units.begin) * lines * kColumns, kColumns, true);
     for_blocks(units, [&](auto width, int64_t unit) {
       constexpr int Width = decltype(width)::value;
-      multiply_lines<Number, Width>(place.inputs, size, used, candidate.inputs(unit), size,
-                                    candidates + (unit - units.begin) * lines * kWidth, Width * kWidth, true);
+      multiply_lines<Number, Width, kWide>(place.inputs, size, used, packed.candidate.inputs(unit), size,
+                                           candidates + (unit - units.begin) * lines * kWidth, Width * kWidth, true);
     });
   }
 
-  // The pre-activations of all rows: the input part and the product of `state` with a packed weight. Then calls
-  // `finish(sum, first)` on groups of rows.
-  template <int Columns, class Finish>
+  // The pre-activations of all rows: the input part and the product of `state` with a packed weight `Across` vectors
+  // wide. Then calls `finish(sum, first)` on groups of rows.
+  template <int Columns, int Across, class Finish>
   INLINE void preactivate(const Place& place, const float* state, const float* weight, const float* bias,
                           const float* start, const Finish& finish) {
     constexpr int64_t kAcross = Columns * kWidth;
     int64_t size = packed.input_words(), depth = packed.hidden_words(), segments = (depth + kSegment - 1) / kSegment;
     const float* inputs = place.inputs + place.line * size;
-    const float* recurrent = weight + size * kAcross;
+    const float* recurrent = weight + size * Across * kWidth;
     state += place.rows.begin * stride;
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
       for_row_groups<max_rows(Columns)>(place.rows.size(), [&](auto count, int64_t first) {
         vf sum[decltype(count)::value][Columns] = {};
-        if (packed.fused() && begin == 0) accumulate<Number, 1>(sum, inputs + first * size, size, weight, size);
-        accumulate<Number, 1>(sum, state + first * stride + begin, stride, recurrent + begin * kAcross, end - begin);
+        if (packed.fused() && begin == 0)
+          accumulate<Number, 1, Across>(sum, inputs + first * size, size, weight, size);
+        accumulate<Number, 1, Across>(sum, state + first * stride + begin, stride,
+                                      recurrent + begin * Across * kWidth, end - begin);
         float* sums = place.sums + first * kAcross;
         if (end != depth) return begin == 0 ? store_to(sums, kAcross, sum) : add_to(sums, kAcross, sum);
         if (begin != 0) add_from(sum, sums, kAcross);
@@ -198,8 +198,7 @@ class GruForward final : public Work {
 
   const Problem& p;
   Layout layout;
-  PackedWeights<Cell, Number> packed;
-  PackedCandidate<Cell, Number> candidate;
+  PackedGru<Cell, Number> packed;
   float *hidden, *hidden_factors, *recalled, *updates, *own;
   int64_t stride, chunk_inputs_size, sums_size, own_size;
 };

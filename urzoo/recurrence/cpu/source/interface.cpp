@@ -36,16 +36,20 @@ int run_pass(const Problem& problem) {
   });
 }
 
+template <class Cell, class Number>
+using PackLstm = Pack<PackedWeights<Cell, Number>>;
+
 }  // namespace
 
 EXPORT int64_t urzoo_vector_width() { return kWidth; }
+EXPORT int64_t urzoo_interface() { return kInterface; }
 EXPORT int64_t urzoo_problem_size() { return sizeof(Problem); }
 EXPORT int urzoo_forward(const Problem* problem) { return run_pass<Forward>(*problem); }
 EXPORT int urzoo_backward(const Problem* problem) { return run_pass<Backward>(*problem); }
 EXPORT int urzoo_step(const Problem* problem) { return run_pass<Step>(*problem); }
-EXPORT int urzoo_pack(const Problem* problem) { return run_pass<Pack>(*problem); }
+EXPORT int urzoo_pack(const Problem* problem) { return run_pass<PackLstm>(*problem); }
 EXPORT int64_t urzoo_packed_size(const Problem* problem) {
   return with_types(*problem, [&](auto cell, auto number) {
-    return Pack<decltype(cell), decltype(number)>::floats(*problem);
+    return PackLstm<decltype(cell), decltype(number)>::floats(*problem);
   });
 }

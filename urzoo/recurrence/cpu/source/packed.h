@@ -1,4 +1,5 @@
-// The weights and the bias of a problem as the products with the inputs and the hidden states read them.
+// The weights and the bias of a problem as the products with the inputs and the hidden states read them, packed for one
+// pass or kept for many.
 #pragma once
 
 #include "pack.h"
@@ -19,12 +20,6 @@ struct PackedWeights {
   const float* inputs(int64_t unit) const { return weights + unit * unit_words(); }
   const float* recurrent(int64_t unit) const { return inputs(unit) + input_words() * kColumns; }
   const float* bias(int64_t unit) const { return biases + unit * kColumns; }
-
-  // In the workspace, or where they are packed already.
-  void lay_out(Workspace& workspace) {
-    Workspace kept(reinterpret_cast<char*>(p.packed));
-    place(p.packed == nullptr ? workspace : kept);
-  }
 
   void place(Workspace& workspace) {
     weights = workspace.floats(vectors(p.hidden_size) * unit_words());
@@ -49,21 +44,28 @@ struct PackedWeights {
   float *weights, *biases;
 };
 
+// In the workspace, or where they are packed already.
+template <class Weights>
+void lay_out_weights(Weights& packed, const Problem& p, Workspace& workspace) {
+  Workspace kept(reinterpret_cast<char*>(p.packed));
+  packed.place(p.packed == nullptr ? workspace : kept);
+}
+
 // Packs the weights for many forward passes.
-template <class Cell, class Number>
+template <class Weights>
 class Pack final : public Work {
  public:
   explicit Pack(const Problem& problem) : p(problem), packed(problem) {}
 
   static int64_t floats(const Problem& problem) {
     Workspace measured;
-    PackedWeights<Cell, Number>(problem).place(measured);
+    Weights(problem).place(measured);
     return static_cast<int64_t>(measured.used() / sizeof(float));
   }
 
   void lay_out(Workspace& workspace, int threads_used) override {
     threads = threads_used;
-    packed.lay_out(workspace);
+    lay_out_weights(packed, p, workspace);
   }
 
   void run(int thread) override {
@@ -73,6 +75,6 @@ class Pack final : public Work {
 
  private:
   const Problem& p;
-  PackedWeights<Cell, Number> packed;
+  Weights packed;
   int threads = 1;
 };

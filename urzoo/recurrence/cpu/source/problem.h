@@ -1,7 +1,11 @@
-// The C interface: one plain structure for the forward and the backward pass of an LSTM. library.py mirrors it.
+// The C interface: one plain structure for the forward and the backward pass of an LSTM or GRU. library.py mirrors it.
 #pragma once
 
 #include <cstdint>
+
+// Raised, here and in library.py, whenever a function of the interface comes or goes or means something else: a library
+// compiled from an older source is then refused.
+constexpr int64_t kInterface = 1;
 
 struct Problem {
   int64_t batch, time, input_size, hidden_size;
@@ -22,8 +26,8 @@ struct Problem {
   const void* hidden;            // (batch, hidden)
   const float* cell;             // (batch, hidden)
   const uint8_t* mask;           // (batch, time)
-  // What `urzoo_pack` made of weights and bias, or null: the forward pass then packs them itself. Its size in floats is
-  // that of `urzoo_packed_size`.
+  // What `urzoo_pack` or `urzoo_gru_pack` made of weights and bias, or null: the forward pass then packs them itself. Its
+  // size in floats is that of `urzoo_packed_size` or `urzoo_gru_packed_size`.
   float* packed;
 
   // Results of the forward pass, arguments of the backward pass.

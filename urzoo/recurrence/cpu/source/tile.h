@@ -16,8 +16,9 @@ constexpr int max_rows(int columns) {
 // prefetching, which ends at every page, comes too late.
 constexpr int64_t kAhead = 24;
 
-// sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` words k of factors.
-template <class Number, int KStride, int Rows, int Columns>
+// sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` words k of factors. `b` may be a part
+// of a matrix that is `Across` vectors wide.
+template <class Number, int KStride, int Across, int Rows, int Columns>
 INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b,
                                 int64_t depth) {
   for (int64_t k = 0; k < depth; ++k) {
@@ -26,7 +27,7 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
     for (int column = 0; column < Columns; ++column) weights[column] = load(b + column * kWidth);
     if (KStride == 1) {
 #pragma GCC unroll 8
-      for (int column = 0; column < Columns; ++column) __builtin_prefetch(b + (kAhead * Columns + column) * kWidth);
+      for (int column = 0; column < Columns; ++column) __builtin_prefetch(b + (kAhead * Across + column) * kWidth);
     }
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) {
@@ -36,14 +37,15 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
         sum[row][column] = Number::multiply_add(sum[row][column], value, weights[column]);
     }
     a += KStride;
-    b += Columns * kWidth;
+    b += Across * kWidth;
   }
 }
 
 // The same. Where a tile leaves registers free, the terms go to several sums, which hides the latency of the adders
 // and loses less to rounding.
-template <class Number, int KStride, int Rows, int Columns>
+template <class Number, int KStride, int Given = 0, int Rows, int Columns>
 INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth) {
+  constexpr int kAcross = Given == 0 ? Columns : Given;
   constexpr int kSums = 4 * Rows <= max_rows(Columns) ? 4 : 2 * Rows <= max_rows(Columns) ? 2 : 1;
   if constexpr (kSums > 1) {
     vf parts[kSums][Rows][Columns] = {};
@@ -57,11 +59,11 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
 #pragma GCC unroll 8
           for (int column = 0; column < Columns; ++column)
             parts[part][row][column] =
-                Number::multiply_add(parts[part][row][column], value, load(b + (part * Columns + column) * kWidth));
+                Number::multiply_add(parts[part][row][column], value, load(b + (part * kAcross + column) * kWidth));
         }
       }
       a += kSums * KStride;
-      b += kSums * Columns * kWidth;
+      b += kSums * kAcross * kWidth;
     }
 #pragma GCC unroll 4
     for (int part = 0; part < kSums; ++part)
@@ -71,7 +73,7 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
         for (int column = 0; column < Columns; ++column) sum[row][column] += parts[part][row][column];
     depth -= rounds * kSums;
   }
-  accumulate_in_order<Number, KStride>(sum, a, row_stride, b, depth);
+  accumulate_in_order<Number, KStride, kAcross>(sum, a, row_stride, b, depth);
 }
 
 // A long sum is made of sums over segments of this many words: each begins at zero and loses less to rounding, and
@@ -129,8 +131,8 @@ INLINE void for_row_groups(int64_t count, const Body& body) {
   }
 }
 
-// to[line][column] += a[line] * b for lines of `depth` words; = if `fresh`.
-template <class Number, int Columns>
+// to[line][column] += a[line] * b for lines of `depth` words; = if `fresh`. `b` is as in `accumulate`.
+template <class Number, int Columns, int Across = Columns>
 void multiply_lines(const float* a, int64_t stride, int64_t lines, const float* b, int64_t depth, float* to,
                     int64_t to_stride, bool fresh) {
   int64_t segments = (depth + kSegment - 1) / kSegment;
@@ -138,7 +140,7 @@ void multiply_lines(const float* a, int64_t stride, int64_t lines, const float* 
     int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
     for_row_groups<max_rows(Columns)>(lines, [&](auto count, int64_t first) {
       vf sum[decltype(count)::value][Columns] = {};
-      accumulate<Number, 1>(sum, a + first * stride + begin, stride, b + begin * Columns * kWidth, end - begin);
+      accumulate<Number, 1, Across>(sum, a + first * stride + begin, stride, b + begin * Across * kWidth, end - begin);
       if (fresh && segment == 0)
         store_to(to + first * to_stride, to_stride, sum);
       else
