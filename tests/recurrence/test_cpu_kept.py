@@ -1,4 +1,4 @@
-"""The packed weights that decoding keeps: right as long as the parameters stand, gone when they die."""
+"""The packed weights that inference keeps: right as long as the parameters stand, gone when they die."""
 
 import copy
 import gc
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from urzoo.nn import URGRUCell, URLSTMCell
-from urzoo.recurrence import State, backends, scan, step
+from urzoo.recurrence import State, backends, cpu, scan, step
 from urzoo.recurrence.cpu import kept
 
 pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
@@ -151,6 +151,75 @@ def test_they_go_when_the_parameters_die(make_cell: Make):
     gc.collect()
     assert not kept._kept
     assert storage() is None
+
+
+@torch.no_grad()
+def run_sequences(cell: Cell) -> list[Tensor]:
+    """Outputs and final states of a padded sequence, in both directions."""
+    inputs = torch.randn(3, 7, cell.input_size, generator=torch.Generator().manual_seed(2))
+    mask = torch.arange(7) < torch.tensor([[7], [4], [1]])
+    weights, found = (cell.weight_ih, cell.weight_hh, cell.bias, cell.forget_bias), []
+    for reverse in (False, True):
+        outputs, state = scan(inputs, *weights, gating=cell.gating, mask=mask, reverse=reverse, backend="cpu")
+        found += [outputs, *state]
+    return found
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("input_size", [3, 40])
+def test_sequences_use_the_weights_of_steps_and_keep_their_bits(
+    input_size: int, autocast: bool, make_cell: Make, monkeypatch: pytest.MonkeyPatch
+):
+    cell = make_cell(input_size)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        monkeypatch.setattr(cpu, "_MOST_KEPT_BYTES", 0)
+        expected = run_sequences(cell)
+        assert not packed()
+        monkeypatch.undo()
+        found = run_sequences(cell)
+        (first,) = packed()
+        run(cell)
+        found_again = run_sequences(cell)
+    (last,) = packed()
+    assert last is first
+    for ours in (found, found_again):
+        assert all(map(torch.equal, expected, ours))
+
+
+def test_sequences_see_changed_parameters(make_cell: Make):
+    cell = make_cell()
+    before = run_sequences(cell)
+    with torch.no_grad():
+        cell.weight_hh.mul_(2)
+    after = run_sequences(cell)
+    assert not any(map(torch.equal, before, after))
+    kept.release()
+    assert all(map(torch.equal, after, run_sequences(cell)))
+
+
+def test_differentiated_sequences_keep_nothing(make_cell: Make):
+    cell = make_cell()
+    weights = (cell.weight_ih, cell.weight_hh, cell.bias, cell.forget_bias)
+    scan(torch.randn(2, 4, 3), *weights, gating=cell.gating, backend="cpu")[0].sum().backward()
+    assert cell.weight_hh.grad is not None
+    assert not packed()
+
+
+@torch.no_grad()
+def test_torch_func_maps_over_sequences_and_steps(make_cell: Make):
+    cell = make_cell()
+    weights = (cell.weight_ih, cell.weight_hh, cell.bias, cell.forget_bias)
+    inputs = torch.randn(2, 3, 4, 3)
+
+    def outputs(some: Tensor) -> Tensor:
+        return scan(some, *weights, gating=cell.gating, backend="cpu")[0]
+
+    def hidden(some: Tensor) -> Tensor:
+        return step(some, *weights, gating=cell.gating, backend="cpu")[0]
+
+    torch.testing.assert_close(torch.func.vmap(outputs)(inputs), torch.stack([outputs(part) for part in inputs]))
+    steps = inputs[:, :, 0]
+    torch.testing.assert_close(torch.func.vmap(hidden)(steps), torch.stack([hidden(part) for part in steps]))
 
 
 def test_a_step_gives_the_bits_of_a_sequence(make_cell: Make):

@@ -13,7 +13,7 @@ from urzoo.recurrence.cpu import kept, memory
 from urzoo.recurrence.cpu.gru_ops import gru_scan, gru_step
 from urzoo.recurrence.cpu.library import current, problem_with_it, variants
 from urzoo.recurrence.cpu.ops import lstm_scan, lstm_step, make_sequence
-from urzoo.recurrence.cpu.passes import Kind, pack_weights, step_packed
+from urzoo.recurrence.cpu.passes import Kind, pack_weights, scan_packed, step_packed
 from urzoo.recurrence.cpu.passes import step as unpacked_step
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
@@ -24,6 +24,10 @@ name = "cpu"
 # A sequence begins by packing the weights, which takes longer than one step of so few rows without it; of fewer in
 # bfloat16, where such a step converts the weights for every row.
 _FEW_ROWS, _FEW_ROWS_BF16 = 12, 3
+
+# Larger weights are packed for each sequence anew: a long one hardly notices, and a model should not need twice its
+# memory. Steps, which would notice, keep weights of any size.
+_MOST_KEPT_BYTES = 64 << 20
 
 # Input weight, recurrent weight, bias and gate bias.
 _Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
@@ -68,10 +72,17 @@ def scan(
     dtype: torch.dtype,
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
+    weights = input_weight, recurrent_weight, bias, gate_bias
+    if not _differentiated(inputs, *weights, *state):
+        save = "nothing"
+        small = (input_weight.numel() + recurrent_weight.numel()) * 4 <= _MOST_KEPT_BYTES
+        if small and not _traced(inputs, *weights, *state, mask):
+            kind = _kind(gating, dtype, reverse=reverse)
+            packed = _kept_weights(gating, kind, weights)
+            if packed is not None:
+                return scan_packed(kind, inputs, packed, state, mask)
     bias = _complete_bias(gating, bias, gate_bias)
     refined, bf16 = gating.auxiliary == "R", dtype == torch.bfloat16
-    if not _differentiated(inputs, input_weight, recurrent_weight, bias, *state):
-        save = "nothing"
     if gating.cell == "gru":
         outputs, final_hidden, _ = gru_scan(
             inputs, input_weight, recurrent_weight, bias, state[0], mask, refined, reverse, bf16, save
@@ -158,11 +169,11 @@ def _step_operator(gating: Gating, kind: Kind, inputs: Tensor, weights: _Weights
     return lstm_step(*arguments, *_lstm(gating), kind.bf16)  # type: ignore[no-any-return]
 
 
-def _kind(gating: Gating, dtype: torch.dtype) -> Kind:
-    """What the library computes, for one step."""
+def _kind(gating: Gating, dtype: torch.dtype, *, reverse: bool = False) -> Kind:
+    """What the library computes."""
     tied, refined, master, ordered = _lstm(gating)
     gru, bf16 = gating.cell == "gru", dtype == torch.bfloat16
-    return Kind(tied, refined, reverse=False, gru=gru, bf16=bf16, master=master, ordered=ordered)
+    return Kind(tied, refined, reverse, gru=gru, bf16=bf16, master=master, ordered=ordered)
 
 
 def _lstm(gating: Gating) -> tuple[bool, bool, bool, bool]:

@@ -1,4 +1,4 @@
-"""Packed weights that decoding keeps from step to step.
+"""Packed weights that inference keeps from call to call, for steps and for whole sequences.
 
 Packing takes longer than a step of few rows. So what was packed is kept while the parameters stand: the same
 tensor objects, at the same address, with the same version counters. Whatever writes to a parameter through torch
@@ -7,7 +7,7 @@ writes through an alias that torch does not count (`parameter.data.mul_(2)`, a N
 autograd.
 
 Only weights that are `torch.nn.Parameter`s are packed, and at first sight: weights that a caller makes anew for every
-step would be packed for every step. Which way a step takes hence depends on its arguments alone, as do its bits.
+step would be packed for every step. Which way a call takes hence depends on its arguments alone, as do its bits.
 An entry goes when its recurrent weight dies. No lock is held at any time, so that a fork leaves nothing locked:
 entries do not change once they stand, and two threads that pack the same weights at once do so twice.
 """

@@ -157,7 +157,7 @@ def step(sequence: Sequence, kind: Kind) -> State:
 
 
 def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Weights and bias as the forward pass reads them, for `step_packed`; the bias holds the gate bias too."""
+    """Weights and bias, with the gate bias in it, as the forward pass reads them; for `scan_packed`, `step_packed`."""
     if input_weight.dtype != recurrent_weight.dtype:
         input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
     arguments = {
@@ -175,23 +175,36 @@ def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bia
     return packed
 
 
+def scan_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
+    """Outputs and final state of a sequence, nothing saved, with what `pack_weights` made."""
+    outputs = empty(*inputs.shape[:2], state[0].shape[1], dtype=kind.dtype)
+    return outputs, _run_packed(kind, inputs, packed, state, mask, outputs, torch.get_num_threads())
+
+
 def step_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State) -> State:
     """The state after one step, inputs `(batch, input_size)`, with what `pack_weights` made."""
-    batch, input_size = inputs.shape
+    outputs = torch.empty(state[0].shape, dtype=kind.dtype)
+    return _run_packed(kind, inputs[:, None], packed, state, None, outputs, _step_threads(packed, inputs.shape[0]))
+
+
+def _run_packed(
+    kind: Kind, inputs: Tensor, packed: Tensor, state: State, mask: Tensor | None, outputs: Tensor, threads: int
+) -> State:
+    batch, time, input_size = inputs.shape
     state = tuple(part.to(dtype).contiguous() for part, dtype in zip(state, kind.state_dtypes, strict=True))
     final = tuple(map(torch.empty_like, state))
     current().run(
         kind.function("forward"),
         **_options(kind),
         batch=batch,
-        time=1,
+        time=time,
         input_size=input_size,
         hidden_size=state[0].shape[1],
-        threads=_step_threads(packed, batch),
+        threads=threads,
         inputs=inputs.to(kind.dtype).contiguous(),
+        mask=None if mask is None else mask.contiguous(),
         packed=packed,
-        # The one output is the final hidden state, but where that is carried in more digits.
-        outputs=final[0] if final[0].dtype == kind.dtype else torch.empty_like(final[0], dtype=kind.dtype),
+        outputs=outputs,
         **dict(zip(_STATE, state, strict=False)),
         **dict(zip(_FINAL, final, strict=False)),
     )
