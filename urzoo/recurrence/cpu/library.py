@@ -16,7 +16,7 @@ from torch import Tensor
 VARIANTS = ("avx512bf16", "avx512", "avx2", "baseline")
 """From the fastest to the one that every processor runs; only "baseline" exists off x86-64."""
 
-INTERFACE = 1
+INTERFACE = 2
 """`kInterface` of source/problem.h: raised with it whenever a function changes its meaning."""
 
 REMEDY = (

@@ -1,9 +1,9 @@
 """The two passes over a sequence as calls of the library, and their form that recomputes instead of saving.
 
 Recomputing cuts the sequence into segments. The forward pass keeps what is carried over time at the start of
-each: the LSTM's cell (its hidden states are known from the outputs), the GRU's hidden state. The backward pass
-computes the activations of each segment again before it goes back through it, so that those of one segment only
-are alive. The LSTM's passes do so within the library, the GRU's are called once for each segment.
+each, unless the outputs tell it: the LSTM's cell, and the GRU's hidden state where outputs are rounded. The backward
+pass computes the activations of each segment again before it goes back through it, so that those of one segment only
+are alive.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from urzoo.recurrence.cpu.library import current
 from urzoo.recurrence.cpu.memory import empty
 from urzoo.recurrence.gates import State
 
-GRU_SEGMENT_STEPS = 16
 SEGMENT_LINES = 512
 """Steps times rows of a segment: enough for a well-shaped product, few enough for the cache."""
 
@@ -44,9 +43,14 @@ class Kind:
         return 3 + (not self.tied) + self.refined + 2 * self.master
 
     @property
+    def keeps_carried(self) -> bool:
+        """Whether what is carried over time is saved: outputs do not tell it."""
+        return not self.gru or self.bf16
+
+    @property
     def saved(self) -> int:
-        """The number of vectors saved for one vector of units: the gates, and a memory that outputs do not tell."""
-        return self.gates + (not self.gru or self.bf16)
+        """The number of vectors saved for one vector of units: the gates, and what is carried where kept."""
+        return self.gates + self.keeps_carried
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,7 +64,7 @@ class Kind:
 
     def segment_steps(self, batch: int) -> int:
         """Steps of a segment where activations are computed again."""
-        return GRU_SEGMENT_STEPS if self.gru else max(1, SEGMENT_LINES // batch)
+        return max(1, SEGMENT_LINES // batch)
 
     def function(self, name: str) -> str:
         """The name of a pass in the library."""
@@ -78,17 +82,11 @@ class Sequence:
     state: State
     mask: Tensor | None
 
-    def segment(self, times: slice, state: State) -> "Sequence":
-        """A part of the time, from the given state on."""
-        mask = None if self.mask is None else self.mask[:, times].contiguous()
-        inputs = self.inputs[:, times].contiguous()
-        return Sequence(inputs, self.input_weight, self.recurrent_weight, self.bias, state, mask)
-
 
 def saved_shape(inputs: Tensor, hidden: Tensor, kind: Kind, save: str) -> tuple[int, ...]:
     """The shape of what the forward pass keeps for the backward pass; nothing if `save` is "nothing"."""
     batch, time, _ = inputs.shape
-    if save == "nothing":
+    if save == "nothing" or (save == "recompute" and not kind.keeps_carried):
         return (0,)
     if save == "recompute":
         return (-(-time // kind.segment_steps(batch)), *hidden.shape)
@@ -101,15 +99,8 @@ def forward(sequence: Sequence, kind: Kind, save: str) -> tuple[Tensor, State, T
     state = sequence.state
     outputs = empty(*sequence.inputs.shape[:2], state[0].shape[1], dtype=kind.dtype)
     saved = empty(*saved_shape(sequence.inputs, state[0], kind, save))
-    if save != "recompute" or not kind.gru:
-        kept = None if save == "nothing" else saved
-        return outputs, _run_forward(sequence, kind, outputs, kept, recompute=save == "recompute"), saved
-    for index, times in enumerate(_segments(sequence, kind)):
-        saved[index] = state[-1]
-        part = empty(sequence.inputs.shape[0], times.stop - times.start, state[0].shape[1], dtype=kind.dtype)
-        state = _run_forward(sequence.segment(times, state), kind, part, None, recompute=False)
-        outputs[:, times] = part
-    return outputs, state, saved
+    kept = None if save == "nothing" else saved
+    return outputs, _run_forward(sequence, kind, outputs, kept, recompute=save == "recompute"), saved
 
 
 def backward(
@@ -126,25 +117,20 @@ def backward(
 
     `grads` are those of the outputs and of the final state.
     """
-    if save != "recompute" or not kind.gru:
-        recompute = save == "recompute"
-        return _run_backward(sequence, kind, outputs, saved, grads, wants_inputs=wants_inputs, recompute=recompute)
-    outputs_grad, *state_grads = grads
-    inputs_grad = empty(*sequence.inputs.shape) if wants_inputs else torch.empty(0)
-    sums: list[Tensor] = []
-    segments = _segments(sequence, kind)
-    for index in reversed(range(len(segments))):
-        times = segments[index]
-        segment = sequence.segment(times, (saved[index],))
-        part, _, activations = forward(segment, kind, "activations")
-        part_grad = None if outputs_grad is None else outputs_grad[:, times].contiguous()
-        upstream = (part_grad, *state_grads)
-        found = _run_backward(segment, kind, part, activations, upstream, wants_inputs=wants_inputs, recompute=False)
-        if wants_inputs:
-            inputs_grad[:, times] = found[0]
-        sums = found[1:4] if not sums else [total.add_(more) for total, more in zip(sums, found[1:4], strict=True)]
-        state_grads = [*found[4:]]
-    return [inputs_grad, *sums, *found[4:]]
+    results = {
+        "inputs_grad": empty(*sequence.inputs.shape) if wants_inputs else None,
+        "input_weight_grad": empty(*sequence.input_weight.shape),
+        "recurrent_weight_grad": empty(*sequence.recurrent_weight.shape),
+        "bias_grad": torch.empty(sequence.input_weight.shape[0]),
+    }
+    results |= {
+        f"{name}_grad": torch.empty_like(part, dtype=torch.float32)
+        for name, part in zip(_STATE, sequence.state, strict=False)
+    }
+    upstream = {"outputs_grad": grads[0], **{f"{n}_grad": grad for n, grad in zip(_FINAL, grads[1:], strict=False)}}
+    arguments = _common(sequence, kind, recompute=save == "recompute") | {"outputs": outputs, "saved": saved} | upstream
+    current().run(kind.function("backward"), **arguments, **results)
+    return [torch.empty(0) if result is None else result for result in results.values()]
 
 
 def step(sequence: Sequence, kind: Kind) -> State:
@@ -215,14 +201,6 @@ def _step_threads(weights: Tensor, batch: int) -> int:
     return 1 if weights.numel() * batch < SHARED_WEIGHTS else torch.get_num_threads()
 
 
-def _segments(sequence: Sequence, kind: Kind) -> list[slice]:
-    """The times of the segments, in the order in which the scan comes through them."""
-    batch, time, _ = sequence.inputs.shape
-    length = kind.segment_steps(batch)
-    steps = [(first, min(first + length, time)) for first in range(0, time, length)]
-    return [slice(time - last, time - first) if kind.reverse else slice(first, last) for first, last in steps]
-
-
 def _options(kind: Kind) -> dict[str, Tensor | int | None]:
     return {
         "tied": kind.tied,
@@ -259,29 +237,3 @@ def _run_forward(sequence: Sequence, kind: Kind, outputs: Tensor, saved: Tensor 
     results = {"outputs": outputs, "saved": saved, **dict(zip(_FINAL, final, strict=False))}
     current().run(kind.function("forward"), **_common(sequence, kind, recompute=recompute), **results)
     return final
-
-
-def _run_backward(
-    sequence: Sequence,
-    kind: Kind,
-    outputs: Tensor,
-    saved: Tensor,
-    grads: tuple[Tensor | None, ...],
-    *,
-    wants_inputs: bool,
-    recompute: bool,
-) -> list[Tensor]:
-    results = {
-        "inputs_grad": empty(*sequence.inputs.shape) if wants_inputs else None,
-        "input_weight_grad": empty(*sequence.input_weight.shape),
-        "recurrent_weight_grad": empty(*sequence.recurrent_weight.shape),
-        "bias_grad": torch.empty(sequence.input_weight.shape[0]),
-    }
-    results |= {
-        f"{name}_grad": torch.empty_like(part, dtype=torch.float32)
-        for name, part in zip(_STATE, sequence.state, strict=False)
-    }
-    upstream = {"outputs_grad": grads[0], **{f"{n}_grad": grad for n, grad in zip(_FINAL, grads[1:], strict=False)}}
-    arguments = _common(sequence, kind, recompute=recompute) | {"outputs": outputs, "saved": saved} | upstream
-    current().run(kind.function("backward"), **arguments, **results)
-    return [torch.empty(0) if result is None else result for result in results.values()]

@@ -3,12 +3,12 @@
 // share rows meet before each.
 #pragma once
 
-#include "gru_blocks.h"
+#include "gru_activations.h"
 
 template <class Cell, class Number>
 class GruBackward final : public Work {
  public:
-  explicit GruBackward(const Problem& problem) : p(problem), layout(problem) {}
+  explicit GruBackward(const Problem& problem) : p(problem), layout(problem), activations(p, layout) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
@@ -22,6 +22,7 @@ class GruBackward final : public Work {
     bias_grads = workspace.floats(groups * 2 * size * kBlocks);
     own_size = std::max(std::max(gates.factors, candidates.factors) + 2 * kWidth, lines * kWide * kWidth);
     own = workspace.floats(threads * own_size);
+    activations.lay_out(workspace);
   }
 
   void run(int thread) override {
@@ -34,11 +35,9 @@ class GruBackward final : public Work {
 
  private:
   using Element = typename Number::Element;
-  static constexpr bool kExact = std::is_same<Number, Float32>::value;
   static constexpr int kPack = Number::kPack;
   static constexpr int kGates = Cell::kGates;
   static constexpr int kBlocks = Cell::kBlocks;
-  static constexpr int kSaved = (kBlocks + !kExact) * kWidth;
 
   // What belongs to one of the two products. A tile of its gradients of weights has `Rows` factors.
   template <int Rows>
@@ -69,18 +68,10 @@ class GruBackward final : public Work {
     float* deltas_of(int64_t group, int64_t line) const { return deltas + (group * lines + line) * stride; }
   };
 
-  // The lines of a chunk are its steps times the rows of one row group.
-  struct Chunk {
-    int64_t first, last;  // steps [first, last)
-    Range rows;           // of the batch
-    int64_t group;        // of the rows
-    float* recalled;      // (line, unit): what the reset gate lets through
-    float* bias_grad;     // [of the chunk, of the chunks before][unit][block]
-    float* own;           // of the thread, for any short use
-    int64_t line(int64_t step, int64_t row) const { return (step - first) * rows.size() + row; }
-    int64_t used() const { return (last - first) * rows.size(); }
-    int64_t step_of(int64_t line) const { return first + line / rows.size(); }
-    int64_t row_of(int64_t line) const { return rows.begin + line % rows.size(); }
+  struct Chunk : Lines {
+    float* recalled;   // (line, unit): what the reset gate lets through
+    float* bias_grad;  // [of the chunk, of the chunks before][unit][block]
+    float* own;        // of the thread, for any short use
   };
 
   void prepare(int thread) {
@@ -94,6 +85,7 @@ class GruBackward final : public Work {
         pack(p.input_weight, p.input_size, block, decltype(width)::value, gates.input_weights,
              candidates.input_weights);
       });
+    activations.prepare(thread);
     const float* final_grad = static_cast<const float*>(p.final_hidden_grad);
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
@@ -126,6 +118,8 @@ class GruBackward final : public Work {
     Barrier& barrier = layout.groups[chunk.group];
     for (chunk.last = p.time; chunk.last > 0; chunk.last = chunk.first) {
       chunk.first = (chunk.last - 1) / layout.chunk_steps() * layout.chunk_steps();
+      Range lines = share(chunk.used(), layout.unit_groups, part);
+      activations.compute_again(chunk, units, lines, chunk.recalled, chunk.own, barrier);
       for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
         for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
@@ -144,7 +138,7 @@ class GruBackward final : public Work {
       });
       if (p.inputs_grad != nullptr)
         for_blocks({0, vectors(p.input_size)}, [&](auto width, int64_t block) {
-          differentiate_inputs<decltype(width)::value>(chunk, share(chunk.used(), layout.unit_groups, part), block);
+          differentiate_inputs<decltype(width)::value>(chunk, lines, block);
         });
       barrier.wait();
     }
@@ -164,20 +158,6 @@ class GruBackward final : public Work {
           product.hidden_weights + block * kWidth * product.depth, product.depth,
           to + chunk.rows.begin * layout.stride + block * kWidth, layout.stride, fresh);
     });
-  }
-
-  const float* saved_at(int64_t time, int64_t unit, int64_t row) const {
-    return p.saved + ((time * layout.units + unit) * p.batch + row) * kSaved;
-  }
-
-  // One vector of the hidden state before a step, as it was carried.
-  INLINE vf hidden_before(int64_t step, int64_t unit, int64_t row) const {
-    int64_t left = layout.units_left(unit);
-    if (step == 0) return load_first(static_cast<const float*>(p.hidden) + row * p.hidden_size + unit * kWidth, left);
-    int64_t time = layout.time_of(step - 1);
-    if (!kExact) return load(saved_at(time, unit, row) + kBlocks * kWidth);
-    const Element* outputs = static_cast<const Element*>(p.outputs) + (row * p.time + time) * p.hidden_size;
-    return load_first(outputs + unit * kWidth, left);
   }
 
   // Begins the sum of a chunk, after adding up those before: long sums lose less to rounding in parts.
@@ -206,9 +186,9 @@ class GruBackward final : public Work {
       }
       vf deltas[kBlocks] = {}, let_through{};
       if (layout.real(absolute, time)) {
-        const float* saved = saved_at(time, unit, absolute);
+        const float* saved = activations.at(chunk, step, unit, absolute);
         for (int gate = 0; gate < kBlocks; ++gate) deltas[gate] = load(saved + gate * kWidth);
-        vf hidden = hidden_before(step, unit, absolute);
+        vf hidden = activations.hidden_before(chunk, step, unit, absolute);
         let_through = deltas[Cell::kReset] * hidden;
         Cell::backward(deltas, hidden, passing);
         deltas[Cell::kReset] = vf{};
@@ -230,8 +210,9 @@ class GruBackward final : public Work {
     for (int64_t row = 0; row < chunk.rows.size(); ++row) {
       int64_t absolute = chunk.rows.begin + row, place = absolute * layout.stride + unit * kWidth;
       if (!layout.real(absolute, time)) continue;
-      vf reset = load(saved_at(time, unit, absolute) + Cell::kReset * kWidth), grad = load(recalled_grad + place);
-      vf delta = grad * hidden_before(step, unit, absolute) * reset * (1.0f - reset);
+      vf reset = load(activations.at(chunk, step, unit, absolute) + Cell::kReset * kWidth);
+      vf grad = load(recalled_grad + place);
+      vf delta = grad * activations.hidden_before(chunk, step, unit, absolute) * reset * (1.0f - reset);
       total[0][0] += delta;
       Number::store_factors(gates.deltas_of(chunk.group, chunk.line(step, row)),
                             (unit * kGates + Cell::kReset) * kWidth, delta);
@@ -264,7 +245,7 @@ class GruBackward final : public Work {
       Line both[2] = {line_of(chunk, low), {}};
       if (kPack == 2 && high < chunk.used()) both[1] = line_of(chunk, high);
       fill_panel(chunk, gates, word, both, [&](const Line& line, int64_t unit) {
-        return hidden_before(line.step, unit, line.row);
+        return activations.hidden_before(chunk, line.step, unit, line.row);
       });
       fill_panel(chunk, candidates, word, both, [&](const Line& line, int64_t unit) {
         return load(line.recalled + unit * kWidth);
@@ -386,6 +367,7 @@ class GruBackward final : public Work {
 
   const Problem& p;
   Layout layout;
+  GruActivations<Cell, Number> activations;
   Product<max_rows(kGates)> gates;
   Product<max_rows(kWide)> candidates;
   float *hidden_grad, *recalled_grad, *recalled, *bias_grads, *own;

@@ -7,7 +7,8 @@
 template <class Cell, class Number>
 class GruForward final : public Work {
  public:
-  explicit GruForward(const Problem& problem) : p(problem), layout(problem), packed(problem) {}
+  explicit GruForward(const Problem& problem)
+      : p(problem), layout(problem), packed(problem), saves(p.saved != nullptr && p.segment == 0) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
@@ -42,6 +43,8 @@ class GruForward final : public Work {
       place.time = layout.time_of(place.step);
       place.line = place.step % layout.chunk_steps() * place.rows.size();
       if (place.line == 0) project(place, units, lines, candidates);
+      if (p.saved != nullptr && p.segment != 0 && place.step % p.segment == 0)
+        copy_hidden(place.rows, units, p.saved + place.step / p.segment * p.batch * p.hidden_size);
       for (int64_t unit = units.begin; unit < units.end; ++unit) {
         const float* start = place.projections + ((unit - units.begin) * lines + place.line) * kColumns;
         preactivate<kGates, kGates>(place, hidden_factors, packed.gates.inputs(unit), packed.gates.bias(unit), start,
@@ -56,7 +59,7 @@ class GruForward final : public Work {
       });
       group.wait();
     }
-    finish(place.rows, units);
+    copy_hidden(place.rows, units, static_cast<float*>(p.final_hidden));
   }
 
  private:
@@ -152,7 +155,7 @@ class GruForward final : public Work {
   INLINE void open_gates(const Place& place, int64_t unit, int64_t first, vf (&sum)[Rows][kGates]) {
     int64_t row0 = place.rows.begin + first, at = row0 * layout.stride + unit * kWidth;
     int64_t left = layout.units_left(unit);
-    float* saved = p.saved == nullptr ? nullptr : saved_at(place.time, unit, row0);
+    float* saved = saves ? saved_at(place.time, unit, row0) : nullptr;
 #pragma GCC unroll 8
     for (int row = 0; row < Rows; ++row, at += layout.stride) {
       for (int gate = 0; gate < kGates; ++gate) sum[row][gate] = sigmoid(sum[row][gate]);
@@ -181,24 +184,24 @@ class GruForward final : public Work {
         value = first_of(value, left);
         set_hidden(absolute, one, value);
         store_first(outputs + (absolute * p.time + place.time) * p.hidden_size + one * kWidth, value, left);
-        if (p.saved == nullptr) continue;
+        if (!saves) continue;
         float* saved = saved_at(place.time, one, absolute);
         store(saved + Cell::kCandidate * kWidth, candidates);
         if (!kExact) store(saved + Cell::kBlocks * kWidth, value);
       }
   }
 
-  void finish(Range rows, Range units) {
-    float* final_hidden = static_cast<float*>(p.final_hidden);
+  void copy_hidden(Range rows, Range units, float* to) {
     for (int64_t row = rows.begin; row < rows.end; ++row)
       for (int64_t unit = units.begin; unit < units.end; ++unit)
-        store_first(final_hidden + row * p.hidden_size + unit * kWidth,
+        store_first(to + row * p.hidden_size + unit * kWidth,
                     load(hidden + row * layout.stride + unit * kWidth), layout.units_left(unit));
   }
 
   const Problem& p;
   Layout layout;
   PackedGru<Cell, Number> packed;
+  const bool saves;  // activations
   float *hidden, *hidden_factors, *recalled, *updates, *own;
   int64_t stride, chunk_inputs_size, sums_size, own_size;
 };

@@ -17,6 +17,18 @@ constexpr int64_t kLongStep = 60000;
 
 inline int64_t vectors(int64_t floats) { return (floats + kWidth - 1) / kWidth; }
 
+// Steps [first, last) of the rows of one row group, for a pass that goes through time in chunks. Its lines are its
+// steps times those rows.
+struct Lines {
+  int64_t first, last;
+  Range rows;     // of the batch
+  int64_t group;  // of the rows
+  int64_t line(int64_t step, int64_t row) const { return (step - first) * rows.size() + row; }
+  int64_t used() const { return (last - first) * rows.size(); }
+  int64_t step_of(int64_t line) const { return first + line / rows.size(); }
+  int64_t row_of(int64_t line) const { return rows.begin + line % rows.size(); }
+};
+
 struct Layout {
   explicit Layout(const Problem& problem) : p(problem), units(vectors(problem.hidden_size)) {
     // A row's stride of whole 4 KiB would put the rows of a tile into the same lines of the cache.

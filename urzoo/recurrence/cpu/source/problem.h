@@ -5,7 +5,7 @@
 
 // Raised, here and in library.py, whenever a function of the interface comes or goes or means something else: a library
 // compiled from an older source is then refused.
-constexpr int64_t kInterface = 1;
+constexpr int64_t kInterface = 2;
 
 struct Problem {
   int64_t batch, time, input_size, hidden_size;
@@ -15,7 +15,7 @@ struct Problem {
   // and its gradient, which are floats because they are carried over time.
   int64_t bf16;
   int64_t weights_bf16;   // the weights are bfloat16 tensors
-  int64_t segment;        // recompute instead of saving: steps from one kept cell to the next, else 0
+  int64_t segment;        // recompute instead of saving: steps from one kept state to the next, else 0
   int64_t threads;
 
   // Contiguous tensors. Null: `mask` (all steps real), `bias` (zeros), and any gradient that is zero or not wanted.
@@ -34,8 +34,9 @@ struct Problem {
   void* outputs;       // (batch, time, hidden)
   void* final_hidden;  // (batch, hidden)
   float* final_cell;   // (batch, hidden)
-  // Null in inference. The gates (of a cumax the softmax) and the cell of every step, (time, vectors, batch, gates + 1, width), or with
-  // `segment` the cells before every so many steps, (segments, batch, hidden).
+  // Null in inference. The gates (of a cumax the softmax) and the cell of every step, (time, vectors, batch, gates + 1,
+  // width), or with `segment` the cells before every so many steps, (segments, batch, hidden). Of the GRU gates and
+  // candidate, and the hidden state in place of the cell; with float factors outputs tell it, and it is not kept.
   float* saved;
 
   const void* outputs_grad;

@@ -1,0 +1,148 @@
+// The activations that the GRU's backward pass reads: those that the forward pass saved, or those of one chunk of steps
+// at a time, computed again. In float32 the outputs tell every hidden state, so that each of the two products is one
+// for the whole chunk. In bfloat16 they are rounded: they tell the factors of the gates' product, but what the reset
+// gate lets through comes from the hidden state as it was carried, step by step from the last one kept.
+#pragma once
+
+#include "gru_blocks.h"
+
+template <class Cell, class Number>
+class GruActivations {
+ public:
+  static constexpr bool kExact = std::is_same<Number, Float32>::value;
+  static constexpr int kSaved = (Cell::kBlocks + !kExact) * kWidth;
+
+  GruActivations(const Problem& problem, const Layout& shared) : p(problem), layout(shared), packed(problem) {}
+
+  void lay_out(Workspace& workspace) {
+    if (p.segment == 0) return;
+    int64_t groups = layout.row_groups;
+    most_lines = layout.chunk_rows();
+    stride = packed.input_words() + packed.hidden_words() + 16;
+    packed.place(workspace);
+    arguments = workspace.floats(groups * most_lines * stride);
+    again = workspace.floats(groups * layout.units * most_lines * kSaved);
+  }
+
+  void prepare(int thread) {
+    if (p.segment == 0) return;
+    Range units = share(layout.units, layout.row_groups * layout.unit_groups, thread);
+    for (int64_t unit = units.begin; unit < units.end; ++unit) packed.pack(unit);
+  }
+
+  // Gates, candidate and, where outputs are rounded, the hidden state after a step; `row` is that of the batch.
+  float* at(const Lines& chunk, int64_t step, int64_t unit, int64_t row) const {
+    if (p.segment != 0) return of_line(chunk, chunk.line(step, row - chunk.rows.begin), unit);
+    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * kSaved;
+  }
+
+  // One vector of the hidden state before a step, as it was carried.
+  INLINE vf hidden_before(const Lines& chunk, int64_t step, int64_t unit, int64_t row) const {
+    int64_t left = layout.units_left(unit), place = row * p.hidden_size + unit * kWidth;
+    if (step == 0) return load_first(static_cast<const float*>(p.hidden) + place, left);
+    if (kExact) return load_first(output_before(step, row) + unit * kWidth, left);
+    if (p.segment != 0 && step == chunk.first)
+      return load_first(p.saved + step / p.segment * p.batch * p.hidden_size + place, left);
+    return load(at(chunk, step - 1, unit, row) + Cell::kBlocks * kWidth);
+  }
+
+  // Computes those of a chunk again, if they were not saved: `units` and `lines` are this thread's parts. `recalled`
+  // and `own` are room for what the reset gate lets through, (line, unit), and for a block of units of all lines.
+  void compute_again(const Lines& chunk, Range units, Range lines, float* recalled, float* own, Barrier& barrier) {
+    if (p.segment == 0) return;
+    fill_arguments(chunk, lines);
+    barrier.wait();
+    for (int64_t unit = units.begin; unit < units.end; ++unit) open_gates(chunk, unit);
+    int64_t at_once = kExact ? chunk.last - chunk.first : 1;
+    for (int64_t step = chunk.first; step < chunk.last; step += at_once) {
+      Range some{chunk.line(step, 0), chunk.line(step + at_once, 0)};
+      for (int64_t unit = units.begin; unit < units.end; ++unit) recall(chunk, some, unit, recalled);
+      barrier.wait();
+      for_blocks(units, [&](auto width, int64_t unit) {
+        advance<decltype(width)::value>(chunk, some, unit, recalled, own);
+      });
+    }
+    barrier.wait();
+  }
+
+ private:
+  using Element = typename Number::Element;
+  static constexpr int kGates = Cell::kGates;
+
+  float* arguments_of(const Lines& chunk, int64_t line) const {
+    return arguments + (chunk.group * most_lines + line) * stride;
+  }
+  float* of_line(const Lines& chunk, int64_t line, int64_t unit) const {
+    return again + ((chunk.group * layout.units + unit) * most_lines + line) * kSaved;
+  }
+  const Element* output_before(int64_t step, int64_t row) const {
+    return static_cast<const Element*>(p.outputs) + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
+  }
+
+  // The factors of the gates' product for each line: its input, and the hidden state before its step.
+  void fill_arguments(const Lines& chunk, Range lines) {
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      int64_t step = chunk.step_of(line), row = chunk.row_of(line), place = row * p.time + layout.time_of(step);
+      float *inputs = arguments_of(chunk, line), *state = inputs + packed.input_words();
+      copy_words<Number>(inputs, static_cast<const Element*>(p.inputs) + place * p.input_size, p.input_size);
+      if (step == 0)
+        copy_words<Number>(state, static_cast<const float*>(p.hidden) + row * p.hidden_size, p.hidden_size);
+      else
+        copy_words<Number>(state, output_before(step, row), p.hidden_size);
+    }
+  }
+
+  // The gates of one vector of units in the whole chunk.
+  void open_gates(const Lines& chunk, int64_t unit) {
+    float* here = of_line(chunk, 0, unit);
+    multiply_lines<Number, kGates>(arguments_of(chunk, 0), stride, chunk.used(), packed.gates.inputs(unit),
+                                   packed.input_words() + packed.hidden_words(), here, kSaved, true);
+    for (int64_t line = 0; line < chunk.used(); ++line, here += kSaved)
+      for (int gate = 0; gate < kGates; ++gate)
+        store(here + gate * kWidth,
+              sigmoid(load(here + gate * kWidth) + load(packed.gates.bias(unit) + gate * kWidth)));
+  }
+
+  // What the reset gate lets through, as factors.
+  void recall(const Lines& chunk, Range lines, int64_t unit, float* recalled) {
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      vf reset = load(of_line(chunk, line, unit) + Cell::kReset * kWidth);
+      vf hidden = hidden_before(chunk, chunk.step_of(line), unit, chunk.row_of(line));
+      Number::store_factors(recalled + line * layout.stride, unit * kWidth,
+                            first_of(reset * hidden, layout.units_left(unit)));
+    }
+  }
+
+  // The candidate of a block of units, and where outputs are rounded the hidden state after the step.
+  template <int Width>
+  void advance(const Lines& chunk, Range lines, int64_t unit, const float* recalled, float* sums) {
+    multiply_lines<Number, Width, kWide>(arguments_of(chunk, lines.begin), stride, lines.size(),
+                                         packed.candidate.inputs(unit), packed.input_words(), sums, Width * kWidth,
+                                         true);
+    multiply_lines<Number, Width, kWide>(recalled + lines.begin * layout.stride, layout.stride, lines.size(),
+                                         packed.candidate.recurrent(unit), packed.hidden_words(), sums,
+                                         Width * kWidth, false);
+    for (int64_t line = lines.begin; line < lines.end; ++line)
+      for (int64_t one = unit; one < unit + Width; ++one, sums += kWidth) {
+        float* here = of_line(chunk, line, one);
+        vf candidate = tanh(load(sums) + load(packed.candidate.bias(one)));
+        store(here + Cell::kCandidate * kWidth, candidate);
+        if (!kExact) store(here + Cell::kBlocks * kWidth, hidden_after(chunk, line, one, here, candidate));
+      }
+  }
+
+  vf hidden_after(const Lines& chunk, int64_t line, int64_t unit, const float* activations, vf candidate) const {
+    int64_t step = chunk.step_of(line), row = chunk.row_of(line);
+    vf gates[kGates], hidden = hidden_before(chunk, step, unit, row);
+    for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(activations + gate * kWidth);
+    if (layout.real(row, layout.time_of(step)))
+      hidden = Cell::forward(Cell::effective_update(gates), candidate, hidden);
+    return first_of(hidden, layout.units_left(unit));
+  }
+
+  const Problem& p;
+  const Layout& layout;
+  PackedGru<Cell, Number> packed;
+  int64_t most_lines = 0, stride = 0;
+  float *arguments, *again;  // (row group, line, stride): factors; (row group, unit, line): activations
+};
