@@ -1,21 +1,23 @@
 // The backward pass, in chunks of steps: the gradients of the pre-activations ("deltas") live for one chunk only, after
 // which they have gone into the gradients of the weights and of the inputs. Where activations are not kept, those of
-// one chunk are computed again before it: the hidden states are known, so that this is one product.
+// one chunk are computed again before it: the hidden states are known, so that this is one product. weight_grads.h has
+// the products that give the gradients of the weights.
 #pragma once
 
 #include "cells.h"
 #include "cumax.h"
 #include "packed.h"
 #include "tile.h"
+#include "weight_grads.h"
 
 template <class Cell, class Number>
 class Backward final : public Work {
  public:
-  explicit Backward(const Problem& problem) : p(problem), layout(problem), packed(problem) {}
+  explicit Backward(const Problem& problem)
+      : p(problem), layout(problem), packed(problem), lines_of{p, layout}, grads(p, layout) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
-    factors = (p.hidden_size + p.input_size + kRows - 1) / kRows * kRows;
     depth = layout.units * kColumns / kPack;
     stride = depth + 16;
     int64_t lines = layout.chunk_rows(), groups = layout.row_groups;
@@ -24,10 +26,8 @@ class Backward final : public Work {
     hidden_grad = workspace.floats(p.batch * layout.stride);
     cell_grad = workspace.floats(p.batch * layout.stride);
     deltas = workspace.floats(groups * lines * stride);
-    panels = workspace.floats(groups * words<Number>(lines) * factors);
-    weight_grads = workspace.floats(groups * factors * layout.units * kColumns);
-    bias_grads = workspace.floats(groups * 2 * layout.units * kColumns);
-    own_size = std::max(factors + kWidth, std::max(words<Number>(lines) * kColumns, lines * kWide * kWidth));
+    grads.lay_out(workspace);
+    own_size = std::max(grads.own_size(), lines * kWide * kWidth);
     own = workspace.floats(threads * own_size);
     if (p.segment == 0) return;
     packed.place(workspace);
@@ -41,7 +41,7 @@ class Backward final : public Work {
     layout.all.wait();
     if (!layout.idle(thread)) sweep(thread);
     layout.all.wait();
-    collect(thread);
+    grads.collect(thread);
   }
 
  private:
@@ -50,24 +50,14 @@ class Backward final : public Work {
   static constexpr int kGates = Cell::kGates;
   static constexpr int kColumns = kGates * kWidth;
   static constexpr int kSaved = kColumns + kWidth;
-  static constexpr int kRows = max_rows(kGates);
   static constexpr int kWide = 4;  // vectors in a block of the products with the deltas
 
-  struct Chunk {
-    int64_t first, last;  // steps [first, last)
-    Range rows;           // of the batch
-    int64_t lines;        // slots * rows that the buffers are laid out for
-    float* deltas;        // (slot, row, stride): factors [unit][gate][lane]
-    float* panel;         // [block][word of lines][kRows]: hidden before the step, input
-    float* weight_grad;   // [unit][factor][column]
-    float* bias_grad;     // [of the chunk, of the chunks before][unit][column]
-    float* arguments;     // (slot, row, arguments_stride): factors input, hidden before the step
-    float* activations;   // [unit][slot][row][gates, cell]
-    float* own;           // of the thread, for any short use
-    int64_t line(int64_t step, int64_t row) const { return (step - first) * rows.size() + row; }
-    int64_t used() const { return (last - first) * rows.size(); }
-    int64_t step_of(int64_t line) const { return first + line / rows.size(); }
-    int64_t row_of(int64_t line) const { return rows.begin + line % rows.size(); }
+  struct Chunk : Lines {
+    int64_t lines;       // slots * rows that the buffers are laid out for
+    float* deltas;       // (slot, row, stride): factors [unit][gate][lane]
+    float* arguments;    // (slot, row, arguments_stride): factors input, hidden before the step
+    float* activations;  // [unit][slot][row][gates, cell]
+    float* own;          // of the thread, for any short use
   };
 
   void prepare(int thread) {
@@ -112,12 +102,10 @@ class Backward final : public Work {
     int64_t group = layout.row_group(thread), part = thread % layout.unit_groups;
     Barrier& barrier = layout.groups[group];
     Chunk chunk;
+    chunk.group = group;
     chunk.rows = layout.rows_of(thread);
     chunk.lines = layout.chunk_rows();
     chunk.deltas = deltas + group * chunk.lines * stride;
-    chunk.panel = panels + group * words<Number>(chunk.lines) * factors;
-    chunk.weight_grad = weight_grads + group * factors * layout.units * kColumns;
-    chunk.bias_grad = bias_grads + group * 2 * layout.units * kColumns;
     chunk.own = own + thread * own_size;
     if (p.segment != 0) {
       chunk.arguments = arguments + group * chunk.lines * arguments_stride;
@@ -140,7 +128,7 @@ class Backward final : public Work {
         for (int64_t unit = units.begin; unit < units.end; ++unit) recompute(chunk, unit);
         if constexpr (Cell::kCoupled) barrier.wait();
       }
-      for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
+      for (int64_t unit = units.begin; unit < units.end; ++unit) grads.begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
         if constexpr (Cell::kCoupled) {
           Range some = share(chunk.rows.size(), layout.unit_groups, part);
@@ -169,9 +157,10 @@ class Backward final : public Work {
                 hidden_grad + chunk.rows.begin * layout.stride + unit * kWidth, layout.stride, false);
           });
       }
-      fill_panel(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part));
+      grads.fill_panel(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part), chunk.own);
       barrier.wait();
-      for (int64_t unit = units.begin; unit < units.end; ++unit) weigh(chunk, unit);
+      for (int64_t unit = units.begin; unit < units.end; ++unit)
+        grads.weigh(chunk, chunk.deltas, stride, unit, chunk.own);
       if (p.inputs_grad != nullptr)
         for (int64_t block = 0; block < vectors(p.input_size); block += kWide)
           with_width(vectors(p.input_size) - block,
@@ -191,22 +180,11 @@ class Backward final : public Work {
     call_with_rows<kWide>(std::min<int64_t>(kWide, vectors_left), 0, [&](auto width, int64_t) { body(width); });
   }
 
-  // The factors of the forward pass of each line: its input, and the hidden state before its step.
-  const Element* input_of(const Chunk& chunk, int64_t line) const {
-    int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
-    return static_cast<const Element*>(p.inputs) + place * p.input_size;
-  }
-  const Element* hidden_before(const Chunk& chunk, int64_t line) const {
-    int64_t row = chunk.row_of(line), step = chunk.step_of(line);
-    if (step == 0) return static_cast<const Element*>(p.hidden) + row * p.hidden_size;
-    return static_cast<const Element*>(p.outputs) + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
-  }
-
   void fill_arguments(const Chunk& chunk, Range lines) {
     for (int64_t line = lines.begin; line < lines.end; ++line) {
       float* to = chunk.arguments + line * arguments_stride;
-      copy_words<Number>(to, input_of(chunk, line), p.input_size);
-      copy_words<Number>(to + packed.input_words(), hidden_before(chunk, line), p.hidden_size);
+      copy_words<Number>(to, lines_of.input_of(chunk, line), p.input_size);
+      copy_words<Number>(to + packed.input_words(), lines_of.hidden_before(chunk, line), p.hidden_size);
     }
   }
 
@@ -248,7 +226,7 @@ class Backward final : public Work {
   INLINE void for_cumax(const Chunk& chunk, Range lines, const Body& body) {
     static_assert(kPack == 1, "sums and gradients of sums are floats");
     for (int64_t line = lines.begin; line < lines.end; ++line) {
-      if (!real(chunk, line)) continue;
+      if (!lines_of.real(chunk, line)) continue;
       float* shares = saved_at(chunk, chunk.step_of(line), 0, line % chunk.rows.size());
       int64_t shares_stride = (p.segment != 0 ? chunk.lines : p.batch) * kSaved;
       for (int gate = 0; gate < kGates; ++gate)
@@ -262,7 +240,7 @@ class Backward final : public Work {
     for (int64_t row = 0; row < chunk.rows.size(); ++row)
       for (int gate = 0; gate < kGates; ++gate)
         if (Cell::is_cumax(gate)) total[0][gate] += load(delta_at(chunk, chunk.line(step, row), unit, gate));
-    add_to(chunk.bias_grad + unit * kColumns, 0, total);
+    add_to(grads.bias_of(chunk, unit), 0, total);
   }
 
   // Gates and cell after a step; `row` counts within the chunk.
@@ -278,17 +256,6 @@ class Backward final : public Work {
     if (p.segment != 0 && step == chunk.first)
       return load_first(p.saved + step / p.segment * p.batch * p.hidden_size + place, left);
     return load(saved_at(chunk, step - 1, unit, row) + kColumns);
-  }
-
-  // Begins the sum of a chunk, after adding up those before: long sums lose less to rounding in parts.
-  void begin_bias(const Chunk& chunk, int64_t unit) {
-    float* part = chunk.bias_grad + unit * kColumns;
-    float* total = part + layout.units * kColumns;
-    for (int gate = 0; gate < kGates; ++gate) {
-      vf before = chunk.last == p.time ? vf{} : load(total + gate * kWidth) + load(part + gate * kWidth);
-      store(total + gate * kWidth, before);
-      store(part + gate * kWidth, vf{});
-    }
   }
 
   // The gradients of one vector of units of the pre-activations at one step. What of the gradient of the hidden state
@@ -322,7 +289,7 @@ class Backward final : public Work {
         if (!Cell::is_cumax(gate)) total[0][gate] += gates[gate];
       }
     }
-    add_to(chunk.bias_grad + unit * kColumns, 0, total);
+    add_to(grads.bias_of(chunk, unit), 0, total);
   }
 
   template <int Width>
@@ -338,101 +305,12 @@ class Backward final : public Work {
     }
   }
 
-  // The left factor of the gradients of the weights: what each line was multiplied with in the forward pass.
-  void fill_panel(const Chunk& chunk, Range lines) {
-    for (int64_t word = lines.begin; word < lines.end; ++word) {
-      int64_t low = word * kPack, high = low + kPack - 1;
-      bool paired = kPack == 2 && high < chunk.used();
-      interleave(chunk.own, hidden_before(chunk, low), paired ? hidden_before(chunk, high) : nullptr, p.hidden_size);
-      // What stands in the padding may be anything, and zero times NaN is not zero.
-      interleave(chunk.own + p.hidden_size, real(chunk, low) ? input_of(chunk, low) : nullptr,
-                 paired && real(chunk, high) ? input_of(chunk, high) : nullptr, p.input_size);
-      for (int64_t factor = p.hidden_size + p.input_size; factor < factors; ++factor) chunk.own[factor] = 0.0f;
-      for (int64_t block = 0; block < factors / kRows; ++block)
-        std::memcpy(chunk.panel + (block * words<Number>(chunk.lines) + word) * kRows, chunk.own + block * kRows,
-                    sizeof(float) * kRows);
-    }
-  }
-
-  bool real(const Chunk& chunk, int64_t line) const {
-    return layout.real(chunk.row_of(line), layout.time_of(chunk.step_of(line)));
-  }
-
-  // Words of the values of two lines, a null line being zeros. May write a vector beyond the last.
-  static INLINE void interleave(float* to, const Element* low, const Element* high, int64_t count) {
-    for (int64_t first = 0; first < count; first += kWidth)
-      store(to + first, Number::word(low == nullptr ? vf{} : load_first(low + first, count - first),
-                                     high == nullptr ? vf{} : load_first(high + first, count - first)));
-  }
-
-  // weight_grad += panel^T deltas, for one vector of units.
-  void weigh(const Chunk& chunk, int64_t unit) {
-    int64_t lines = words<Number>(chunk.used()), segments = (lines + kSegment - 1) / kSegment;
-    for (int64_t word = 0; word < lines; ++word) {
-      const float* low = chunk.deltas + word * kPack * stride;
-      bool paired = kPack == 2 && word * kPack + 1 < chunk.used();
-      for (int gate = 0; gate < kGates; ++gate) {
-        int64_t place = unit * kColumns + gate * kWidth;
-        vf other = paired ? Number::load_factors(low + stride, place) : vf{};
-        store(chunk.own + word * kColumns + gate * kWidth, Number::word(Number::load_factors(low, place), other));
-      }
-    }
-    for (int64_t segment = 0; segment < segments; ++segment) {
-      int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
-      for (int64_t block = 0; block < factors / kRows; ++block) {
-        vf sum[kRows][kGates] = {};
-        accumulate<Number, kRows>(sum, chunk.panel + (block * words<Number>(chunk.lines) + begin) * kRows, 1,
-                                  chunk.own + begin * kColumns, end - begin);
-        float* to = chunk.weight_grad + (unit * factors + block * kRows) * kColumns;
-        bool first = chunk.last == p.time && segment == 0;
-        first ? store_to(to, kColumns, sum) : add_to(to, kColumns, sum);
-      }
-    }
-  }
-
-  // Adds up the row groups' gradients, always in the same order, and brings them into torch's order.
-  void collect(int thread) {
-    Range units = share(layout.units, layout.threads, thread);
-    for (int64_t unit = units.begin; unit < units.end; ++unit) {
-      float* sums = weight_grads + unit * factors * kColumns;
-      float* bias = bias_grads + unit * kColumns;
-      int64_t part = layout.units * kColumns;
-      add_up(bias, bias + part, kColumns);
-      for (int64_t group = 1; group < layout.row_groups; ++group) {
-        add_up(sums, sums + group * factors * part, factors * kColumns);
-        add_up(bias, bias + group * 2 * part, kColumns);
-        add_up(bias, bias + group * 2 * part + part, kColumns);
-      }
-      deliver(sums, unit, p.recurrent_weight_grad, p.hidden_size);
-      deliver(sums + p.hidden_size * kColumns, unit, p.input_weight_grad, p.input_size);
-      for (int gate = 0; gate < kGates; ++gate)
-        store_first(p.bias_grad + gate * p.hidden_size + unit * kWidth, load(bias + gate * kWidth),
-                    layout.units_left(unit));
-    }
-  }
-
-  static void add_up(float* sums, const float* more, int64_t count) {
-    for (int64_t index = 0; index < count; index += kWidth) store(sums + index, load(sums + index) + load(more + index));
-  }
-
-  // The first `width` rows of columns become rows of a (gates * hidden, width) gradient.
-  void deliver(const float* sums, int64_t unit, float* grad, int64_t width) {
-    int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit));
-    for (int gate = 0; gate < kGates; ++gate)
-      for (int64_t factor = 0; factor < width; factor += kWidth) {
-        vf block[kWidth];
-        for (int64_t index = 0; index < kWidth; ++index)
-          block[index] = factor + index < width ? load(sums + (factor + index) * kColumns + gate * kWidth) : vf{};
-        transpose(block);
-        float* to = grad + (gate * p.hidden_size + unit * kWidth) * width + factor;
-        for (int64_t lane = 0; lane < lanes; ++lane) store_first(to + lane * width, block[lane], width - factor);
-      }
-  }
-
   const Problem& p;
   Layout layout;
   PackedWeights<Cell, Number> packed;
-  int64_t factors, depth, stride, arguments_stride, own_size;
-  float *hidden_weights, *input_weights, *hidden_grad, *cell_grad, *deltas, *panels, *weight_grads, *bias_grads, *own;
+  const LineFactors<Number> lines_of;
+  WeightGrads<Cell, Number> grads;
+  int64_t depth, stride, arguments_stride, own_size;
+  float *hidden_weights, *input_weights, *hidden_grad, *cell_grad, *deltas, *own;
   float *arguments, *activations;
 };

@@ -1,0 +1,168 @@
+// The gradients of the weights and the bias of the LSTM: for each chunk of steps the product of what its lines were
+// multiplied with in the forward pass and the gradients of their pre-activations ("deltas"), added up over the chunks,
+// and at the end over the row groups.
+#pragma once
+
+#include "pack.h"
+#include "tile.h"
+
+// What each line of a chunk was multiplied with: its input, and the hidden state before its step.
+template <class Number>
+struct LineFactors {
+  using Element = typename Number::Element;
+
+  const Element* input_of(const Lines& chunk, int64_t line) const {
+    int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
+    return static_cast<const Element*>(p.inputs) + place * p.input_size;
+  }
+  const Element* hidden_before(const Lines& chunk, int64_t line) const {
+    int64_t row = chunk.row_of(line), step = chunk.step_of(line);
+    if (step == 0) return static_cast<const Element*>(p.hidden) + row * p.hidden_size;
+    return static_cast<const Element*>(p.outputs) + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
+  }
+  bool real(const Lines& chunk, int64_t line) const {
+    return layout.real(chunk.row_of(line), layout.time_of(chunk.step_of(line)));
+  }
+
+  const Problem& p;
+  const Layout& layout;
+};
+
+template <class Cell, class Number>
+class WeightGrads {
+ public:
+  WeightGrads(const Problem& problem, const Layout& shared) : p(problem), layout(shared), lines_of{problem, shared} {}
+
+  void lay_out(Workspace& workspace) {
+    int64_t groups = layout.row_groups;
+    factors = (p.hidden_size + p.input_size + kRows - 1) / kRows * kRows;
+    most_words = words<Number>(layout.chunk_rows());
+    panels = workspace.floats(groups * most_words * factors);
+    weight_grads = workspace.floats(groups * factors * layout.units * kColumns);
+    bias_grads = workspace.floats(groups * 2 * layout.units * kColumns);
+  }
+
+  // Floats that each thread lends to `fill_panel` and `weigh`.
+  int64_t own_size() const { return std::max(factors + kWidth, most_words * kColumns); }
+
+  // The sum of the chunk for one vector of units, by gate.
+  float* bias_of(const Lines& chunk, int64_t unit) const {
+    return bias_grads + (chunk.group * 2 * layout.units + unit) * kColumns;
+  }
+
+  // Begins the sum of a chunk, after adding up those before: long sums lose less to rounding in parts.
+  void begin_bias(const Lines& chunk, int64_t unit) {
+    float* part = bias_of(chunk, unit);
+    float* total = part + layout.units * kColumns;
+    for (int gate = 0; gate < kGates; ++gate) {
+      vf before = chunk.last == p.time ? vf{} : load(total + gate * kWidth) + load(part + gate * kWidth);
+      store(total + gate * kWidth, before);
+      store(part + gate * kWidth, vf{});
+    }
+  }
+
+  // The left factor of the product, for some words of lines.
+  void fill_panel(const Lines& chunk, Range some, float* own) {
+    float* panel = panel_of(chunk);
+    for (int64_t word = some.begin; word < some.end; ++word) {
+      int64_t low = word * kPack, high = low + kPack - 1;
+      bool paired = kPack == 2 && high < chunk.used();
+      interleave(own, lines_of.hidden_before(chunk, low), paired ? lines_of.hidden_before(chunk, high) : nullptr,
+                 p.hidden_size);
+      // What stands in the padding may be anything, and zero times NaN is not zero.
+      interleave(own + p.hidden_size, lines_of.real(chunk, low) ? lines_of.input_of(chunk, low) : nullptr,
+                 paired && lines_of.real(chunk, high) ? lines_of.input_of(chunk, high) : nullptr, p.input_size);
+      for (int64_t factor = p.hidden_size + p.input_size; factor < factors; ++factor) own[factor] = 0.0f;
+      for (int64_t block = 0; block < factors / kRows; ++block)
+        std::memcpy(panel + (block * most_words + word) * kRows, own + block * kRows, sizeof(float) * kRows);
+    }
+  }
+
+  // weight_grad += panel^T deltas, for one vector of units; the deltas of a line lie `stride` words from the next.
+  void weigh(const Lines& chunk, const float* deltas, int64_t stride, int64_t unit, float* own) {
+    int64_t lines = words<Number>(chunk.used()), segments = (lines + kSegment - 1) / kSegment;
+    for (int64_t word = 0; word < lines; ++word) {
+      const float* low = deltas + word * kPack * stride;
+      bool paired = kPack == 2 && word * kPack + 1 < chunk.used();
+      for (int gate = 0; gate < kGates; ++gate) {
+        int64_t place = unit * kColumns + gate * kWidth;
+        vf other = paired ? Number::load_factors(low + stride, place) : vf{};
+        store(own + word * kColumns + gate * kWidth, Number::word(Number::load_factors(low, place), other));
+      }
+    }
+    for (int64_t segment = 0; segment < segments; ++segment) {
+      int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
+      for (int64_t block = 0; block < factors / kRows; ++block) {
+        vf sum[kRows][kGates] = {};
+        accumulate<Number, kRows>(sum, panel_of(chunk) + (block * most_words + begin) * kRows, 1,
+                                  own + begin * kColumns, end - begin);
+        float* to = weight_grads + ((chunk.group * layout.units + unit) * factors + block * kRows) * kColumns;
+        bool first = chunk.last == p.time && segment == 0;
+        first ? store_to(to, kColumns, sum) : add_to(to, kColumns, sum);
+      }
+    }
+  }
+
+  // Adds up the row groups' gradients, always in the same order, and brings them into torch's order.
+  void collect(int thread) {
+    Range units = share(layout.units, layout.threads, thread);
+    for (int64_t unit = units.begin; unit < units.end; ++unit) {
+      float* sums = weight_grads + unit * factors * kColumns;
+      float* bias = bias_grads + unit * kColumns;
+      int64_t part = layout.units * kColumns;
+      add_up(bias, bias + part, kColumns);
+      for (int64_t group = 1; group < layout.row_groups; ++group) {
+        add_up(sums, sums + group * factors * part, factors * kColumns);
+        add_up(bias, bias + group * 2 * part, kColumns);
+        add_up(bias, bias + group * 2 * part + part, kColumns);
+      }
+      deliver(sums, unit, p.recurrent_weight_grad, p.hidden_size);
+      deliver(sums + p.hidden_size * kColumns, unit, p.input_weight_grad, p.input_size);
+      for (int gate = 0; gate < kGates; ++gate)
+        store_first(p.bias_grad + gate * p.hidden_size + unit * kWidth, load(bias + gate * kWidth),
+                    layout.units_left(unit));
+    }
+  }
+
+ private:
+  using Element = typename Number::Element;
+  static constexpr int kPack = Number::kPack;
+  static constexpr int kGates = Cell::kGates;
+  static constexpr int kColumns = kGates * kWidth;
+  static constexpr int kRows = max_rows(kGates);
+
+  float* panel_of(const Lines& chunk) const { return panels + chunk.group * most_words * factors; }
+
+  // Words of the values of two lines, a null line being zeros. May write a vector beyond the last.
+  static INLINE void interleave(float* to, const Element* low, const Element* high, int64_t count) {
+    for (int64_t first = 0; first < count; first += kWidth)
+      store(to + first, Number::word(low == nullptr ? vf{} : load_first(low + first, count - first),
+                                     high == nullptr ? vf{} : load_first(high + first, count - first)));
+  }
+
+  static void add_up(float* sums, const float* more, int64_t count) {
+    for (int64_t index = 0; index < count; index += kWidth) store(sums + index, load(sums + index) + load(more + index));
+  }
+
+  // The first `width` rows of columns become rows of a (gates * hidden, width) gradient.
+  void deliver(const float* sums, int64_t unit, float* grad, int64_t width) {
+    int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit));
+    for (int gate = 0; gate < kGates; ++gate)
+      for (int64_t factor = 0; factor < width; factor += kWidth) {
+        vf block[kWidth];
+        for (int64_t index = 0; index < kWidth; ++index)
+          block[index] = factor + index < width ? load(sums + (factor + index) * kColumns + gate * kWidth) : vf{};
+        transpose(block);
+        float* to = grad + (gate * p.hidden_size + unit * kWidth) * width + factor;
+        for (int64_t lane = 0; lane < lanes; ++lane) store_first(to + lane * width, block[lane], width - factor);
+      }
+  }
+
+  const Problem& p;
+  const Layout& layout;
+  const LineFactors<Number> lines_of;
+  int64_t factors, most_words;
+  float* panels;        // (row group) [block][word of lines][kRows]: hidden before the step, input
+  float* weight_grads;  // (row group) [unit][factor][column]
+  float* bias_grads;    // (row group) [of the chunk, of the chunks before][unit][column]
+};
