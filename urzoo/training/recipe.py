@@ -236,10 +236,13 @@ class TextBatchesRecipe(BatchesRecipe):
 class TextRunRecipe(SequenceRunRecipe):
     """With `adversarial_radius` above 0, each step also learns from its texts moved so far, relative to their length.
 
-    They are moved to where the loss grows fastest, which takes twice the time; see `urzoo.training.adversary`.
+    They are moved to where the loss grows fastest, which takes twice the time; see `urzoo.training.adversary`. The key
+    may be left out, as in recipes that are older than it; their digests stand.
     """
 
-    adversarial_radius: Annotated[float, Field(ge=0, lt=1)]
+    adversarial_radius: Annotated[
+        Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=lambda radius: radius is None)
+    ] = None
 
 
 class TextRecipe(SequenceRecipe):
@@ -260,7 +263,7 @@ class TextRecipe(SequenceRecipe):
     @property
     def adversarial_radius(self) -> float:
         """How far each text is moved, relative to the length of its embedded tokens; 0 for not at all."""
-        return self.run.adversarial_radius
+        return self.run.adversarial_radius or 0.0
 
     @property
     def initial_checkpoint(self) -> str | None:

@@ -1,0 +1,18 @@
+"""The recipe in each shipped checkpoint can still be trained, and is the one that the checkpoint says it came from."""
+
+import pytest
+
+from urzoo import zoo
+from urzoo.training import load_recipe
+from urzoo.training.language_model.recipe import is_language_model, load_lm_recipe
+from urzoo.training.synthetic.recipe import is_synthetic, load_synthetic_recipe
+
+
+@pytest.mark.parametrize("name", zoo.checkpoints())
+def test_a_shipped_recipe_is_read_today_with_the_digest_of_its_training(name):
+    info = zoo.info(name)
+    path = info.folder / "recipe.yaml"
+    load = load_lm_recipe if is_language_model(path) else load_synthetic_recipe if is_synthetic(path) else load_recipe
+    assert info.training is not None
+    assert load(path).sha256 == info.training.recipe_sha256
+    assert load(path).name == name
