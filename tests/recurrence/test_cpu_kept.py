@@ -132,6 +132,24 @@ def test_every_way_to_change_a_parameter_is_seen(name: str, make_cell: Make):
         assert_right(cell)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
+@pytest.mark.parametrize("way", ["for loop", "foreach", "fused"])
+def test_a_step_of_an_optimiser_is_seen_even_where_it_raises_no_counter(
+    kind: type[torch.optim.Optimizer], way: str, make_cell: Make
+):
+    cell = make_cell()
+    options = {"foreach": way == "foreach", "fused": way == "fused"}
+    optimiser = kind(cell.parameters(), lr=0.1, **options)
+    for _ in range(2):
+        assert_right(cell)
+        for parameter in cell.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        before = run(cell, steps=2)
+        optimiser.step()
+        assert not all(map(torch.equal, before, run(cell, steps=2)))
+        assert_right(cell)
+
+
 def test_data_replaced_twice_at_the_same_address_is_seen(make_cell: Make):
     cell = make_cell()
     for round_number in range(6):

@@ -2,9 +2,9 @@
 
 Packing takes longer than a step of few rows. So what was packed is kept while the parameters stand: the same
 tensor objects, at the same address, with the same version counters. Whatever writes to a parameter through torch
-(an optimiser, `load_state_dict`, `copy_`) raises its counter; `parameter.data = other` moves its address. Only
-writes through an alias that torch does not count (`parameter.data.mul_(2)`, a NumPy view) go unseen, as they do by
-autograd.
+(`load_state_dict`, `copy_`) raises its counter; `parameter.data = other` moves its address. Fused optimisers raise no
+counter, so that a step of any optimiser ends the time of all that is kept. Only writes through an alias that torch does
+not count (`parameter.data.mul_(2)`, a NumPy view) go unseen, as they do by autograd.
 
 Only weights that are `torch.nn.Parameter`s are packed, and at first sight: weights that a caller makes anew for every
 step would be packed for every step. Which way a call takes hence depends on its arguments alone, as do its bits.
@@ -18,8 +18,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 Key = tuple[int, object]
+
+_optimiser_steps = 0
+
+
+def _count_step(*_: object) -> None:
+    global _optimiser_steps
+    _optimiser_steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 @dataclass(frozen=True)
@@ -27,12 +38,12 @@ class _Kept:
     """What was packed from which tensors."""
 
     owners: tuple["weakref.ref[Tensor] | None", ...]
-    stamps: tuple[tuple[int, int] | None, ...]
+    stamps: tuple[tuple[int, int] | int | None, ...]
     # The storage that the stamps speak of: while it is held, no other tensor can come to its address.
     aliases: tuple[Tensor | None, ...]
     packed: Tensor
 
-    def stands(self, tensors: Sequence[Tensor | None], stamps: tuple[tuple[int, int] | None, ...]) -> bool:
+    def stands(self, tensors: Sequence[Tensor | None], stamps: tuple[tuple[int, int] | int | None, ...]) -> bool:
         return self.stamps == stamps and all(
             (None if owner is None else owner()) is tensor for owner, tensor in zip(self.owners, tensors, strict=True)
         )
@@ -56,7 +67,8 @@ def packed_weights(kind: object, tensors: Sequence[Tensor | None], pack: Callabl
         tensor is not None and (type(tensor) not in (Tensor, Parameter) or tensor.is_inference()) for tensor in tensors
     ):
         return None
-    stamps = tuple(None if tensor is None else (tensor.data_ptr(), tensor._version) for tensor in tensors)
+    versions = (None if tensor is None else (tensor.data_ptr(), tensor._version) for tensor in tensors)
+    stamps = (_optimiser_steps, *versions)
     first = tensors[0]
     assert first is not None
     key = (id(first), kind)
