@@ -3,7 +3,8 @@ from tiny import tiny_recipe
 
 from urzoo.errors import RecipeError
 from urzoo.models import URLSTMConfig
-from urzoo.training.recipe import ImageModelRecipe, SeriesModelRecipe, differences, load_recipe
+from urzoo.training.recipe import ImageModelRecipe, SeriesModelRecipe, load_recipe
+from urzoo.training.recipe_file import differences
 from urzoo.training.run import train
 
 

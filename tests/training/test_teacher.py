@@ -56,7 +56,7 @@ def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
     assert isinstance(recipe, TaughtTextRecipe)
     found = teacher.find_teacher(recipe, folder)
     assert found is not None
-    taught = found.teach(["neg", "pos"], data_root=None, cache=folder / "cache")
+    taught = found.teach(data_root=None, cache=folder / "cache")
     place = folder / "tiny" / "checkpoint"
     model, tokenizer = zoo.load(place), zoo.load_tokenizer(place)
     for text, label in zip(taught.texts, taught.labels, strict=True):
@@ -70,7 +70,7 @@ def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
         recipe = load_recipe(pupil(folder, teacher__minimum_confidence=confidence))
         found = teacher.find_teacher(recipe, folder)
         assert found is not None
-        return len(found.teach(["neg", "pos"], data_root=None, cache=folder / "cache").texts)
+        return len(found.teach(data_root=None, cache=folder / "cache").texts)
 
     assert taught(0.0) == 40
     assert 0 < taught(0.52) <= 40

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urzoo.errors import CheckpointError, RecipeError, UrzooError
 from urzoo.files import write_bytes, write_json
 from urzoo.training.language_model.recipe import is_language_model
-from urzoo.training.recipe import Recipe, differences, load_recipe
+from urzoo.training.recipe import Recipe, load_recipe
+from urzoo.training.recipe_file import differences
 from urzoo.training.state import RunFolder, RunIdentity
 from urzoo.training.synthetic.recipe import is_synthetic, load_synthetic_recipe
 from urzoo.zoo.schema import read_training_summary

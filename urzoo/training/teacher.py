@@ -16,15 +16,14 @@ import torch
 from urzoo import zoo
 from urzoo.data import Split, load_split
 from urzoo.errors import DataError, RecipeError
+from urzoo.evaluation.problem import Precision
+from urzoo.evaluation.sequence_classification import TextClassification
+from urzoo.evaluation.task import load_task
 from urzoo.files import whole_folder
 from urzoo.schema import content_sha256
-from urzoo.training.batches import padded
 from urzoo.training.initial import find_checkpoint, recorded
 from urzoo.training.recipe import Recipe, TaughtTextRecipe, load_recipe
-from urzoo.training.text.tokenizer import encode_lines
 from urzoo.zoo.schema import CheckpointInfo, InitialCheckpoint, TrainingData
-
-_ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -53,23 +52,22 @@ class Teacher:
         """What the pupil's checkpoint says of it."""
         return recorded(self.info)
 
-    def teach(self, classes: list[str], *, data_root: Path | str | None, cache: Path) -> Taught:
+    def teach(self, *, data_root: Path | str | None, cache: Path) -> Taught:
         """Label the split that the recipe names, or find the labels in the cache.
 
         Args:
-            classes: The names of the pupil's classes, in the order of their numbers.
             data_root: As for `urzoo.data.load_split`.
             cache: A folder for what can be made again.
 
         Raises:
-            RecipeError: The teacher has other classes than its pupil.
+            UsageError: The teacher has other classes than the data set.
             DataError: The split cannot be had, or the teacher is confident about none of it.
         """
         split = load_split(self.recipe.data.name, self.recipe.teacher.split, data_root=data_root)
         key = {"format": 1, "teacher": self.info.checkpoint_sha256, "data": split.digest}
         folder = cache / "taught" / content_sha256(key)
         if not folder.is_dir():
-            found, confidence = self._answers(split, classes)
+            found, confidence = self._answers(split)
             with whole_folder(folder) as place:
                 np.save(place / "classes.npy", found, allow_pickle=False)
                 np.save(place / "confidence.npy", confidence, allow_pickle=False)
@@ -92,22 +90,13 @@ class Teacher:
         )
         return Taught([texts[row] for row in rows], found[rows], data)
 
-    @torch.no_grad()
-    def _answers(self, split: Split, classes: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The class and its probability for each text, texts of similar length together."""
-        model = zoo.load(self.info.folder)
-        model.eval()  # type: ignore[no-untyped-call]
-        named = [name for _, name in sorted((model.config.id2label or {}).items())]
-        if named != classes:
-            raise RecipeError(f"teacher.checkpoint {self.info.name} has the classes {named}, expected {classes}.")
-        tokenizer = zoo.load_tokenizer(self.info.folder)
-        tokens = [torch.tensor(ids, dtype=torch.long) for ids in encode_lines(tokenizer, split.texts)]
-        order = np.argsort([len(ids) for ids in tokens], kind="stable")
-        found, confidence = np.empty(len(tokens), np.int64), np.empty(len(tokens), np.float32)
-        for start in range(0, len(order), _ROWS_AT_ONCE):
-            rows = order[start : start + _ROWS_AT_ONCE]
-            inputs, mask = padded([tokens[row] for row in rows], value=tokenizer.pad_token_id)
-            probabilities = model(input_ids=inputs, attention_mask=mask).logits.float().softmax(-1)
+    def _answers(self, split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The class and its probability for each text, from the scores that the harness would have of it."""
+        folder, precision = self.info.folder, Precision(torch.device("cpu"), "float32")
+        problem = TextClassification(load_task(self.recipe.task), folder, zoo.load(folder), split, precision)
+        found, confidence = np.empty(split.rows, np.int64), np.empty(split.rows, np.float32)
+        for rows in problem.batches(problem.default_batch_size, split.rows):
+            probabilities = torch.from_numpy(problem.outputs(rows)["scores"]).softmax(-1)
             largest, number = probabilities.max(-1)
             found[rows], confidence[rows] = number.numpy(), largest.numpy()
         return found, confidence

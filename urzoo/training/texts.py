@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from urzoo.data import Split
 from urzoo.errors import DataError, RecipeError
@@ -126,7 +127,7 @@ def prepare_texts(
     learnt, labels = _encoded(tokenizer, training.texts), training.labels
     earlier = () if initial is None else initial.data()
     if teacher is not None:
-        taught = teacher.teach(training.classes, data_root=data_root, cache=cache)
+        taught = teacher.teach(data_root=data_root, cache=cache)
         learnt, labels = learnt + _encoded(tokenizer, taught.texts), np.concatenate([labels, taught.labels])
         earlier = (*earlier, taught.data)
     held_out = _encoded(tokenizer, validation.texts)
@@ -150,5 +151,5 @@ def prepare_texts(
     )
 
 
-def _encoded(tokenizer: object, texts: list[str]) -> list[Tokens]:
-    return [np.array(ids, np.int32) for ids in encode_lines(tokenizer, texts)]  # type: ignore[arg-type]
+def _encoded(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Tokens]:
+    return [np.array(ids, np.int32) for ids in encode_lines(tokenizer, texts)]

@@ -166,7 +166,8 @@ def _step_operator(gating: Gating, kind: Kind, inputs: Tensor, weights: _Weights
     arguments = inputs, input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias), *state
     if kind.gru:
         return (gru_step(*arguments, kind.refined, kind.bf16),)
-    return lstm_step(*arguments, *_lstm(gating), kind.bf16)  # type: ignore[no-any-return]
+    stepped: State = lstm_step(*arguments, *_lstm(gating), kind.bf16)
+    return stepped
 
 
 def _kind(gating: Gating, dtype: torch.dtype, *, reverse: bool = False) -> Kind:

@@ -14,7 +14,7 @@ from urzoo.errors import RecipeError
 from urzoo.evaluation.task import load_task, tasks
 from urzoo.recurrence.gates import Gating
 from urzoo.schema import Line, Name, Strict, content_sha256, read_yaml
-from urzoo.training.recipe import read_recipe
+from urzoo.training.recipe_file import read_recipe
 from urzoo.training.sections import Dropout, OptimiserRecipe, Positive, ScheduleRecipe, Seed
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
 
