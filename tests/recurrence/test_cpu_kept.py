@@ -240,7 +240,18 @@ def test_torch_func_maps_over_sequences_and_steps(make_cell: Make):
     torch.testing.assert_close(torch.func.vmap(hidden)(steps), torch.stack([hidden(part) for part in steps]))
 
 
-def test_a_step_gives_the_bits_of_a_sequence(make_cell: Make):
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_step_gives_the_bits_of_a_sequence_on_one_thread(make_cell: Make):
+    # On several a sequence divides the rows, and the last bits depend on how many a thread has. So small a step
+    # does not divide them.
     cell = make_cell(40)
     inputs = torch.randn(2, 1, 40)
     with torch.no_grad():
