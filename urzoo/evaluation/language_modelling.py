@@ -57,6 +57,7 @@ class Scorer:
             raise CheckpointError(f"the tokenizer of {folder} has neither a bos_token nor an eos_token to begin with.")
         self.recurrent = model.config.model_type == "urlstm"
         self.window = None if self.recurrent else _window(model.config)
+        self.looks_back: int = model.config.neural_cache_size if self.recurrent else 0
         self.begin()
 
     def begin(self) -> None:
@@ -163,7 +164,9 @@ class Stream:
         self.words = np.array([len(line.split()) + 1 for line in self.lines], dtype=np.int64)
         self.next_row = 0
         self.windows = None if self.scorer.window is None else _Windows(self.scorer, self.lines)
-        read = None if self.scorer.window is None else f"read in windows of {self.scorer.window} tokens"
+        read = f"with a neural cache of {self.scorer.looks_back} tokens" if self.scorer.looks_back else None
+        if self.scorer.window is not None:
+            read = f"read in windows of {self.scorer.window} tokens"
         self.data = data_record(split, subset=read)
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
@@ -250,6 +253,8 @@ class Pages:
         self.words = np.array([words_of_page(page) for page in self.pages], dtype=np.int64)
         self.bytes = np.array([len(page.encode("utf-8")) for page in self.pages], dtype=np.int64)
         read = "whole" if self.scorer.window is None else f"in windows of {self.scorer.window} tokens"
+        if self.scorer.looks_back:
+            read += f", with a neural cache of {self.scorer.looks_back} tokens"
         self.data = data_record(split, subset=f"{len(self.pages)} pages, read {read}", rows=len(self.pages))
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:

@@ -1,7 +1,8 @@
 """The state a recurrent language model carries from one call to the next: its whole memory of the past.
 
 It takes the place of transformers' key-value cache and of its name `cache_params`, but does not grow:
-two vectors a layer for the LSTM, one for the GRU, however many tokens were read.
+two vectors a layer for the LSTM, one for the GRU, however many tokens were read; and with a neural cache,
+which looks back on the last steps, those and no more.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from urzoo.errors import ShapeError, UsageError
+from urzoo.models.neural_cache_urlstm import History
 
 
 class URLSTMCache:
@@ -34,6 +36,7 @@ class URLSTMCache:
         self.parts = parts
         self.seen_tokens = 0
         self.states: list[tuple[Tensor, ...] | None] = [None] * num_layers
+        self.history: History | None = None
 
     @property
     def batch_size(self) -> int | None:
@@ -66,6 +69,11 @@ class URLSTMCache:
         """Forget everything: the next call starts from zeros, with any batch size."""
         self.seen_tokens = 0
         self.states = [None] * self.num_layers
+        self.history = None
+
+    def reset_rows(self, rows: Tensor) -> None:
+        """Forget what the rows have read for which `rows`, `(batch,)` of bool, is true: they start from zeros."""
+        self._replace(lambda part: part.masked_fill(rows.view(-1, *[1] * (part.dim() - 1)), 0))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take the rows `beam_idx` in place of the present ones, for beam search."""
@@ -90,6 +98,7 @@ class URLSTMCache:
         other = URLSTMCache(self.num_layers, self.hidden_size, self.parts)
         other.seen_tokens = self.seen_tokens
         other.states = list(self.states)
+        other.history = self.history
         return other
 
     def to(self, device: torch.device | str) -> "URLSTMCache":
@@ -100,3 +109,5 @@ class URLSTMCache:
 
     def _replace(self, change: Callable[[Tensor], Tensor]) -> None:
         self.states = [None if state is None else tuple(change(part) for part in state) for state in self.states]
+        if self.history is not None:
+            self.history = self.history.changed(change)

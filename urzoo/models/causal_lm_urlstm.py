@@ -1,7 +1,8 @@
 """The language model: embedding, recurrent layers, projection, output over the vocabulary, generation.
 
 Its memory is a state of fixed size, so a step of generation costs the same however much was read. To go
-on from a state, give `cache_params` and only the inputs that follow; see `URLSTMCache`.
+on from a state, give `cache_params` and only the inputs that follow; see `URLSTMCache`. A neural cache
+(`config.neural_cache_size`) adds the last steps to it, and what followed them to the scores.
 """
 
 # mypy: disable-error-code="no-untyped-call, untyped-decorator, misc, arg-type, override"
@@ -19,7 +20,8 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from urzoo.errors import ShapeError, UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.configuration_urlstm import URLSTMConfig
-from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel
+from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask
+from urzoo.models.neural_cache_urlstm import History, keys_of, mixed_scores
 from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, vocabulary_scores
 
 
@@ -29,7 +31,8 @@ class URLSTMCausalLMOutput(ModelOutput):
 
     Args:
         loss: Cross-entropy in nats a token, if labels were given.
-        logits: Scores `(batch, time, vocabulary)` in float32; log-probabilities with an adaptive softmax.
+        logits: Scores `(batch, time, vocabulary)` in float32; log-probabilities with an adaptive softmax or a neural
+            cache.
         cache_params: The state after the inputs, if `use_cache`.
         hidden_states: The input of the first layer and the output of each, if `output_hidden_states`.
     """
@@ -94,9 +97,16 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             kwargs: Handed to the layers, such as `output_hidden_states`.
 
         Raises:
-            UsageError: An id or label is outside the vocabulary, or arguments exclude each other.
+            UsageError: An id or label is outside the vocabulary, or arguments exclude each other; or a model with a
+                neural cache, which must know the tokens, was given `inputs_embeds`.
             ShapeError: Shapes of inputs, mask, labels and cache do not agree.
         """
+        looks_back = self.config.neural_cache_size > 0 and not self.training
+        if looks_back and input_ids is None and inputs_embeds is not None:
+            raise UsageError(
+                "inputs_embeds was given to a model with a neural cache, which must know the tokens it looks back on; "
+                "give input_ids, or set config.neural_cache_size to 0."
+            )
         outputs = self.model(input_ids, attention_mask, inputs_embeds, cache_params, use_cache, **kwargs)
         hidden = self.dropout(self.projection(outputs.last_hidden_state))
         loss = None
@@ -105,12 +115,19 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                 raise UsageError("labels and logits_to_keep were both given; a loss needs the scores of all steps.")
             targets = self._targets(labels, shift_labels, hidden)
         logits = None
-        if compute_logits:
+        if looks_back:
+            assert input_ids is not None
+            cache = outputs.cache_params if cache_params is None else cache_params
+            logits = self._scores_looking_back(hidden, input_ids, attention_mask, cache, logits_to_keep)
+        elif compute_logits:
             logits = self._scores(slice_logits_to_keep(hidden, logits_to_keep))
         if labels is not None or shift_labels is not None:
             loss = self._loss(hidden, logits, targets, num_items_in_batch)
         return URLSTMCausalLMOutput(
-            loss=loss, logits=logits, cache_params=outputs.cache_params, hidden_states=outputs.hidden_states
+            loss=loss,
+            logits=logits if compute_logits else None,
+            cache_params=outputs.cache_params,
+            hidden_states=outputs.hidden_states,
         )
 
     @property
@@ -123,6 +140,31 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         if self.clusters is not None:
             return adaptive_scores(hidden, self.lm_head, self.clusters, self._cutoffs(), self._head_dtype)
         return vocabulary_scores(hidden, self.lm_head, self._head_dtype)
+
+    def _scores_looking_back(
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        cache: URLSTMCache | None,
+        logits_to_keep: int | Tensor,
+    ) -> Tensor:
+        """Log-probabilities with the neural cache mixed in; the steps of these inputs join the history in `cache`."""
+        config, keys = self.config, keys_of(hidden)
+        history = None if cache is None else cache.history
+        if history is None:
+            history = History.empty(keys.shape[0], keys.shape[-1], keys.device)
+        history, places = history.followed_by(keys, input_ids, check_mask(attention_mask, hidden))
+        if cache is not None:
+            cache.history = history.last(config.neural_cache_size)
+        return mixed_scores(
+            self._scores(slice_logits_to_keep(hidden, logits_to_keep)),
+            history,
+            slice_logits_to_keep(places[..., None], logits_to_keep)[..., 0],
+            size=config.neural_cache_size,
+            weight=config.neural_cache_weight,
+            sharpness=config.neural_cache_sharpness,
+        )
 
     def _cutoffs(self) -> list[int]:
         cutoffs = list(self.config.adaptive_cutoffs or [])

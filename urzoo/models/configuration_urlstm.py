@@ -99,6 +99,10 @@ class URLSTMConfig(PreTrainedConfig):
         pooling: For sequence classification, any of "last", "mean", "max"; several are concatenated.
         head_dtype: "float32" or "bfloat16": the type in which the language model's output product runs.
         adaptive_cutoffs: For very large vocabularies, the ids at which the clusters of an adaptive softmax begin.
+        neural_cache_size: How many steps the language model's neural cache looks back on, 0 for none; it acts in
+            evaluation and generation, see `urzoo.models.neural_cache_urlstm`.
+        neural_cache_weight: Of the neural cache in the mixture with the model's own scores.
+        neural_cache_sharpness: What the likenesses of states, from -1 to 1, are multiplied with before their softmax.
         tie_word_embeddings: Whether the output product uses the embedding's weights.
         use_cache: Whether the language model returns its state.
         initializer_range: Standard deviation of the embedding at initialisation.
@@ -139,6 +143,9 @@ class URLSTMConfig(PreTrainedConfig):
     pooling: list[str] | tuple[str, ...] = ("last",)
     head_dtype: str = "float32"
     adaptive_cutoffs: list[int] | None = None
+    neural_cache_size: int = 0
+    neural_cache_weight: float | int = 0.2
+    neural_cache_sharpness: float | int = 20.0
     tie_word_embeddings: bool = True
     use_cache: bool = True
     initializer_range: float | int = 0.02
@@ -169,6 +176,14 @@ class URLSTMConfig(PreTrainedConfig):
         for name, least in (("input_size", 1), ("hidden_size", 1), ("num_layers", 1), ("head_hidden_size", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least {least}.")
+        if self.neural_cache_size < 0:
+            raise UsageError(
+                f"neural_cache_size is {self.neural_cache_size}, expected 0 for none, or a number of steps."
+            )
+        if not 0 < self.neural_cache_weight < 1:
+            raise UsageError(f"neural_cache_weight is {self.neural_cache_weight}, expected a share between 0 and 1.")
+        if not 0 < self.neural_cache_sharpness < float("inf"):
+            raise UsageError(f"neural_cache_sharpness is {self.neural_cache_sharpness}, expected a number above 0.")
         for name in ("vocab_size", "embedding_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -56,7 +56,7 @@ def test_a_run_ends_in_a_complete_checkpoint(tmp_path, reads):
 @pytest.mark.parametrize("broken_at", [1, 2, 4, 7, 8])
 def test_a_run_that_was_broken_off_ends_with_the_same_bits(tmp_path, monkeypatch, broken_at):
     # Epochs of few steps: that the state is carried and reset at the same steps is seen too.
-    recipe = tiny_lm_recipe(tmp_path, run__segment_tokens=150)
+    recipe = tiny_lm_recipe(tmp_path, run__segment_tokens=150, run__state_reset_probability=0.5)
     whole = train(recipe, runs=tmp_path / "whole", progress=False)
 
     class Broken(loop_module.TrainingLoop):
@@ -100,6 +100,42 @@ def test_the_carried_state_is_that_of_the_whole_stream(tmp_path, monkeypatch):
         place = train(recipe, runs=tmp_path, progress=False)
         losses.append(lines_of(place, TrainingLine)[-1].loss)
     assert losses[0] == pytest.approx(losses[1], abs=2e-6)
+
+
+def test_streams_begin_anew_as_often_as_the_recipe_says(tmp_path, monkeypatch):
+    begun = []
+
+    class Seen(loop_module.TrainingLoop):
+        def _state_to_begin_with(self):
+            state = super()._state_to_begin_with()
+            if state is not None:
+                begun.append([not row.any() for row in state.states[1][0]])
+                # Only those: the others go on with what they had.
+                for row, anew in enumerate(begun[-1]):
+                    assert anew or torch.equal(state.states[0][1][row], self.carried.states[0][1][row])
+            return state
+
+    monkeypatch.setattr(loop_module, "TrainingLoop", Seen)
+    train(tiny_lm_recipe(tmp_path, run__state_reset_probability=0.3, run__steps=60), runs=tmp_path, progress=False)
+    share = torch.tensor(begun).float().mean()
+    assert 0.2 < share < 0.4
+    assert torch.tensor(begun).any(dim=0).all()
+
+
+def test_a_neural_cache_changes_validation_and_checkpoint_alone(tmp_path):
+    cache = {"model__neural_cache_size": 50, "model__neural_cache_weight": 0.2, "model__neural_cache_sharpness": 10.0}
+    options = {"selection__checkpoint": "last"}
+    plain = train(tiny_lm_recipe(tmp_path, **options), runs=tmp_path / "plain", progress=False)
+    cached = train(tiny_lm_recipe(tmp_path, **options, **cache), runs=tmp_path / "cached", progress=False)
+    assert all(torch.equal(value, weights(cached)[name]) for name, value in weights(plain).items())
+    assert zoo.load(cached).config.neural_cache_size == 50
+    assert zoo.load(plain).config.neural_cache_size == 0
+    validated = [lines_of(place, LMValidationLine)[-1].cross_entropy for place in (plain, cached)]
+    assert validated[0] != validated[1]
+    with pytest.raises(
+        RecipeError, match="neural_cache_size, neural_cache_weight and neural_cache_sharpness go together"
+    ):
+        train(tiny_lm_recipe(tmp_path, model__neural_cache_size=50), runs=tmp_path, progress=False)
 
 
 def test_training_lowers_the_loss(tmp_path):

@@ -18,7 +18,7 @@ from urzoo.training.log import Count, NotNegative, TrainingLine
 
 
 class LMValidationLine(Strict):
-    """Scores on the validation documents, read as aligned streams with the state carried along.
+    """Scores on the validation documents, read as one stream with the state carried along.
 
     `cross_entropy` is in nats a token, `word_perplexity` for each word and line end; `weights` says whether they are
     those of the averaged weights.

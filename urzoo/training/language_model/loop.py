@@ -26,8 +26,8 @@ from urzoo.training.run import Reporter
 from urzoo.training.schedule import learning_rate_factor
 from urzoo.training.state import Progress, RunFolder, read_progress, read_tensors
 
-# Tokens a row of a validation batch; it changes no score.
-_VALIDATION_TOKENS = 256
+# Tokens of a validation batch; it changes no score.
+_VALIDATION_TOKENS = 1024
 
 
 class TrainingLoop:
@@ -127,12 +127,12 @@ class TrainingLoop:
         # Dropout is a function of the seed, the step and the process, so that a resumed run draws the same.
         seed = np.random.SeedSequence((self.recipe.run.seed, self.step, self.processes.number))
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        begins = self.carried is None or self.corpus.training.begins_epoch(self.step)
+        state = self._state_to_begin_with()
         with self.autocast():
             outputs = self._shared(
                 input_ids=inputs.to(device),
                 shift_labels=targets.to(device),
-                cache_params=None if begins or self.carried is None else self.carried.detach(),
+                cache_params=state,
                 use_cache=True,
                 compute_logits=False,
             )
@@ -153,6 +153,18 @@ class TrainingLoop:
                 "Lower optimiser.learning_rate or optimiser.gradient_norm_clip."
             )
         return float(norm)
+
+    def _state_to_begin_with(self) -> URLSTMCache | None:
+        """The state of the last step, but for the streams that begin anew; None where all do."""
+        if self.carried is None or self.corpus.training.begins_epoch(self.step):
+            return None
+        state, probability = self.carried.detach(), self.recipe.run.state_reset_probability
+        if probability:
+            # Drawn for the streams of all processes, so that their number changes nothing.
+            draws = np.random.default_rng((self.recipe.run.seed, self.step)).random(self.recipe.run.batch_size)
+            anew = torch.from_numpy(draws < probability)[self.processes.rows]
+            state.reset_rows(anew.to(self.processes.device))
+        return state
 
     def _log_training(self, rate: float, norm: float, tokens_per_second: float) -> None:
         mean = self.processes.mean(self._loss_sum / max(1, self.step - self._logged_step))
@@ -191,14 +203,15 @@ class TrainingLoop:
 
     @torch.no_grad()
     def _score(self) -> tuple[float, int]:
-        """Nats and number of the validation text's tokens; every process scores the whole of it."""
+        """Nats and number of the validation text's tokens, read as one stream; every process scores the whole of it.
+
+        Cut into rows it would be read faster, but each row would begin without the state that a stream has by then.
+        """
         device = self.processes.device
         self.model.eval()  # type: ignore[no-untyped-call]
         carried: URLSTMCache | None = None
         nats, count = 0.0, 0
-        for inputs, targets in scored_batches(
-            self.corpus.validation, rows=self.recipe.run.batch_size, segment_tokens=_VALIDATION_TOKENS
-        ):
+        for inputs, targets in scored_batches(self.corpus.validation, rows=1, segment_tokens=_VALIDATION_TOKENS):
             with self.autocast():
                 outputs = self.model(
                     input_ids=inputs.to(device),

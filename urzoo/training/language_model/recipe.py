@@ -15,17 +15,24 @@ from urzoo.evaluation.task import load_task, tasks
 from urzoo.recurrence.gates import Gating
 from urzoo.schema import Line, Name, Strict, content_sha256, read_yaml
 from urzoo.training.recipe_file import read_recipe
-from urzoo.training.sections import Dropout, OptimiserRecipe, Positive, ScheduleRecipe, Seed
+from urzoo.training.sections import Dropout, OptimiserRecipe, Positive, PositiveNumber, ScheduleRecipe, Seed
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
 
 ARCHITECTURE = "URLSTMForCausalLM"
+
+
+def _is_none(value: object) -> bool:
+    # A key that is left out leaves the digest of the recipe as it was before there was such a key.
+    return value is None
 
 
 class LanguageModelRecipe(Strict):
     """The fields of `URLSTMConfig` that a recipe decides; the vocabulary comes from the tokenizer.
 
     `head_dtype` is the type of the product with the vocabulary, whatever `run.precision` is. `adaptive_cutoffs` are
-    the ids at which the clusters of an adaptive softmax begin; null for a plain one.
+    the ids at which the clusters of an adaptive softmax begin; null for a plain one. The neural cache acts on
+    validation and on the checkpoint, never in training; its keys may be left out. See
+    `urzoo.models.neural_cache_urlstm`.
     """
 
     cell: Literal["lstm", "gru"]
@@ -48,13 +55,25 @@ class LanguageModelRecipe(Strict):
     layer_dropout: Dropout
     weight_dropout: Dropout
     head_dropout: Dropout
+    neural_cache_size: Annotated[Positive | None, Field(exclude_if=_is_none)] = None
+    neural_cache_weight: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(exclude_if=_is_none)] = None
+    neural_cache_sharpness: Annotated[PositiveNumber | None, Field(exclude_if=_is_none)] = None
+
+    @model_validator(mode="after")
+    def _neural_cache_is_whole(self) -> Self:
+        parts = (self.neural_cache_size, self.neural_cache_weight, self.neural_cache_sharpness)
+        if None in parts and parts != (None, None, None):
+            raise ValueError("neural_cache_size, neural_cache_weight and neural_cache_sharpness go together")
+        return self
 
 
 class LanguageModelRunRecipe(Strict):
     """Length, precision and randomness.
 
     `batch_size` is the number of streams of all processes together. `weight_average_decay` keeps an exponential moving
-    average of the weights, which is then what is validated and shipped.
+    average of the weights, which is then what is validated and shipped. `state_reset_probability` is that of a stream
+    to begin a segment with the empty state in place of the carried one: a model that never sees the empty state after
+    its first step reads the beginning of a text badly. The key may be left out, as in recipes that are older than it.
     """
 
     batch_size: Positive
@@ -63,6 +82,7 @@ class LanguageModelRunRecipe(Strict):
     precision: Literal["fp32", "bf16"]
     seed: Seed
     weight_average_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    state_reset_probability: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=_is_none)] = None
 
 
 class LanguageModelCadenceRecipe(Strict):
