@@ -48,7 +48,7 @@ def test_recipes_of_one_task_differ_in_the_gating_alone():
         (("length: 500", "length: 400"), "stream.length is 400"),
         (("head_hidden_size: 0", "head_hidden_size: 8"), "head_hidden_size must be 0"),
         (("URLSTMForCausalLM", "URLSTMForSequenceClassification"), "architecture must be URLSTMForCausalLM"),
-        (("steps: 10000", "steps: 0"), "run.steps"),
+        (("steps: 5000", "steps: 0"), "run.steps"),
     ],
 )
 def test_an_impossible_recipe_is_refused_in_one_line(tmp_path, change, complaint):
@@ -90,27 +90,27 @@ def test_training_validation_and_test_share_no_sequence(path):
 def test_the_targets_of_copy_are_its_first_ten_symbols():
     recipe = load_synthetic_recipe(EXAMPLES[0])
     inputs, targets = training_batch(recipe, 0)
-    assert inputs.shape == (10, 500)
+    assert inputs.shape == (20, 500)
     assert torch.equal(targets, inputs[:, :10])
-    assert torch.equal(inputs[:, 489], torch.full((10,), 9))
+    assert torch.equal(inputs[:, 489], torch.full((20,), 9))
     assert int(inputs[:, 490:].sum()) == 0
 
 
 def test_the_target_of_adding_is_the_sum_at_the_marks():
     recipe = load_synthetic_recipe(EXAMPLES[1])
     inputs, targets = training_batch(recipe, 0)
-    assert inputs.shape == (32, 2000, 2)
-    assert torch.equal(inputs[:, :1000, 1].sum(1), torch.ones(32))
-    assert torch.equal(inputs[:, 1000:, 1].sum(1), torch.ones(32))
+    assert inputs.shape == (16, 2000, 2)
+    assert torch.equal(inputs[:, :1000, 1].sum(1), torch.ones(16))
+    assert torch.equal(inputs[:, 1000:, 1].sum(1), torch.ones(16))
     torch.testing.assert_close(targets, (inputs[:, :, 0] * inputs[:, :, 1]).sum(1))
 
 
 def test_knowing_nothing_scores_as_it_should():
     copy, adding = (load_synthetic_recipe(path) for path in EXAMPLES)
-    scored = torch.zeros(10, 10, 10)
+    scored = torch.zeros(20, 10, 10)
     scored[..., 1:9] = 30.0  # one of the eight symbols
     assert float(loss(copy, scored, training_batch(copy, 0)[1])) == pytest.approx(np.log(8), rel=1e-4)
-    targets = torch.cat([training_batch(adding, step)[1] for step in range(20)])
+    targets = torch.cat([training_batch(adding, step)[1] for step in range(40)])
     assert float(loss(adding, torch.ones_like(targets), targets)) == pytest.approx(1 / 6, rel=0.15)
 
 

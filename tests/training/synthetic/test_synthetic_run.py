@@ -13,6 +13,7 @@ from urzoo.training import train
 from urzoo.training.synthetic import run as run_module
 from urzoo.training.synthetic.curves import train_curves
 from urzoo.training.synthetic.log import StreamTrainingLine, StreamValidationLine, read_stream_log
+from urzoo.training.synthetic.problems import loss
 from urzoo.training.synthetic.recipe import load_synthetic_recipe
 from urzoo.training.synthetic.run import train_synthetic
 from urzoo.zoo import info, load
@@ -138,9 +139,51 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         train_synthetic(recipe, runs=tmp_path, progress=False)
 
 
+def test_a_step_without_a_finite_gradient_is_left_out(tmp_path, monkeypatch, capsys):
+    # Planted at one step of a run: the weights are as they were, and training goes on.
+    weights = []
+
+    class Planted(run_module._Training):
+        def _take_step(self, rate, last_norm):
+            planted = self.step == 2
+            first = next(iter(self._parameters.values()))
+            hook = first.register_hook(lambda gradient: gradient * float("inf")) if planted else None
+            before = first.detach().clone()
+            norm = super()._take_step(rate, last_norm)
+            if hook is not None:
+                hook.remove()
+            weights.append(bool(torch.equal(before, first.detach())))
+            assert norm < float("inf")
+            return norm
+
+    monkeypatch.setattr(run_module, "_Training", Planted)
+    train_synthetic(tiny("copy", length=30), runs=tmp_path, progress=True)
+    assert weights[2]
+    assert not any(weights[:2] + weights[3:])
+    assert "step 3: left out, its gradient is not finite" in capsys.readouterr().err
+
+
+def test_a_run_whose_gradients_stay_infinite_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "loss", lambda *arguments: _Steep.apply(loss(*arguments)))
+    with pytest.raises(UrzooError, match=r"gradient was not finite at 10 steps in a row, up to 10\. Lower"):
+        train_synthetic(tiny("copy", length=30).with_steps(12), runs=tmp_path, progress=False)
+
+
+class _Steep(torch.autograd.Function):
+    """The value itself, with an infinite gradient."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("inf")
+
+
 def test_the_train_command_takes_these_recipes(tmp_path):
     text = (CONFIGS / "copy" / "urlstm-128-ur.yaml").read_text()
-    text = text.replace("hidden_size: 128", "hidden_size: 8").replace("steps: 10000", "steps: 1")
+    text = text.replace("hidden_size: 128", "hidden_size: 8").replace("steps: 5000", "steps: 1")
     (tmp_path / "recipe.yaml").write_text(text.replace("validation_sequences: 500", "validation_sequences: 2"))
     checkpoint = train(tmp_path / "recipe.yaml", runs=tmp_path / "runs", out=tmp_path / "out", progress=False)
     assert info(checkpoint).task == "copy"

@@ -41,8 +41,12 @@ def build_model(recipe: SyntheticRecipe) -> PreTrainedModel:
     """The model with freshly drawn weights; set the seed before."""
     fields: dict[str, Any] = {**recipe.model.model_dump(), "head_dropout": 0.0, "use_cache": False}
     if recipe.task == "copy":
-        # A linear map of the state to the scores, as in the paper, and symbols that enter with unit variance.
-        config = URLSTMConfig(**fields, vocab_size=SYMBOLS + 2, tie_word_embeddings=False, initializer_range=1.0)
+        # A linear map of the state to the scores, as in the paper. Symbols enter as so many numbers as its one-hot
+        # vectors have, but spread: a wide embedding takes as long as the recurrence itself.
+        symbols = SYMBOLS + 2
+        config = URLSTMConfig(
+            **fields, vocab_size=symbols, embedding_size=symbols, tie_word_embeddings=False, initializer_range=3.0
+        )
         return URLSTMForCausalLM(config)
     config = URLSTMConfig(
         **fields,

@@ -42,6 +42,8 @@ from urzoo.training.synthetic.recipe import SyntheticRecipe
 from urzoo.zoo.schema import TrainingData, TrainingSummary, read_training_summary
 
 Say = Callable[[str], None]
+# Steps in a row whose gradient is not finite, after which a run is given up.
+_STEPS_LEFT_OUT = 10
 
 
 def train_synthetic(
@@ -66,7 +68,8 @@ def train_synthetic(
 
     Raises:
         RecipeError: The run folder holds the states of another recipe.
-        UrzooError: Another run has the folder, it cannot be written to, or the loss is no longer finite.
+        UrzooError: Another run has the folder, it cannot be written to, the loss is no longer finite, or the gradient
+            was not at several steps in a row; a single such step is left out.
     """
     run = RunFolder(Path(runs) / recipe.name)
     place = run.path / "checkpoint" if out is None else Path(out)
@@ -103,6 +106,7 @@ class _Training:
         self._parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self._optimiser = _optimiser(recipe, list(self._parameters.values()))
         self._loss_sum, self._logged_step = 0.0, 0
+        self._without_step = 0
         self._earlier_seconds, self._begin = 0.0, time.perf_counter()
         self._earlier_peak_mib = 0.0
         state = run.latest()
@@ -127,7 +131,7 @@ class _Training:
         norm = 0.0
         while self.step < steps:
             rate = self.recipe.optimiser.learning_rate * learning_rate_factor(self.recipe.schedule, self.step, steps)
-            norm = self._take_step(rate)
+            norm = self._take_step(rate, norm)
             last = self.step == steps
             if self.step % cadence.log_every_steps == 0 or last:
                 elapsed = time.perf_counter() - lap_seconds
@@ -140,25 +144,35 @@ class _Training:
             if self.step % cadence.log_every_steps == 0:
                 lap_seconds, lap_step = time.perf_counter(), self.step
 
-    def _take_step(self, rate: float) -> float:
+    def _take_step(self, rate: float, last_norm: float) -> float:
         inputs, targets = training_batch(self.recipe, self.step)
         with self._autocast():
             outputs = told(self.recipe, self.model, inputs)
         value = loss(self.recipe, outputs, targets)
         torch.autograd.backward(value)
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self.recipe.optimiser.gradient_norm_clip)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), self.recipe.optimiser.gradient_norm_clip))
         self.step += 1
         self._loss_sum += float(value.detach())
-        if not math.isfinite(self._loss_sum) or not math.isfinite(float(norm)):
-            raise UrzooError(
-                f"the training loss or its gradient is not finite at step {self.step}. "
-                "Lower optimiser.learning_rate or optimiser.gradient_norm_clip."
-            )
-        return float(norm)
+        if not math.isfinite(self._loss_sum):
+            raise UrzooError(f"the training loss is not finite at step {self.step}. Lower optimiser.learning_rate.")
+        if math.isfinite(norm):
+            for group in self._optimiser.param_groups:
+                group["lr"] = rate
+            self._optimiser.step()
+            self._without_step = 0
+        else:
+            # Over so many steps a gradient can grow beyond all numbers although the loss is small: float64 agrees.
+            # What is left of such a one after clipping is nothing, or NaN.
+            self._without_step += 1
+            norm = last_norm
+            self.say(f"{self.recipe.name} step {self.step:,}: left out, its gradient is not finite")
+            if self._without_step == _STEPS_LEFT_OUT:
+                raise UrzooError(
+                    f"the gradient was not finite at {_STEPS_LEFT_OUT} steps in a row, up to {self.step}. "
+                    "Lower optimiser.learning_rate or optimiser.gradient_norm_clip."
+                )
+        self._optimiser.zero_grad()
+        return norm
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.run.precision == "bf16")
