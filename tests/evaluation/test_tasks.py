@@ -1,5 +1,6 @@
 """The problems beyond MNIST: right figures, independent of batches, padding and interruptions."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,21 @@ def test_the_stream_is_scored_as_one_long_text(language_model: Path, batch_size:
     assert result.metrics["word_perplexity_stream"] == pytest.approx(np.exp(-total / words), rel=1e-6)
     assert result.metrics["tokens_per_word"] == len(ids) / words
     assert result.samples == len(WIKI)
+
+
+def test_a_neural_cache_stands_beside_its_figure(tmp_path: Path):
+    folder = make_writer(tmp_path / "plain")
+    save_tokenizer(folder, WIKI)
+    plain = run(folder, "wikitext103", wiki())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"neural_cache_size": 30}))
+    cached = run(folder, "wikitext103", wiki())
+    assert plain.data.subset is None
+    assert cached.data.subset == "with a neural cache of 30 tokens"
+    assert cached.metrics["word_perplexity_stream"] != plain.metrics["word_perplexity_stream"]
+    split = split_of("wikitext-103-raw", "test", text=WIKI)
+    paged = run(folder, "wikitext103_pages", split)
+    assert paged.data.subset == "2 pages, read whole, with a neural cache of 30 tokens"
 
 
 def test_the_stream_goes_on_rightly_after_lines_that_others_have_scored(language_model: Path):
