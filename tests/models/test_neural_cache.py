@@ -61,6 +61,20 @@ def test_the_scores_are_those_of_the_definition(model, ids):
 
 
 @torch.no_grad()
+def test_autocast_leaves_the_likenesses_in_float32(model, ids):
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model(ids).logits
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, model(ids).logits, atol=0.1, rtol=0.1)
+
+
+@torch.no_grad()
+def test_a_model_in_16_bits_looks_back_too(model, ids):
+    whole = model(ids).logits
+    torch.testing.assert_close(model.bfloat16()(ids).logits, whole, atol=0.2, rtol=0.1)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kept", [1, 3, torch.tensor([2, 9])])
 def test_scores_of_some_steps_are_those_among_all(model, ids, kept):
     wanted = slice(-kept, None) if isinstance(kept, int) else kept

@@ -113,7 +113,9 @@ def _mixed(scores: Tensor, history: History, places: Tensor, size: int, weight: 
     if first == last:
         return own
     queries = history.keys.gather(1, places[..., None].expand(*places.shape, history.keys.shape[-1]))
-    likeness = torch.matmul(queries, history.keys[:, first:last].mT) * sharpness
+    # In 16 bits, as autocast would have it, likenesses near one could not be told apart.
+    with torch.autocast(own.device.type, enabled=False):
+        likeness = torch.matmul(queries, history.keys[:, first:last].mT) * sharpness
     # The token after a remembered step must have been read by the time of the query.
     steps = torch.arange(first, last, device=places.device)
     seen = (steps < places[..., None]) & (steps >= places[..., None] - size) & history.filled[:, None, first:last]
