@@ -20,6 +20,7 @@ from urzoo.files import write_text
 from urzoo.hub.eval_results import generated_files, render_eval_results
 from urzoo.schema import read_json, read_text, read_yaml
 from urzoo.zoo import info
+from urzoo.zoo.lookup import read_config
 from urzoo.zoo.schema import CheckpointInfo
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
         recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
         processor=_processor(folder),
         time_scales=_time_scales(recipe),
+        neural_cache=_neural_cache(folder),
         rows=[row for result in kept for row in _rows(name, result)],
         reproduce=[f"urzoo eval {name} --task {result.task.name}" for result in kept],
         licence=_licence(recipe),
@@ -269,6 +271,14 @@ def _time_scales(recipe: dict[str, Any]) -> tuple[float, float] | None:
         return float(augmentation["time_scale_min"]), float(augmentation["time_scale_max"])
     except (KeyError, TypeError, ValueError) as failure:
         raise CheckpointError("the recipe's section augmentation lacks a time scale, or it is no number.") from failure
+
+
+def _neural_cache(folder: Path) -> int:
+    """How many steps the checkpoint's neural cache looks back on; 0 without one."""
+    size = read_config(folder).get("neural_cache_size", 0)
+    if not isinstance(size, int) or size < 0:
+        raise CheckpointError(f"{folder / 'config.json'}: neural_cache_size is no number of steps.")
+    return size
 
 
 def _processor(folder: Path) -> dict[str, Any] | None:
