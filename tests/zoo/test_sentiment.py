@@ -1,4 +1,4 @@
-"""The shipped classifier of reviews, as transformers' pipeline and as a model: every text has an answer."""
+"""The shipped classifiers of reviews, as transformers' pipeline and as a model: every text has an answer."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from urzoo.errors import UsageError
 from urzoo.evaluation import Settings, load_task
 from urzoo.evaluation.runner import Evaluation, Subject
 
-NAME = "urlstm-128-imdb"
+NAMES = ["urlstm-128-imdb", "urlstm-256-imdb", "urlstm-512-imdb"]
+NAME = NAMES[1]
 TEXTS = [
     "A wonderful film: moving, beautifully acted, and one of the best I have seen in years. 10/10.",
     "Terrible. The plot is a mess, the acting is awful and it was a complete waste of my time. Avoid.",
@@ -26,9 +27,9 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def classify():
-    return pipeline("text-classification", model=str(zoo.path(NAME)))
+@pytest.fixture(scope="module", params=NAMES)
+def classify(request):
+    return pipeline("text-classification", model=str(zoo.path(request.param)))
 
 
 def scores_of(answers):
