@@ -152,6 +152,26 @@ def test_a_saved_model_looks_back_as_before(model, ids, tmp_path):
     torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(tmp_path).eval()(ids).logits, model(ids).logits)
 
 
+@torch.no_grad()
+def test_a_history_of_another_model_is_refused(model, ids):
+    cache = model(ids, use_cache=True).cache_params
+    hidden = cache.states[0][0].clone()
+    other = URLSTMForCausalLM(URLSTMConfig(**{**model.config.to_diff_dict(), "embedding_size": 6})).eval()
+    with pytest.raises(UsageError, match="history of vectors of 8 numbers, expected 6: it is of another model"):
+        other(ids, cache_params=cache)
+    assert torch.equal(cache.states[0][0], hidden)
+
+
+@torch.no_grad()
+def test_steps_read_without_it_end_the_history(model, ids):
+    cache = model(ids[:, :6], use_cache=True).cache_params
+    model.config.neural_cache_size = 0
+    model(ids[:, 6:8], cache_params=cache)
+    assert cache.history is None
+    model.config.neural_cache_size = SIZE
+    assert model(ids[:, 8:], cache_params=cache).cache_params.history.tokens.tolist() == ids[:, -SIZE:].tolist()
+
+
 def test_embedded_tokens_are_refused(model, ids):
     with pytest.raises(UsageError, match=r"inputs_embeds .* give input_ids, or set config\.neural_cache_size to 0"):
         model(inputs_embeds=model.get_input_embeddings()(ids))

@@ -102,11 +102,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             ShapeError: Shapes of inputs, mask, labels and cache do not agree.
         """
         looks_back = self.config.neural_cache_size > 0 and not self.training
-        if looks_back and input_ids is None and inputs_embeds is not None:
-            raise UsageError(
-                "inputs_embeds was given to a model with a neural cache, which must know the tokens it looks back on; "
-                "give input_ids, or set config.neural_cache_size to 0."
-            )
+        if looks_back:
+            self._check_looking_back(input_ids, inputs_embeds, cache_params)
         outputs = self.model(input_ids, attention_mask, inputs_embeds, cache_params, use_cache, **kwargs)
         hidden = self.dropout(self.projection(outputs.last_hidden_state))
         loss = None
@@ -121,6 +118,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             logits = self._scores_looking_back(hidden, input_ids, attention_mask, cache, logits_to_keep)
         elif compute_logits:
             logits = self._scores(slice_logits_to_keep(hidden, logits_to_keep))
+        if cache_params is not None and not looks_back:
+            # Steps that did not join the history would be missing in its middle.
+            cache_params.history = None
         if labels is not None or shift_labels is not None:
             loss = self._loss(hidden, logits, targets, num_items_in_batch)
         return URLSTMCausalLMOutput(
@@ -140,6 +140,22 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         if self.clusters is not None:
             return adaptive_scores(hidden, self.lm_head, self.clusters, self._cutoffs(), self._head_dtype)
         return vocabulary_scores(hidden, self.lm_head, self._head_dtype)
+
+    def _check_looking_back(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, cache: URLSTMCache | None
+    ) -> None:
+        # Before the layers run, which move the state in the cache.
+        if input_ids is None and inputs_embeds is not None:
+            raise UsageError(
+                "inputs_embeds was given to a model with a neural cache, which must know the tokens it looks back on; "
+                "give input_ids, or set config.neural_cache_size to 0."
+            )
+        history, size = getattr(cache, "history", None), self.config.token_size
+        if history is not None and history.keys.shape[-1] != size:
+            raise UsageError(
+                f"cache_params has a history of vectors of {history.keys.shape[-1]} numbers, expected {size}: "
+                "it is of another model. Omit it."
+            )
 
     def _scores_looking_back(
         self,

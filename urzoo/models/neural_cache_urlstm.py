@@ -99,7 +99,8 @@ def mixed_scores(
         sharpness: What likenesses, from -1 to 1, are multiplied with before their softmax.
     """
     batch, queries = places.shape
-    at_a_time = max(1, _HELD_LIKENESSES // (batch * (size + 1)))
+    # So many queries at most see twice as many steps as one of them.
+    at_a_time = max(1, min(size, _HELD_LIKENESSES // (2 * batch * size)))
     parts = [
         _mixed(part, history, places[:, start : start + at_a_time], size, weight, sharpness)
         for start, part in zip(range(0, queries, at_a_time), torch.split(scores, at_a_time, dim=1), strict=True)
