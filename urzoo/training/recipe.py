@@ -31,6 +31,7 @@ from urzoo.training.sections import (
     ScheduleRecipe,
     Seed,
     SelectionRecipe,
+    is_none,
 )
 from urzoo.training.text.recipe import TokenizerRecipe
 
@@ -238,9 +239,7 @@ class TextRunRecipe(SequenceRunRecipe):
     may be left out, as in recipes that are older than it; their digests stand.
     """
 
-    adversarial_radius: Annotated[
-        Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=lambda radius: radius is None)
-    ] = None
+    adversarial_radius: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=is_none)] = None
 
 
 class TextRecipe(SequenceRecipe):

@@ -15,15 +15,10 @@ from urzoo.evaluation.task import load_task, tasks
 from urzoo.recurrence.gates import Gating
 from urzoo.schema import Line, Name, Strict, content_sha256, read_yaml
 from urzoo.training.recipe_file import read_recipe
-from urzoo.training.sections import Dropout, OptimiserRecipe, Positive, PositiveNumber, ScheduleRecipe, Seed
+from urzoo.training.sections import Dropout, OptimiserRecipe, Positive, PositiveNumber, ScheduleRecipe, Seed, is_none
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
 
 ARCHITECTURE = "URLSTMForCausalLM"
-
-
-def _is_none(value: object) -> bool:
-    # A key that is left out leaves the digest of the recipe as it was before there was such a key.
-    return value is None
 
 
 class LanguageModelRecipe(Strict):
@@ -55,9 +50,9 @@ class LanguageModelRecipe(Strict):
     layer_dropout: Dropout
     weight_dropout: Dropout
     head_dropout: Dropout
-    neural_cache_size: Annotated[Positive | None, Field(exclude_if=_is_none)] = None
-    neural_cache_weight: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(exclude_if=_is_none)] = None
-    neural_cache_sharpness: Annotated[PositiveNumber | None, Field(exclude_if=_is_none)] = None
+    neural_cache_size: Annotated[Positive | None, Field(exclude_if=is_none)] = None
+    neural_cache_weight: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(exclude_if=is_none)] = None
+    neural_cache_sharpness: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _neural_cache_is_whole(self) -> Self:
@@ -82,7 +77,7 @@ class LanguageModelRunRecipe(Strict):
     precision: Literal["fp32", "bf16"]
     seed: Seed
     weight_average_decay: Annotated[float, Field(gt=0, lt=1)] | None
-    state_reset_probability: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=_is_none)] = None
+    state_reset_probability: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=is_none)] = None
 
 
 class LanguageModelCadenceRecipe(Strict):
