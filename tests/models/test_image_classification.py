@@ -41,6 +41,14 @@ def test_a_bidirectional_head_reads_the_end_of_either_way(pixels):
     torch.testing.assert_close(model(pixels).logits, model.head.out_proj(torch.relu(model.head.dense(ends))))
 
 
+def test_the_head_reads_what_the_pooling_names_in_its_order(pixels):
+    model = build(bidirectional=True, pooling=["mean", "last", "max"])
+    hidden = model.model(inputs_embeds=pixels).last_hidden_state
+    ends = torch.cat([hidden[:, -1, :8], hidden[:, 0, 8:]], dim=-1)
+    pooled = torch.cat([hidden.mean(dim=1), ends, hidden.amax(dim=1)], dim=-1)
+    torch.testing.assert_close(model(pixels).logits, model.head.out_proj(torch.relu(model.head.dense(pooled))))
+
+
 def test_the_recurrence_is_that_of_the_module(pixels):
     model = build()
     outputs, _ = model.model.layers[0].recurrence(pixels)

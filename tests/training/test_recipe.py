@@ -3,6 +3,7 @@ from tiny import tiny_recipe
 
 from urzoo.errors import RecipeError
 from urzoo.models import URLSTMConfig
+from urzoo.training.model import build_model
 from urzoo.training.recipe import ImageModelRecipe, SeriesModelRecipe, load_recipe
 from urzoo.training.recipe_file import differences
 from urzoo.training.run import train
@@ -43,6 +44,9 @@ def test_a_missing_key_is_named_with_its_path(tmp_path):
         ("model__gate", "URR", "unknown gate"),
         ("model__input_size", 3, "model.input_size must be 1"),
         ("processor__image_std", [0.3, 0.3, 0.3], "processor.image_std has 3 numbers"),
+        ("model__pooling", ["last", "last"], "expected each of them once"),
+        ("model__pooling", ["first"], "model.pooling"),
+        ("model__pooling", [], "model.pooling"),
         ("name", "../elsewhere", "name"),
         ("architecture", "URLSTMForImageClasification", "Did you mean 'URLSTMForImageClassification'"),
     ],
@@ -81,6 +85,15 @@ def test_comments_do_not_change_a_recipe_and_values_do(tmp_path):
     after = load_recipe(tiny_recipe(tmp_path, run__seed=4))
     assert after.sha256 != before.sha256
     assert differences(before, after) == ["run.seed: 3 -> 4"]
+
+
+def test_a_recipe_of_images_without_pooling_is_the_run_it_was(tmp_path):
+    before = load_recipe(tiny_recipe(tmp_path))
+    assert "pooling" not in before.model_dump()["model"]
+    assert load_recipe(tiny_recipe(tmp_path, model__pooling=["last"])).sha256 != before.sha256
+    assert build_model(before, ["0", "1"]).config.pooling == ["last"]
+    pooled = load_recipe(tiny_recipe(tmp_path, model__pooling=["mean", "max"]))
+    assert build_model(pooled, ["0", "1"]).config.pooling == ["mean", "max"]
 
 
 @pytest.mark.parametrize("section", [ImageModelRecipe, SeriesModelRecipe])

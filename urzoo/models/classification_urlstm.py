@@ -38,7 +38,7 @@ class ClassificationHead(nn.Module):
 
 
 class URLSTMForImageClassification(URLSTMPreTrainedModel):
-    """Classifies an image read as a sequence of pixels, from the last state."""
+    """Classifies an image read as a sequence of pixels, from any of the last state, the mean and the maximum."""
 
     main_input_name = "pixel_values"
     input_modalities = ["image"]  # noqa: RUF012
@@ -51,7 +51,7 @@ class URLSTMForImageClassification(URLSTMPreTrainedModel):
             )
         self.num_labels = config.num_labels
         self.model = URLSTMModel(config)
-        self.head = ClassificationHead(config, config.layer_output_size)
+        self.head = ClassificationHead(config, config.layer_output_size * len(config.pooling))
         self.post_init()
 
     @can_return_tuple
@@ -73,7 +73,7 @@ class URLSTMForImageClassification(URLSTMPreTrainedModel):
             raise UsageError("pixel_values is missing; give what PixelSequenceImageProcessor returns.")
         kwargs["use_cache"] = False
         outputs = self.model(inputs_embeds=pixel_values, **kwargs)
-        logits = self.head(last_real(outputs.last_hidden_state, None, self.config.hidden_size))
+        logits = self.head(pool(outputs.last_hidden_state, None, self.config))
         loss = None
         if labels is not None:
             check_labels(labels, self.config)
@@ -139,12 +139,8 @@ def pool(states: Tensor, mask: Tensor | None, config: URLSTMConfig) -> Tensor:
     return torch.cat([parts[name](states, mask, config.hidden_size) for name in config.pooling], dim=-1)
 
 
-def last_real(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:
-    """The output at the end of each direction's way: the last real step, for the backward half the first."""
-    return _last(states, mask, hidden_size)
-
-
 def _last(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:
+    """The output at the end of each direction's way: the last real step, for the backward half the first."""
     forward, backward = states[..., :hidden_size], states[..., hidden_size:]
     if mask is None:
         return torch.cat([forward[:, -1], backward[:, 0]], dim=-1)

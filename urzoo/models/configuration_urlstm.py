@@ -96,7 +96,8 @@ class URLSTMConfig(PreTrainedConfig):
         token_dropout: Probability that a token's whole embedding is zero in training.
         head_hidden_size: Units of the ReLU layer in a classification head; 0 for none.
         head_dropout: Dropout before the last linear map of a head.
-        pooling: For sequence classification, any of "last", "mean", "max"; several are concatenated.
+        pooling: For classification, any of "last", "mean", "max" of the outputs over the steps; several are
+            concatenated.
         head_dtype: "float32" or "bfloat16": the type in which the language model's output product runs.
         adaptive_cutoffs: For very large vocabularies, the ids at which the clusters of an adaptive softmax begin.
         neural_cache_size: How many steps the language model's neural cache looks back on, 0 for none; it acts in

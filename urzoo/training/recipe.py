@@ -11,7 +11,7 @@ their parsed content is: comments and layout do not enter `sha256`.
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from urzoo.errors import RecipeError, unknown
 from urzoo.recurrence.gates import Gating
@@ -34,6 +34,17 @@ from urzoo.training.sections import (
     is_none,
 )
 from urzoo.training.text.recipe import TokenizerRecipe
+
+
+def _each_once(values: list[str]) -> list[str]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"is {values}, expected each of them once")
+    return values
+
+
+Poolings = Annotated[
+    list[Literal["last", "mean", "max"]], Field(min_length=1, max_length=3), AfterValidator(_each_once)
+]
 
 
 class BaseRecipe(Strict):
@@ -82,9 +93,14 @@ class BaseRecipe(Strict):
 
 
 class ImageModelRecipe(ClassifierRecipe):
-    """A classifier of pixels; `input_size` is the number of their channels."""
+    """A classifier of pixels; `input_size` is the number of their channels.
+
+    `pooling` is as in classifiers of sequences. It may be left out, as in recipes that are older than it; their
+    digests stand, and they take the outputs at the last step.
+    """
 
     input_size: Positive
+    pooling: Annotated[Poolings | None, Field(exclude_if=is_none)] = None
 
 
 class ProcessorRecipe(Strict):
@@ -133,7 +149,7 @@ class ImageRecipe(BaseRecipe):
 class SequenceClassifierRecipe(ClassifierRecipe):
     """A classifier of sequences of any length: what is taken of the outputs at their steps, put side by side."""
 
-    pooling: Annotated[list[Literal["last", "mean", "max"]], Field(min_length=1, max_length=3)]
+    pooling: Poolings
 
 
 class BatchesRecipe(Strict):
@@ -159,12 +175,6 @@ class SequenceRecipe(BaseRecipe):
     model: SequenceClassifierRecipe
     batches: BatchesRecipe
     run: SequenceRunRecipe
-
-    @model_validator(mode="after")
-    def _each_pooling_once(self) -> Self:
-        if len(set(self.model.pooling)) < len(self.model.pooling):
-            raise ValueError(f"model.pooling is {self.model.pooling}, expected each of them once")
-        return self
 
     @property
     def label_smoothing(self) -> float:
