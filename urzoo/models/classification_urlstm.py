@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 from urzoo.errors import UsageError
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask
+from urzoo.models.pooling_urlstm import pool
 
 
 class ClassificationHead(nn.Module):
@@ -131,39 +132,6 @@ class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
             check_labels(labels, self.config)
             loss = self.loss_function(labels, logits, self.config, **kwargs)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-
-
-def pool(states: Tensor, mask: Tensor | None, config: URLSTMConfig) -> Tensor:
-    """Outputs `(batch, time, size)` reduced over the real steps, `(batch, size * len(pooling))`."""
-    parts = {"last": _last, "mean": _mean, "max": _max}
-    return torch.cat([parts[name](states, mask, config.hidden_size) for name in config.pooling], dim=-1)
-
-
-def _last(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:
-    """The output at the end of each direction's way: the last real step, for the backward half the first."""
-    forward, backward = states[..., :hidden_size], states[..., hidden_size:]
-    if mask is None:
-        return torch.cat([forward[:, -1], backward[:, 0]], dim=-1)
-    rows = torch.arange(states.shape[0], device=states.device)
-    # argmax gives the first of equal values: of the mask the first real step, of its mirror image the last.
-    first = mask.int().argmax(dim=1)
-    last = mask.shape[1] - 1 - mask.int().flip(1).argmax(dim=1)
-    ends = torch.cat([forward[rows, last], backward[rows, first]], dim=-1)
-    return ends.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
-
-
-def _mean(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:  # noqa: ARG001
-    if mask is None:
-        return states.mean(dim=1)
-    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return states.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1) / count
-
-
-def _max(states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:  # noqa: ARG001
-    if mask is None:
-        return states.amax(dim=1)
-    largest = states.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(dim=1)
-    return largest.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
 
 
 def check_labels(labels: Tensor, config: URLSTMConfig) -> None:
