@@ -107,8 +107,8 @@ FAULTS = {
     ("lstm", "stale final cell"): ("forward.h", "load(cell + row * layout.stride + unit * kWidth), left", "vf{}, left"),
     ("lstm", "detached recurrence"): (
         "backward.h",
-        "for (int64_t unit = units.begin; unit < units.end; unit += kWide)",
-        "for (int64_t unit = units.begin; unit < 0; unit += kWide)",
+        "for (int64_t index = 0; index < blocks; ++index)",
+        "for (int64_t index = 0; index < 0; ++index)",
     ),
     ("lstm", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
     ("lstm", "gradient of the first chunk only"): ("weight_grads.h", "chunk.last == p.time && segment == 0;", "true;"),

@@ -99,6 +99,7 @@ class Backward final : public Work {
 
   void sweep(int thread) {
     Range units = layout.units_of(thread);
+    int64_t blocks = (units.size() + kWide - 1) / kWide;
     int64_t group = layout.row_group(thread), part = thread % layout.unit_groups;
     Barrier& barrier = layout.groups[group];
     Chunk chunk;
@@ -149,13 +150,15 @@ class Backward final : public Work {
           for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
           barrier.wait();
         }
-        for (int64_t unit = units.begin; unit < units.end; unit += kWide)
+        for (int64_t index = 0; index < blocks; ++index) {
+          int64_t unit = units.begin + layout.part_of(step, index, blocks) * kWide;
           with_width(units.end - unit, [&](auto width) {
             multiply_lines<Number, decltype(width)::value>(
                 chunk.deltas + chunk.line(step, 0) * stride, stride, chunk.rows.size(),
                 hidden_weights + unit * kWidth * depth, depth,
                 hidden_grad + chunk.rows.begin * layout.stride + unit * kWidth, layout.stride, false);
           });
+        }
       }
       grads.fill_panel(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part), chunk.own);
       barrier.wait();

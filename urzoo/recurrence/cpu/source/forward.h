@@ -45,7 +45,8 @@ class Forward final : public Work {
     for (int64_t step = 0; step < p.time; ++step) {
       int64_t slot = step % layout.chunk_steps();
       if (slot == 0) project(step, rows, units, mine);
-      for (int64_t unit = units.begin; unit < units.end; ++unit) advance(step, slot, rows, unit, units, mine);
+      for (int64_t index = 0; index < units.size(); ++index)
+        advance(step, slot, rows, units.begin + layout.part_of(step, index, units.size()), units, mine);
       if constexpr (Cell::kCoupled) {
         group.wait();
         Range some = share(rows.size(), layout.unit_groups, thread % layout.unit_groups);
