@@ -20,6 +20,9 @@ MODEL_TYPES = ("urlstm",)
 # An access token of the Hub: what must never be in a file that is published.
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
+# Their models read numbers that stand for nothing, which no tokenizer makes of a text.
+_TASKS_OF_SYMBOLS = frozenset({"copy"})
+
 
 @dataclass(frozen=True)
 class LocalFile:
@@ -97,11 +100,11 @@ def check_checkpoint(folder: Path, *, any_model: bool = False) -> None:
     if not any_model:
         check_model_type(config, folder / contents.CONFIG)
     load(folder)
+    summary = training_summary(folder)
     if config["architectures"][0].endswith("ForImageClassification"):
         load_image_processor(folder)
-    elif config.get("vocab_size") is not None:
+    elif config.get("vocab_size") is not None and (summary is None or summary.task not in _TASKS_OF_SYMBOLS):
         load_tokenizer(folder)
-    summary = training_summary(folder)
     recipe = folder / "recipe.yaml"
     if summary is not None and recipe.exists():
         digest = content_sha256(read_yaml(recipe, error=CheckpointError))
