@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from urzoo.models import PixelSequenceImageProcessor
 from urzoo.training.batches import EpochOrder, LengthOrder
@@ -48,6 +49,57 @@ def test_shifts_and_mirroring_are_the_only_changes():
 def test_nothing_is_changed_where_nothing_is_asked_for():
     same = augmentation(shift_pixels=0, flip_horizontal=False)(images(), epoch=0, rows=np.arange(50))
     assert np.array_equal(same, images())
+
+
+def picture(*shape):
+    """Smooth in the middle and black at the rim."""
+    line = np.sin(np.linspace(0, np.pi, shape[0])) ** 2
+    ramp = np.linspace(0.2, 1, shape[0])
+    plane = 255 * line[:, None] * line * ramp
+    return np.stack([plane] * shape[2], axis=-1).astype(np.uint8) if len(shape) == 3 else plane.astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3)])
+def test_images_are_turned_by_at_most_the_angle_asked_for(shape):
+    still = picture(*shape)
+    recipe = ImageAugmentationRecipe(shift_pixels=0, flip_horizontal=False, rotate_degrees=90)
+    turned = ImageAugmentation(recipe, rows=400, seed=1)(np.stack([still] * 400), epoch=0, rows=np.arange(400))
+    assert turned.shape == (400, *shape)
+    assert turned.dtype == np.uint8
+    # The centre of mass lies right of the middle; its direction is the angle.
+    mass = turned.reshape(400, 28, 28, -1)[..., 0].astype(float)
+    axis = np.arange(28) - 13.5
+    x, y = (mass * axis).sum((1, 2)), (mass * axis[:, None]).sum((1, 2))
+    angles = np.rad2deg(np.arctan2(y, x))
+    assert abs(angles).max() < 92
+    assert angles.min() < -80
+    assert angles.max() > 80
+    assert abs(np.median(angles)) < 15
+
+
+def test_images_change_their_size_by_at_most_the_share_asked_for():
+    still = picture(28, 28)
+    recipe = ImageAugmentationRecipe(shift_pixels=0, flip_horizontal=False, scale_change=0.2)
+    scaled = ImageAugmentation(recipe, rows=400, seed=1)(np.stack([still] * 400), epoch=0, rows=np.arange(400))
+    sizes = np.sqrt(scaled.sum((1, 2), dtype=float) / still.sum(dtype=float))
+    assert 0.78 < sizes.min() < 0.84
+    assert 1.14 < sizes.max() < 1.21
+
+
+def test_turning_leaves_shifts_and_batches_alone():
+    plain, turned = augmentation(), augmentation(rotate_degrees=10, scale_change=0.1)
+    rows = np.array([30, 7])
+    whole = turned(images(), epoch=3, rows=np.arange(50))
+    assert np.array_equal(whole[rows], turned(images()[rows], epoch=3, rows=rows))
+    plain(images(), epoch=3, rows=np.arange(50))
+    assert np.array_equal(plain._shifts, turned._shifts)
+
+
+def test_a_recipe_without_turning_keeps_its_digest():
+    assert set(ImageAugmentationRecipe(shift_pixels=1, flip_horizontal=False).model_dump()) == {
+        "shift_pixels",
+        "flip_horizontal",
+    }
 
 
 def test_a_batch_is_what_the_processor_makes_of_each_image():

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from urzoo.data import Split
 from urzoo.errors import RecipeError
@@ -26,28 +27,35 @@ class ImageProcessor(Protocol):
 
 
 class ImageAugmentation:
-    """Random shifts and mirroring of uint8 images; what a sample gets depends on the seed, the epoch and its row.
+    """Random changes of uint8 images; what a sample gets depends on the seed, the epoch and its row.
 
-    Shifts move the image over a black ground by up to `shift_pixels` in each direction.
+    In this order: mirroring; turning and scaling about the centre, between pixels by bilinear interpolation; shifts by
+    up to `shift_pixels` whole pixels in each direction. What comes in from outside the image is black.
     """
 
     def __init__(self, recipe: ImageAugmentationRecipe, *, rows: int, seed: int) -> None:
         self.shift_pixels = recipe.shift_pixels
         self.flip_horizontal = recipe.flip_horizontal
+        self.rotate_degrees = recipe.rotate_degrees or 0.0
+        self.scale_change = recipe.scale_change or 0.0
         self.rows = rows
         self.seed = seed
         self._epoch = -1
         self._shifts: npt.NDArray[np.int64] = np.zeros((0, 2), np.int64)
         self._flips: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._maps: torch.Tensor = torch.zeros(0, 2, 3)
 
     def __call__(self, images: Images, *, epoch: int, rows: npt.NDArray[np.int64]) -> Images:
         """Changed copies of `images`, `(batch, height, width[, channels])`, which are the given rows of the data."""
-        if not (self.shift_pixels or self.flip_horizontal):
+        turned = bool(self.rotate_degrees or self.scale_change)
+        if not (self.shift_pixels or self.flip_horizontal or turned):
             return images
         self._draw(epoch)
         if self.flip_horizontal:
             flips = self._flips[rows].reshape(-1, *[1] * (images.ndim - 1))
             images = np.where(flips, images[:, :, ::-1], images)
+        if turned:
+            images = mapped(images, self._maps[torch.from_numpy(rows)])
         if self.shift_pixels:
             images = self._shifted(images, self._shifts[rows])
         return images
@@ -60,6 +68,14 @@ class ImageAugmentation:
         generator = np.random.default_rng((self.seed, epoch, 1))
         self._shifts = generator.integers(0, 2 * self.shift_pixels, size=(self.rows, 2), endpoint=True)
         self._flips = generator.random(self.rows) < 0.5
+        # A stream of its own, so that recipes without these keep their shifts.
+        generator = np.random.default_rng((self.seed, epoch, 2))
+        angles = np.deg2rad(generator.uniform(-self.rotate_degrees, self.rotate_degrees, self.rows))
+        # A map leads from a place in the new image to one in the old: an image grows where the map shrinks.
+        scales = 1 / (1 + generator.uniform(-self.scale_change, self.scale_change, self.rows))
+        cosines, sines, zeros = scales * np.cos(angles), scales * np.sin(angles), np.zeros(self.rows)
+        maps = np.stack([cosines, -sines, zeros, sines, cosines, zeros], axis=1).reshape(-1, 2, 3)
+        self._maps = torch.from_numpy(maps.astype(np.float32))
         self._epoch = epoch
 
     def _shifted(self, images: Images, shifts: npt.NDArray[np.int64]) -> Images:
@@ -71,6 +87,23 @@ class ImageAugmentation:
         columns = shifts[:, 1, None] + np.arange(width)
         shifted: Images = padded[np.arange(batch)[:, None, None], lines[:, :, None], columns[:, None, :]]
         return shifted
+
+
+def mapped(images: Images, maps: torch.Tensor) -> Images:
+    """Images through affine maps, black outside.
+
+    Args:
+        images: uint8, `(batch, height, width[, channels])`, of one height and width: coordinates run from -1 to 1 over
+            both, so that turning other images would shear them.
+        maps: float32, `(batch, 2, 3)`, from coordinates `(x, y)` of the result to those of `images`.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
+    pixels = pixels.unsqueeze(1) if images.ndim == 3 else pixels.movedim(-1, 1)
+    places = F.affine_grid(maps, list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+    moved = moved.round().clamp(0, 255).to(torch.uint8)
+    result: Images = (moved.squeeze(1) if images.ndim == 3 else moved.movedim(1, -1)).numpy()
+    return result
 
 
 class PixelData(BatchData):

@@ -118,10 +118,17 @@ class ProcessorRecipe(Strict):
 
 
 class ImageAugmentationRecipe(Strict):
-    """Changes drawn anew for each image in each epoch: shifts of at most so many pixels each way, and mirroring."""
+    """Changes drawn anew for each image in each epoch: shifts of at most so many pixels each way, and mirroring.
+
+    With `rotate_degrees` an image is turned about its centre by at most so many degrees either way, with `scale_change`
+    its size changes by at most so large a share. Both may be left out, as in recipes that are older than them, whose
+    digests stand.
+    """
 
     shift_pixels: Count
     flip_horizontal: bool
+    rotate_degrees: Annotated[float | None, Field(gt=0, le=180, exclude_if=is_none)] = None
+    scale_change: Annotated[float | None, Field(gt=0, lt=1, exclude_if=is_none)] = None
 
 
 class ImageRecipe(BaseRecipe):
