@@ -139,7 +139,8 @@ class Backward final : public Work {
             cumax_of_shares(shares, shares_stride, p.hidden_size, sums, sums_stride);
           });
           barrier.wait();
-          for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
+          for (int64_t unit = units.begin; unit < units.end; ++unit)
+            differentiate(chunk, step, unit, chunk.after(step, unit, units));
           barrier.wait();
           for_cumax(chunk, mine, [&](const float* shares, int64_t shares_stride, float* grads, int64_t grads_stride) {
             differentiate_cumax(shares, shares_stride, p.hidden_size, grads, grads_stride);
@@ -147,16 +148,19 @@ class Backward final : public Work {
           barrier.wait();
           for (int64_t unit = units.begin; unit < units.end; ++unit) add_cumax_bias(chunk, step, unit);
         } else {
-          for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
+          for (int64_t unit = units.begin; unit < units.end; ++unit)
+            differentiate(chunk, step, unit, chunk.after(step, unit, units));
           barrier.wait();
         }
         for (int64_t index = 0; index < blocks; ++index) {
           int64_t unit = units.begin + layout.part_of(step, index, blocks) * kWide;
+          int64_t next = units.begin + layout.part_of(step, std::min(index + 1, blocks - 1), blocks) * kWide;
           with_width(units.end - unit, [&](auto width) {
             multiply_lines<Number, decltype(width)::value>(
                 chunk.deltas + chunk.line(step, 0) * stride, stride, chunk.rows.size(),
                 hidden_weights + unit * kWidth * depth, depth,
-                hidden_grad + chunk.rows.begin * layout.stride + unit * kWidth, layout.stride, false);
+                hidden_grad + chunk.rows.begin * layout.stride + unit * kWidth, layout.stride, false,
+                hidden_weights + next * kWidth * depth);
           });
         }
       }
@@ -261,14 +265,26 @@ class Backward final : public Work {
     return load(saved_at(chunk, step - 1, unit, row) + kColumns);
   }
 
+  // Asks for what `differentiate` will read from memory for a row.
+  INLINE void expect(const Chunk& chunk, UnitStep place, int64_t row) const {
+    const float* saved = saved_at(chunk, place.step, place.unit, row);
+#pragma GCC unroll 8
+    for (int value = 0; value < kSaved; value += kWidth) __builtin_prefetch(saved + value);
+    if (place.step > chunk.first) __builtin_prefetch(saved_at(chunk, place.step - 1, place.unit, row) + kColumns);
+    if (p.outputs_grad == nullptr) return;
+    int64_t from = ((chunk.rows.begin + row) * p.time + layout.time_of(place.step)) * p.hidden_size;
+    __builtin_prefetch(static_cast<const Element*>(p.outputs_grad) + from + place.unit * kWidth);
+  }
+
   // The gradients of one vector of units of the pre-activations at one step. What of the gradient of the hidden state
   // passes the step by stays in `hidden_grad`; the product with the deltas adds the rest.
-  void differentiate(const Chunk& chunk, int64_t step, int64_t unit) {
+  void differentiate(const Chunk& chunk, int64_t step, int64_t unit, UnitStep next) {
     int64_t time = layout.time_of(step), left = layout.units_left(unit);
     vf total[1][kGates] = {};
     for (int64_t row = 0; row < chunk.rows.size(); ++row) {
       int64_t absolute = chunk.rows.begin + row, place = absolute * layout.stride + unit * kWidth;
       float* to = chunk.deltas + chunk.line(step, row) * stride;
+      expect(chunk, next, row);
       vf from_hidden = load(hidden_grad + place);
       if (p.outputs_grad != nullptr) {
         const Element* grad = static_cast<const Element*>(p.outputs_grad);

@@ -46,7 +46,7 @@ class Forward final : public Work {
       int64_t slot = step % layout.chunk_steps();
       if (slot == 0) project(step, rows, units, mine);
       for (int64_t index = 0; index < units.size(); ++index)
-        advance(step, slot, rows, units.begin + layout.part_of(step, index, units.size()), units, mine);
+        advance(step, slot, rows, units, index, mine);
       if constexpr (Cell::kCoupled) {
         group.wait();
         Range some = share(rows.size(), layout.unit_groups, thread % layout.unit_groups);
@@ -107,9 +107,11 @@ class Forward final : public Work {
     }
   }
 
-  // Pre-activations, gates and new state of one vector of units at one step.
-  void advance(int64_t step, int64_t slot, Range rows, int64_t unit, Range units, const Own& mine) {
-    Place place{step, unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
+  // Pre-activations, gates and new state of one vector of units at one step: the `index`-th of this thread.
+  void advance(int64_t step, int64_t slot, Range rows, Range units, int64_t index, const Own& mine) {
+    int64_t unit = units.begin + layout.part_of(step, index, units.size());
+    int64_t next_unit = units.begin + layout.part_of(step, std::min(index + 1, units.size() - 1), units.size());
+    Segment place{step, unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
     place.inputs = mine.inputs + slot * rows.size() * packed.input_words();
     place.start = packed.bias(unit);
     if (!packed.fused()) {
@@ -121,13 +123,15 @@ class Forward final : public Work {
       place.begin = depth * segment / segments;
       place.end = depth * (segment + 1) / segments;
       place.last = segment == segments - 1;
+      const float* after = place.last ? packed.recurrent(next_unit) : packed.recurrent(unit) + place.end * kColumns;
+      Coming coming(after, (place.end - place.begin) * kGates);
       for_row_groups<kRows>(rows.size(), [&](auto count, int64_t first) {
-        tile<decltype(count)::value>(place, rows.begin, first);
+        tile<decltype(count)::value>(place, rows.begin, first, coming);
       });
     }
   }
 
-  struct Place {
+  struct Segment {
     int64_t step, unit;
     int64_t begin, end;   // the words of the hidden state to multiply now
     bool last;            // and then the step is done
@@ -138,19 +142,25 @@ class Forward final : public Work {
   };
 
   template <int Rows>
-  void tile(const Place& place, int64_t first_row, int64_t first) {
+  void tile(const Segment& place, int64_t first_row, int64_t first, Coming& coming) {
     const float* old_hidden = hidden[place.step % 2] + (first_row + first) * hidden_stride;
+    const float* weights = packed.recurrent(place.unit) + place.begin * kColumns;
+    const float* start = place.start + first * place.start_stride;
+    if (place.last) {
+      expect<Rows, 1>(cell + (first_row + first) * layout.stride + place.unit * kWidth, layout.stride);
+      if (!packed.fused()) expect<Rows, kGates>(start, place.start_stride);
+    }
     vf sum[Rows][kGates] = {};
-    accumulate<Number, 1>(sum, old_hidden + place.begin, hidden_stride,
-                          packed.recurrent(place.unit) + place.begin * kColumns, place.end - place.begin);
+    accumulate<Number, 1>(sum, old_hidden + place.begin, hidden_stride, weights, place.end - place.begin,
+                          coming.take(place.end - place.begin, weights));
     float* sums = place.sums + first * kColumns;
     if (!place.last) return place.begin == 0 ? store_to(sums, kColumns, sum) : add_to(sums, kColumns, sum);
     if (place.begin != 0) add_from(sum, sums, kColumns);
     // Added last: sums that begin small lose less to rounding, and an input may be large beside a hidden state.
     if (packed.fused())
       accumulate<Number, 1>(sum, place.inputs + first * packed.input_words(), packed.input_words(),
-                            packed.inputs(place.unit), packed.input_words());
-    add_from(sum, place.start + first * place.start_stride, place.start_stride);
+                            packed.inputs(place.unit), packed.input_words(), packed.inputs(place.unit));
+    add_from(sum, start, place.start_stride);
     if (!packed.fused()) add_from(sum, packed.bias(place.unit), 0);
     if constexpr (Cell::kCoupled)
       for (int row = 0; row < Rows; ++row)

@@ -46,6 +46,17 @@ class GruActivations {
     return load(at(chunk, step - 1, unit, row) + Cell::kBlocks * kWidth);
   }
 
+  // Asks for them, and for the hidden state before the step.
+  INLINE void expect(const Lines& chunk, UnitStep place, int64_t row) const {
+    const float* saved = at(chunk, place.step, place.unit, row);
+#pragma GCC unroll 8
+    for (int value = 0; value < kSaved; value += kWidth) __builtin_prefetch(saved + value);
+    if (kExact && place.step > 0)
+      __builtin_prefetch(output_before(place.step, row) + place.unit * kWidth);
+    else if (place.step > chunk.first)
+      __builtin_prefetch(at(chunk, place.step - 1, place.unit, row) + Cell::kBlocks * kWidth);
+  }
+
   // Computes those of a chunk again, if they were not saved: `units` and `lines` are this thread's parts. `recalled`
   // and `own` are room for what the reset gate lets through, (line, unit), and for a block of units of all lines.
   void compute_again(const Lines& chunk, Range units, Range lines, float* recalled, float* own, Barrier& barrier) {

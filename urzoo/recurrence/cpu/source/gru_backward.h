@@ -122,7 +122,8 @@ class GruBackward final : public Work {
       activations.compute_again(chunk, units, lines, chunk.recalled, chunk.own, barrier);
       for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
-        for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate(chunk, step, unit);
+        for (int64_t unit = units.begin; unit < units.end; ++unit)
+          differentiate(chunk, step, unit, chunk.after(step, unit, units));
         barrier.wait();
         multiply(chunk, step, candidates, units, recalled_grad, true);
         for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate_reset(chunk, step, unit);
@@ -173,11 +174,15 @@ class GruBackward final : public Work {
   // The deltas of one vector of units at one step, all but the reset gate's, which needs the product with that of the
   // candidate. What of the gradient of the hidden state passes the step by stays in `hidden_grad`;
   // `differentiate_reset` and the product with the deltas of the gates add the rest.
-  void differentiate(const Chunk& chunk, int64_t step, int64_t unit) {
-    int64_t time = layout.time_of(step), left = layout.units_left(unit);
+  void differentiate(const Chunk& chunk, int64_t step, int64_t unit, UnitStep next) {
+    int64_t time = layout.time_of(step), left = layout.units_left(unit), next_time = layout.time_of(next.step);
     vf total[1][kBlocks] = {};
     for (int64_t row = 0; row < chunk.rows.size(); ++row) {
       int64_t absolute = chunk.rows.begin + row, line = chunk.line(step, row);
+      activations.expect(chunk, next, absolute);
+      if (p.outputs_grad != nullptr)
+        __builtin_prefetch(static_cast<const Element*>(p.outputs_grad) +
+                           (absolute * p.time + next_time) * p.hidden_size + next.unit * kWidth);
       float* place = hidden_grad + absolute * layout.stride + unit * kWidth;
       vf passing = load(place);
       if (p.outputs_grad != nullptr) {
@@ -300,11 +305,13 @@ class GruBackward final : public Work {
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
       for (int64_t block = 0; block < product.factors / kRows; ++block) {
-        vf sum[kRows][Columns] = {};
-        accumulate<Number, kRows>(sum, panel + (block * words<Number>(product.lines) + begin) * kRows, 1,
-                                  chunk.own + begin * kAcross, end - begin);
-        bool first = chunk.last == p.time && segment == 0;
         float* place = to + block * kRows * kAcross;
+        expect<kRows, Columns>(place, kAcross);
+        const float* deltas = chunk.own + begin * kAcross;
+        vf sum[kRows][Columns] = {};
+        accumulate<Number, kRows>(sum, panel + (block * words<Number>(product.lines) + begin) * kRows, 1, deltas,
+                                  end - begin, deltas);
+        bool first = chunk.last == p.time && segment == 0;
         first ? store_to(place, kAcross, sum) : add_to(place, kAcross, sum);
       }
     }

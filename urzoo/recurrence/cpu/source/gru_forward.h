@@ -129,12 +129,14 @@ class GruForward final : public Work {
     state += place.rows.begin * stride;
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
+      const float* weights = recurrent + begin * Across * kWidth;
+      Coming coming(recurrent + end * Across * kWidth, (end - begin) * Across);
       for_row_groups<max_rows(Columns)>(place.rows.size(), [&](auto count, int64_t first) {
         vf sum[decltype(count)::value][Columns] = {};
         if (packed.fused() && begin == 0)
-          accumulate<Number, 1, Across>(sum, inputs + first * size, size, weight, size);
-        accumulate<Number, 1, Across>(sum, state + first * stride + begin, stride,
-                                      recurrent + begin * Across * kWidth, end - begin);
+          accumulate<Number, 1, Across>(sum, inputs + first * size, size, weight, size, weight);
+        accumulate<Number, 1, Across>(sum, state + first * stride + begin, stride, weights, end - begin,
+                                      coming.take(end - begin, weights));
         float* sums = place.sums + first * kAcross;
         if (end != depth) return begin == 0 ? store_to(sums, kAcross, sum) : add_to(sums, kAcross, sum);
         if (begin != 0) add_from(sum, sums, kAcross);

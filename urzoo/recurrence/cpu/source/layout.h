@@ -17,6 +17,11 @@ constexpr int64_t kLongStep = 60000;
 
 inline int64_t vectors(int64_t floats) { return (floats + kWidth - 1) / kWidth; }
 
+// One vector of units at one step.
+struct UnitStep {
+  int64_t step, unit;
+};
+
 // Steps [first, last) of the rows of one row group, for a pass that goes through time in chunks. Its lines are its
 // steps times those rows.
 struct Lines {
@@ -27,6 +32,10 @@ struct Lines {
   int64_t used() const { return (last - first) * rows.size(); }
   int64_t step_of(int64_t line) const { return first + line / rows.size(); }
   int64_t row_of(int64_t line) const { return rows.begin + line % rows.size(); }
+  // Where a thread that has `units` is next, going back in time.
+  UnitStep after(int64_t step, int64_t unit, Range units) const {
+    return unit + 1 < units.end ? UnitStep{step, unit + 1} : UnitStep{std::max(step - 1, first), units.begin};
+  }
 };
 
 struct Layout {

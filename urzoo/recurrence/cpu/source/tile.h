@@ -16,11 +16,33 @@ constexpr int max_rows(int columns) {
 // prefetching, which ends at every page, comes too late.
 constexpr int64_t kAhead = 24;
 
+// Weights that come after those of a few tiles: while these multiply, they ask for so many lines of them at every word
+// of depth, until all are on their way to the second-level cache.
+class Coming {
+ public:
+  static constexpr int kLines = 2;
+
+  Coming(const float* first_line, int64_t lines_in_all) : line(first_line), left(lines_in_all) {}
+
+  // Where the next tile, of `depth` words, begins to ask; with nothing left, for the weights that it reads itself.
+  const float* take(int64_t depth, const float* own) {
+    if (left <= 0) return own;
+    const float* first = line;
+    line += kLines * depth * kWidth;
+    left -= kLines * depth;
+    return first;
+  }
+
+ private:
+  const float* line;
+  int64_t left;
+};
+
 // sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` words k of factors. `b` may be a part
-// of a matrix that is `Across` vectors wide.
+// of a matrix that is `Across` vectors wide; `coming` is from `Coming`, where the left factors lie word by word.
 template <class Number, int KStride, int Across, int Rows, int Columns>
 INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b,
-                                int64_t depth) {
+                                int64_t depth, const float* coming) {
   for (int64_t k = 0; k < depth; ++k) {
     vf weights[Columns];
 #pragma GCC unroll 8
@@ -28,6 +50,9 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
     if (KStride == 1) {
 #pragma GCC unroll 8
       for (int column = 0; column < Columns; ++column) __builtin_prefetch(b + (kAhead * Across + column) * kWidth);
+#pragma GCC unroll 2
+      for (int line = 0; line < Coming::kLines; ++line) __builtin_prefetch(coming + line * kWidth, 0, 2);
+      coming += Coming::kLines * kWidth;
     }
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) {
@@ -44,7 +69,8 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
 // The same. Where a tile leaves registers free, the terms go to several sums, which hides the latency of the adders
 // and loses less to rounding.
 template <class Number, int KStride, int Given = 0, int Rows, int Columns>
-INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth) {
+INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth,
+                       const float* coming) {
   constexpr int kAcross = Given == 0 ? Columns : Given;
   constexpr int kSums = 4 * Rows <= max_rows(Columns) ? 4 : 2 * Rows <= max_rows(Columns) ? 2 : 1;
   if constexpr (kSums > 1) {
@@ -73,7 +99,7 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
         for (int column = 0; column < Columns; ++column) sum[row][column] += parts[part][row][column];
     depth -= rounds * kSums;
   }
-  accumulate_in_order<Number, KStride, kAcross>(sum, a, row_stride, b, depth);
+  accumulate_in_order<Number, KStride, kAcross>(sum, a, row_stride, b, depth, coming);
 }
 
 // A long sum is made of sums over segments of this many words: each begins at zero and loses less to rounding, and
@@ -90,6 +116,15 @@ INLINE void add_to(float* sums, int64_t stride, const vf (&part)[Rows][Columns])
       float* place = sums + row * stride + column * kWidth;
       store(place, load(place) + part[row][column]);
     }
+}
+
+// Asks for sums that `add_to` or `add_from` will read after a product.
+template <int Rows, int Columns>
+INLINE void expect(const float* sums, int64_t stride) {
+#pragma GCC unroll 16
+  for (int row = 0; row < Rows; ++row)
+#pragma GCC unroll 8
+    for (int column = 0; column < Columns; ++column) __builtin_prefetch(sums + row * stride + column * kWidth, 1);
 }
 
 template <int Rows, int Columns>
@@ -131,16 +166,20 @@ INLINE void for_row_groups(int64_t count, const Body& body) {
   }
 }
 
-// to[line][column] += a[line] * b for lines of `depth` words; = if `fresh`. `b` is as in `accumulate`.
+// to[line][column] += a[line] * b for lines of `depth` words; = if `fresh`. `b` is as in `accumulate`; `next` is the
+// first weight of the product after this one, where it does not stand behind `b`.
 template <class Number, int Columns, int Across = Columns>
 void multiply_lines(const float* a, int64_t stride, int64_t lines, const float* b, int64_t depth, float* to,
-                    int64_t to_stride, bool fresh) {
+                    int64_t to_stride, bool fresh, const float* next = nullptr) {
   int64_t segments = (depth + kSegment - 1) / kSegment;
   for (int64_t segment = 0; segment < segments; ++segment) {
     int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
+    const float *weights = b + begin * Across * kWidth, *after = b + end * Across * kWidth;
+    Coming coming(end == depth && next != nullptr ? next : after, (end - begin) * Across);
     for_row_groups<max_rows(Columns)>(lines, [&](auto count, int64_t first) {
       vf sum[decltype(count)::value][Columns] = {};
-      accumulate<Number, 1, Across>(sum, a + first * stride + begin, stride, b + begin * Across * kWidth, end - begin);
+      accumulate<Number, 1, Across>(sum, a + first * stride + begin, stride, weights, end - begin,
+                                    coming.take(end - begin, weights));
       if (fresh && segment == 0)
         store_to(to + first * to_stride, to_stride, sum);
       else

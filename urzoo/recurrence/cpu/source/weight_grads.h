@@ -93,10 +93,12 @@ class WeightGrads {
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
       for (int64_t block = 0; block < factors / kRows; ++block) {
-        vf sum[kRows][kGates] = {};
-        accumulate<Number, kRows>(sum, panel_of(chunk) + (block * most_words + begin) * kRows, 1,
-                                  own + begin * kColumns, end - begin);
         float* to = weight_grads + ((chunk.group * layout.units + unit) * factors + block * kRows) * kColumns;
+        expect<kRows, kGates>(to, kColumns);
+        const float* deltas_of_segment = own + begin * kColumns;
+        vf sum[kRows][kGates] = {};
+        accumulate<Number, kRows>(sum, panel_of(chunk) + (block * most_words + begin) * kRows, 1, deltas_of_segment,
+                                  end - begin, deltas_of_segment);
         bool first = chunk.last == p.time && segment == 0;
         first ? store_to(to, kColumns, sum) : add_to(to, kColumns, sum);
       }
