@@ -1,5 +1,6 @@
 """Several processes sharing one evaluation, as `accelerate launch` starts them; or the one there is."""
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -7,8 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import distributed
 
 from urzoo.errors import UrzooError
+
+
+def end_group_at_exit() -> None:
+    """Have torch's process group ended before the interpreter: threads of it that live on may abort the process."""
+    atexit.unregister(_end_group)
+    atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Processes:
             state = PartialState(cpu=device.type == "cpu")
         except (RuntimeError, ValueError) as failure:
             raise UrzooError(f"the processes of this run cannot reach each other: {_short(failure)}.") from failure
+        end_group_at_exit()
         return cls(state.process_index, state.num_processes)
 
     def gathered(self, parts: dict[int, Any]) -> dict[int, Any]:

@@ -4,6 +4,7 @@ import torch
 from transformers import TrainingArguments
 
 from urzoo.errors import UrzooError
+from urzoo.evaluation.processes import end_group_at_exit
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.state import RunFolder
 
@@ -43,5 +44,7 @@ def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
             f"run.batch_size {recipe.run.batch_size} does not divide among {processes} processes. "
             "Start a number of processes that divides it."
         )
+    if processes > 1:
+        end_group_at_exit()
     arguments.per_device_train_batch_size = recipe.run.batch_size // processes
     return arguments

@@ -13,6 +13,7 @@ from accelerate.utils import gather
 from torch import Tensor, nn
 
 from urzoo.errors import RecipeError
+from urzoo.evaluation.processes import end_group_at_exit
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Processes:
         """
         state = PartialState(cpu=not torch.cuda.is_available())
         count, number = int(state.num_processes), int(state.process_index)
+        end_group_at_exit()
         if batch_size % count:
             raise RecipeError(
                 f"run.batch_size is {batch_size}, which {count} processes cannot share evenly; expected a multiple."
