@@ -154,7 +154,7 @@ class Backward final : public Work {
         }
         for (int64_t index = 0; index < blocks; ++index) {
           int64_t unit = units.begin + layout.part_of(step, index, blocks) * kWide;
-          int64_t next = units.begin + layout.part_of(step, std::min(index + 1, blocks - 1), blocks) * kWide;
+          int64_t next = units.begin + layout.part_after(step, index, blocks) * kWide;
           with_width(units.end - unit, [&](auto width) {
             multiply_lines<Number, decltype(width)::value>(
                 chunk.deltas + chunk.line(step, 0) * stride, stride, chunk.rows.size(),

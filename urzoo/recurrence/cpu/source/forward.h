@@ -110,8 +110,8 @@ class Forward final : public Work {
   // Pre-activations, gates and new state of one vector of units at one step: the `index`-th of this thread.
   void advance(int64_t step, int64_t slot, Range rows, Range units, int64_t index, const Own& mine) {
     int64_t unit = units.begin + layout.part_of(step, index, units.size());
-    int64_t next_unit = units.begin + layout.part_of(step, std::min(index + 1, units.size() - 1), units.size());
-    Segment place{step, unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
+    int64_t next_unit = units.begin + layout.part_after(step, index, units.size());
+    Place place{step, unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
     place.inputs = mine.inputs + slot * rows.size() * packed.input_words();
     place.start = packed.bias(unit);
     if (!packed.fused()) {
@@ -131,7 +131,7 @@ class Forward final : public Work {
     }
   }
 
-  struct Segment {
+  struct Place {
     int64_t step, unit;
     int64_t begin, end;   // the words of the hidden state to multiply now
     bool last;            // and then the step is done
@@ -142,7 +142,7 @@ class Forward final : public Work {
   };
 
   template <int Rows>
-  void tile(const Segment& place, int64_t first_row, int64_t first, Coming& coming) {
+  void tile(const Place& place, int64_t first_row, int64_t first, Coming& coming) {
     const float* old_hidden = hidden[place.step % 2] + (first_row + first) * hidden_stride;
     const float* weights = packed.recurrent(place.unit) + place.begin * kColumns;
     const float* start = place.start + first * place.start_stride;

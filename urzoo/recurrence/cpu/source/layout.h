@@ -71,6 +71,10 @@ struct Layout {
   // Which of `count` parts of the weights comes `index`-th at a step. Every other step goes through them backwards, for
   // those that were read last are still in the caches.
   int64_t part_of(int64_t step, int64_t index, int64_t count) const { return step % 2 == 0 ? index : count - 1 - index; }
+  // The part after it; after the last one that one again, with which the next step begins.
+  int64_t part_after(int64_t step, int64_t index, int64_t count) const {
+    return part_of(step, std::min(index + 1, count - 1), count);
+  }
   int64_t time_of(int64_t step) const { return p.reverse ? p.time - 1 - step : step; }
   bool real(int64_t row, int64_t time) const { return p.mask == nullptr || p.mask[row * p.time + time] != 0; }
   int64_t units_left(int64_t unit) const { return p.hidden_size - unit * kWidth; }
