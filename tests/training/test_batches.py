@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
 from urzoo.models import PixelSequenceImageProcessor
 from urzoo.training.batches import EpochOrder, LengthOrder
-from urzoo.training.images import ImageAugmentation, PixelData
+from urzoo.training.images import ImageAugmentation, PixelData, mapped
 from urzoo.training.recipe import ImageAugmentationRecipe
 
 
@@ -86,13 +87,26 @@ def test_images_change_their_size_by_at_most_the_share_asked_for():
     assert 1.14 < sizes.max() < 1.21
 
 
-def test_turning_leaves_shifts_and_batches_alone():
-    plain, turned = augmentation(), augmentation(rotate_degrees=10, scale_change=0.1)
-    rows = np.array([30, 7])
+def test_images_that_are_not_square_are_turned_without_shearing():
+    line = np.zeros((1, 28, 56), np.uint8)
+    line[:, 13:15, 16:40] = 255
+    quarter = np.pi / 2
+    maps = torch.tensor([[[np.cos(quarter), -np.sin(quarter), 0], [np.sin(quarter), np.cos(quarter), 0]]])
+    (turned,) = mapped(line, maps.float())
+    expected = np.zeros((28, 56), np.uint8)
+    expected[2:26, 27:29] = 255
+    assert np.array_equal(turned, expected)
+
+
+def test_what_turning_gives_a_sample_does_not_depend_on_its_batch():
+    turned, rows = augmentation(rotate_degrees=10, scale_change=0.1), np.array([30, 7])
     whole = turned(images(), epoch=3, rows=np.arange(50))
     assert np.array_equal(whole[rows], turned(images()[rows], epoch=3, rows=rows))
-    plain(images(), epoch=3, rows=np.arange(50))
-    assert np.array_equal(plain._shifts, turned._shifts)
+
+
+def test_turning_leaves_shifts_and_mirroring_as_they_are():
+    hardly, rows = augmentation(rotate_degrees=1e-6), np.arange(50)
+    assert np.array_equal(hardly(images(), epoch=3, rows=rows), augmentation()(images(), epoch=3, rows=rows))
 
 
 def test_a_recipe_without_turning_keeps_its_digest():

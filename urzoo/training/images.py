@@ -38,6 +38,7 @@ class ImageAugmentation:
         self.flip_horizontal = recipe.flip_horizontal
         self.rotate_degrees = recipe.rotate_degrees or 0.0
         self.scale_change = recipe.scale_change or 0.0
+        self.turns = bool(self.rotate_degrees or self.scale_change)
         self.rows = rows
         self.seed = seed
         self._epoch = -1
@@ -47,14 +48,13 @@ class ImageAugmentation:
 
     def __call__(self, images: Images, *, epoch: int, rows: npt.NDArray[np.int64]) -> Images:
         """Changed copies of `images`, `(batch, height, width[, channels])`, which are the given rows of the data."""
-        turned = bool(self.rotate_degrees or self.scale_change)
-        if not (self.shift_pixels or self.flip_horizontal or turned):
+        if not (self.shift_pixels or self.flip_horizontal or self.turns):
             return images
         self._draw(epoch)
         if self.flip_horizontal:
             flips = self._flips[rows].reshape(-1, *[1] * (images.ndim - 1))
             images = np.where(flips, images[:, :, ::-1], images)
-        if turned:
+        if self.turns:
             images = mapped(images, self._maps[torch.from_numpy(rows)])
         if self.shift_pixels:
             images = self._shifted(images, self._shifts[rows])
@@ -68,6 +68,11 @@ class ImageAugmentation:
         generator = np.random.default_rng((self.seed, epoch, 1))
         self._shifts = generator.integers(0, 2 * self.shift_pixels, size=(self.rows, 2), endpoint=True)
         self._flips = generator.random(self.rows) < 0.5
+        if self.turns:
+            self._maps = self._draw_maps(epoch)
+        self._epoch = epoch
+
+    def _draw_maps(self, epoch: int) -> torch.Tensor:
         # A stream of its own, so that recipes without these keep their shifts.
         generator = np.random.default_rng((self.seed, epoch, 2))
         angles = np.deg2rad(generator.uniform(-self.rotate_degrees, self.rotate_degrees, self.rows))
@@ -75,8 +80,7 @@ class ImageAugmentation:
         scales = 1 / (1 + generator.uniform(-self.scale_change, self.scale_change, self.rows))
         cosines, sines, zeros = scales * np.cos(angles), scales * np.sin(angles), np.zeros(self.rows)
         maps = np.stack([cosines, -sines, zeros, sines, cosines, zeros], axis=1).reshape(-1, 2, 3)
-        self._maps = torch.from_numpy(maps.astype(np.float32))
-        self._epoch = epoch
+        return torch.from_numpy(maps.astype(np.float32))
 
     def _shifted(self, images: Images, shifts: npt.NDArray[np.int64]) -> Images:
         margin = self.shift_pixels
@@ -93,10 +97,13 @@ def mapped(images: Images, maps: torch.Tensor) -> Images:
     """Images through affine maps, black outside.
 
     Args:
-        images: uint8, `(batch, height, width[, channels])`, of one height and width: coordinates run from -1 to 1 over
-            both, so that turning other images would shear them.
-        maps: float32, `(batch, 2, 3)`, from coordinates `(x, y)` of the result to those of `images`.
+        images: uint8, `(batch, height, width[, channels])`.
+        maps: float32, `(batch, 2, 3)`, from places `(x, y)` of the result to those of `images`, seen from the centre.
+            Turns and scales are those of a plane, whatever the width and the height.
     """
+    height, width = images.shape[1:3]
+    # torch counts x in half widths and y in half heights.
+    maps = maps * torch.tensor([[1.0, height / width, 1.0], [width / height, 1.0, 1.0]])
     pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
     pixels = pixels.unsqueeze(1) if images.ndim == 3 else pixels.movedim(-1, 1)
     places = F.affine_grid(maps, list(pixels.shape), align_corners=False)
