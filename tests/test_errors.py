@@ -14,3 +14,10 @@ def test_nothing_near_and_nothing_available() -> None:
 
 def test_wrong_use_exits_with_2_and_failure_with_1() -> None:
     assert (UrzooError.exit_code, UsageError.exit_code, ShapeError.exit_code) == (1, 2, 2)
+
+
+def test_of_many_names_some_are_listed_and_the_others_counted() -> None:
+    names = [f"name{number:02}" for number in range(25)]
+    message = unknown("checkpoint", "name99", names)
+    assert "Did you mean 'name19'" in message
+    assert message.endswith("name18, name19 and 5 more.")

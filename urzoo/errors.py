@@ -48,6 +48,10 @@ class StaleError(UrzooError):
     """A generated file differs from what its sources give."""
 
 
+MOST_NAMES = 20
+"""How many of the accepted names a message lists."""
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
     """The message for a name that is not one of `choices`, with near matches first.
 
@@ -59,4 +63,6 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
     known = sorted(choices)
     near = difflib.get_close_matches(str(value), known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    return f"unknown {kind} {str(value)!r}.{hint} Available: {', '.join(known) or 'none'}."
+    listed = ", ".join(known[:MOST_NAMES]) or "none"
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return f"unknown {kind} {str(value)!r}.{hint} Available: {listed}{more}."
