@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from urzoo.errors import UrzooError
 
@@ -23,6 +31,16 @@ GitCommit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}(-dirty)?$")
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=500)]
 # A moment in UTC to the second, as ISO 8601 writes it.
 Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+
+
+def _as_written(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    checked = check(value)
+    return value if isinstance(value, int) else checked
+
+
+# A number that may be written without a point. It stays as it was written, 10 or 10.0, because a file's digest must be
+# the same whether it was taken of the content that was read or of the model.
+Number = Annotated[float, WrapValidator(_as_written), PlainSerializer(lambda number: number)]
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 

@@ -3,6 +3,7 @@ from tiny import tiny_recipe
 
 from urzoo.errors import RecipeError
 from urzoo.models import URLSTMConfig
+from urzoo.schema import content_sha256, read_yaml
 from urzoo.training.model import build_model
 from urzoo.training.recipe import ImageModelRecipe, SeriesModelRecipe, load_recipe
 from urzoo.training.recipe_file import differences
@@ -85,6 +86,30 @@ def test_comments_do_not_change_a_recipe_and_values_do(tmp_path):
     after = load_recipe(tiny_recipe(tmp_path, run__seed=4))
     assert after.sha256 != before.sha256
     assert differences(before, after) == ["run.seed: 3 -> 4"]
+
+
+def test_the_digest_is_that_of_the_content_as_written(tmp_path):
+    path = tiny_recipe(tmp_path, augmentation__rotate_degrees=10, optimiser__gradient_norm_clip=1)
+    recipe = load_recipe(path)
+    assert recipe.sha256 == content_sha256(read_yaml(path, error=RecipeError))
+    same = load_recipe(tiny_recipe(tmp_path, augmentation__rotate_degrees=10.0, optimiser__gradient_norm_clip=1.0))
+    assert differences(recipe, same) == []
+
+
+def test_a_key_that_may_be_left_out_is_not_null(tmp_path):
+    with pytest.raises(RecipeError, match=r"key augmentation\.rotate_degrees is null, expected a value; or leave the key"):
+        load_recipe(tiny_recipe(tmp_path, augmentation__rotate_degrees=None))
+
+
+def test_a_pooling_that_stands_twice_is_refused_with_its_key(tmp_path):
+    with pytest.raises(RecipeError, match=r"key model\.pooling is \['last', 'last'\], expected each of them once"):
+        load_recipe(tiny_recipe(tmp_path, model__pooling=["last", "last"]))
+
+
+@pytest.mark.parametrize("value", ["10", True, [1.0]])
+def test_a_number_is_not_text_or_a_boolean(tmp_path, value):
+    with pytest.raises(RecipeError, match=r"optimiser\.gradient_norm_clip"):
+        load_recipe(tiny_recipe(tmp_path, optimiser__gradient_norm_clip=value))
 
 
 def test_a_recipe_of_images_without_pooling_is_the_run_it_was(tmp_path):

@@ -104,6 +104,12 @@ def test_a_changed_recipe_is_refused_with_the_changed_key_and_the_remedy(stopped
         train(recipe, runs=folder, progress=False, data=tiny_data())
 
 
+def test_a_number_in_another_spelling_is_the_same_recipe(stopped):
+    folder, recipe = stopped
+    tiny_recipe(folder, optimiser__gradient_norm_clip=1)
+    assert (train(recipe, runs=folder, progress=False, data=tiny_data()) / "model.safetensors").exists()
+
+
 def test_other_data_are_refused(stopped):
     folder, recipe = stopped
     with pytest.raises(CheckpointError, match="other data"):

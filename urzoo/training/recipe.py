@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from urzoo.errors import RecipeError, unknown
 from urzoo.recurrence.gates import Gating
-from urzoo.schema import Line, Name, Strict, content_sha256
+from urzoo.schema import Line, Name, Number, Strict, content_sha256
 from urzoo.training.recipe_file import checked, read_content
 from urzoo.training.sections import (
     CadenceRecipe,
@@ -24,6 +24,7 @@ from urzoo.training.sections import (
     DataRecipe,
     Dropout,
     LayersRecipe,
+    MayBeLeftOut,
     OptimiserRecipe,
     Positive,
     PositiveNumber,
@@ -31,7 +32,6 @@ from urzoo.training.sections import (
     ScheduleRecipe,
     Seed,
     SelectionRecipe,
-    is_none,
 )
 from urzoo.training.text.recipe import TokenizerRecipe
 
@@ -100,7 +100,7 @@ class ImageModelRecipe(ClassifierRecipe):
     """
 
     input_size: Positive
-    pooling: Annotated[Poolings | None, Field(exclude_if=is_none)] = None
+    pooling: MayBeLeftOut[Poolings] = None
 
 
 class ProcessorRecipe(Strict):
@@ -112,7 +112,7 @@ class ProcessorRecipe(Strict):
     height: Positive
     width: Positive
     do_grayscale: bool
-    image_mean: Annotated[list[float], Field(min_length=1, max_length=3)]
+    image_mean: Annotated[list[Number], Field(min_length=1, max_length=3)]
     image_std: Annotated[list[PositiveNumber], Field(min_length=1, max_length=3)]
     permutation_seed: Seed | None
 
@@ -127,8 +127,8 @@ class ImageAugmentationRecipe(Strict):
 
     shift_pixels: Count
     flip_horizontal: bool
-    rotate_degrees: Annotated[float | None, Field(gt=0, le=180, exclude_if=is_none)] = None
-    scale_change: Annotated[float | None, Field(gt=0, lt=1, exclude_if=is_none)] = None
+    rotate_degrees: MayBeLeftOut[Annotated[Number, Field(gt=0, le=180)]] = None
+    scale_change: MayBeLeftOut[Annotated[Number, Field(gt=0, lt=1)]] = None
 
 
 class ImageRecipe(BaseRecipe):
@@ -172,7 +172,7 @@ class BatchesRecipe(Strict):
 class SequenceRunRecipe(RunRecipe):
     """With `label_smoothing`, so much of a label's weight is spread evenly over all classes in the training loss."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)]
 
 
 class SequenceRecipe(BaseRecipe):
@@ -205,8 +205,8 @@ class SeriesAugmentationRecipe(Strict):
 
     time_scale_min: PositiveNumber
     time_scale_max: PositiveNumber
-    amplitude_deviation: Annotated[float, Field(ge=0)]
-    noise_deviation: Annotated[float, Field(ge=0)]
+    amplitude_deviation: Annotated[Number, Field(ge=0)]
+    noise_deviation: Annotated[Number, Field(ge=0)]
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -256,7 +256,7 @@ class TextRunRecipe(SequenceRunRecipe):
     may be left out, as in recipes that are older than it; their digests stand.
     """
 
-    adversarial_radius: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=is_none)] = None
+    adversarial_radius: MayBeLeftOut[Annotated[Number, Field(ge=0, lt=1)]] = None
 
 
 class TextRecipe(SequenceRecipe):
@@ -294,7 +294,7 @@ class TeacherRecipe(Strict):
 
     checkpoint: Name
     split: Name
-    minimum_confidence: Annotated[float, Field(ge=0, lt=1)]
+    minimum_confidence: Annotated[Number, Field(ge=0, lt=1)]
 
 
 class TaughtTextRecipe(TextRecipe):

@@ -89,7 +89,10 @@ def _complaint(failure: ValidationError, kind: type[BaseModel]) -> str:
             f"recipe key {keys[0]} is missing; a recipe writes every key ({len(keys)} missing: {', '.join(keys[:8])})."
         )
     if errors[0]["type"] == "value_error":
-        return f"{errors[0]['msg'].removeprefix('Value error, ')}."
+        message = errors[0]["msg"].removeprefix("Value error, ")
+        # The check of one key does not know where that key stands.
+        key = f"key {'.'.join(str(part) for part in errors[0]['loc'])} " if message.startswith("is ") else ""
+        return f"{key}{message}."
     return describe(failure)
 
 

@@ -186,6 +186,8 @@ def refuse_other_states(run: RunFolder, recipe: AnyRecipe, load: Callable[[Path]
     except RecipeError:
         # The recipe that began the run is not of the present schema: the digests alone tell them apart.
         changed = ["its schema"]
+    if not changed:
+        return  # The same numbers in another spelling, such as 1 and 1.0.
     shown = "; ".join(changed[:3]) + ("; ..." if len(changed) > 3 else "")
     raise RecipeError(
         f"{run.path} holds the state of another recipe ({shown}). Pass --restart to give that state up and begin anew, "

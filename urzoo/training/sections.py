@@ -1,22 +1,32 @@
 """The sections that recipes of all kinds share: data, layers, optimiser, schedule, run, cadence, selection."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from urzoo.schema import Line, Name, Strict
+from urzoo.schema import Line, Name, Number, Strict
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-PositiveNumber = Annotated[float, Field(gt=0)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Dropout = Annotated[Number, Field(ge=0, lt=1)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def is_none(value: object) -> bool:
-    """For `exclude_if` of keys that older recipes lack: left out, they leave the digest of such a recipe as it was."""
+def _is_none(value: object) -> bool:
     return value is None
+
+
+def _not_null(value: object) -> object:
+    if value is None:
+        raise ValueError("is null, expected a value; or leave the key out")
+    return value
+
+
+_Value = TypeVar("_Value")
+# A key that older recipes lack. Left out it is None and no part of the digest, so that such a recipe's digest stands.
+MayBeLeftOut = Annotated[_Value | None, Field(exclude_if=_is_none), BeforeValidator(_not_null)]
 
 
 class LayersRecipe(Strict):
@@ -57,9 +67,9 @@ class OptimiserRecipe(Strict):
     """AdamW. Weight decay acts on weight matrices alone, never on biases or gate biases."""
 
     learning_rate: PositiveNumber
-    weight_decay: Annotated[float, Field(ge=0)]
-    beta1: Annotated[float, Field(ge=0, lt=1)]
-    beta2: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[Number, Field(ge=0)]
+    beta1: Annotated[Number, Field(ge=0, lt=1)]
+    beta2: Annotated[Number, Field(ge=0, lt=1)]
     epsilon: PositiveNumber
     gradient_norm_clip: PositiveNumber
 
@@ -68,7 +78,7 @@ class ScheduleRecipe(Strict):
     """The learning rate over the run; fractions of all steps, and of the peak learning rate."""
 
     kind: Literal["one-cycle", "warmup-cosine"]
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)]
+    warmup_fraction: Annotated[Number, Field(ge=0, lt=1)]
     initial_fraction: Fraction
     final_fraction: Fraction
 
@@ -84,7 +94,7 @@ class RunRecipe(Strict):
     epochs: Positive
     precision: Literal["fp32", "bf16"]
     seed: Seed
-    weight_average_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    weight_average_decay: Annotated[Number, Field(gt=0, lt=1)] | None
 
 
 class CadenceRecipe(Strict):

@@ -13,9 +13,17 @@ from pydantic import Field, model_validator
 from urzoo.errors import RecipeError
 from urzoo.evaluation.task import load_task, tasks
 from urzoo.recurrence.gates import Gating
-from urzoo.schema import Line, Name, Strict, content_sha256, read_yaml
+from urzoo.schema import Line, Name, Number, Strict, content_sha256, read_yaml
 from urzoo.training.recipe_file import read_recipe
-from urzoo.training.sections import Dropout, OptimiserRecipe, Positive, PositiveNumber, ScheduleRecipe, Seed, is_none
+from urzoo.training.sections import (
+    Dropout,
+    MayBeLeftOut,
+    OptimiserRecipe,
+    Positive,
+    PositiveNumber,
+    ScheduleRecipe,
+    Seed,
+)
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
 
 ARCHITECTURE = "URLSTMForCausalLM"
@@ -44,15 +52,15 @@ class LanguageModelRecipe(Strict):
     tie_word_embeddings: bool
     head_dtype: Literal["float32", "bfloat16"]
     adaptive_cutoffs: Annotated[list[Positive], Field(min_length=1)] | None
-    initializer_range: Annotated[float, Field(gt=0)]
+    initializer_range: Annotated[Number, Field(gt=0)]
     token_dropout: Dropout
     embedding_dropout: Dropout
     layer_dropout: Dropout
     weight_dropout: Dropout
     head_dropout: Dropout
-    neural_cache_size: Annotated[Positive | None, Field(exclude_if=is_none)] = None
-    neural_cache_weight: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Field(exclude_if=is_none)] = None
-    neural_cache_sharpness: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    neural_cache_size: MayBeLeftOut[Positive] = None
+    neural_cache_weight: MayBeLeftOut[Annotated[Number, Field(gt=0, lt=1)]] = None
+    neural_cache_sharpness: MayBeLeftOut[PositiveNumber] = None
 
     @model_validator(mode="after")
     def _neural_cache_is_whole(self) -> Self:
@@ -76,8 +84,8 @@ class LanguageModelRunRecipe(Strict):
     steps: Positive
     precision: Literal["fp32", "bf16"]
     seed: Seed
-    weight_average_decay: Annotated[float, Field(gt=0, lt=1)] | None
-    state_reset_probability: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Field(exclude_if=is_none)] = None
+    weight_average_decay: Annotated[Number, Field(gt=0, lt=1)] | None
+    state_reset_probability: MayBeLeftOut[Annotated[Number, Field(ge=0, lt=1)]] = None
 
 
 class LanguageModelCadenceRecipe(Strict):
