@@ -4,7 +4,7 @@ import torch
 
 from urzoo.models import PixelSequenceImageProcessor
 from urzoo.training.batches import EpochOrder, LengthOrder
-from urzoo.training.images import ImageAugmentation, PixelData, mapped
+from urzoo.training.images import ImageAugmentation, PixelData, erased, mapped
 from urzoo.training.recipe import ImageAugmentationRecipe
 
 
@@ -107,6 +107,39 @@ def test_what_turning_gives_a_sample_does_not_depend_on_its_batch():
 def test_turning_leaves_shifts_and_mirroring_as_they_are():
     hardly, rows = augmentation(rotate_degrees=1e-6), np.arange(50)
     assert np.array_equal(hardly(images(), epoch=3, rows=rows), augmentation()(images(), epoch=3, rows=rows))
+
+
+def test_a_square_of_each_image_is_erased():
+    white = np.full((50, 12, 9), 255, np.uint8)
+    black = augmentation(shift_pixels=0, flip_horizontal=False, erase_pixels=4)(white, epoch=1, rows=np.arange(50))
+    assert white.min() == 255
+    sizes = (black == 0).sum((1, 2))
+    assert sizes.max() == 16
+    assert sizes.min() >= 4  # the centre is in the image: no less than a quarter of a square is
+    assert len({image.tobytes() for image in black}) > 25
+
+
+@pytest.mark.parametrize(("centre", "lines", "columns"), [((0, 0), (0, 2), (0, 2)), ((0.5, 0.99), (4, 8), (6, 9))])
+def test_a_square_lies_about_its_centre_and_ends_at_the_edge(centre, lines, columns):
+    (image,) = erased(np.full((1, 12, 9, 3), 200, np.uint8), np.array([centre]), 4)
+    expected = np.full((12, 9, 3), 200, np.uint8)
+    expected[slice(*lines), slice(*columns)] = 0
+    assert np.array_equal(image, expected)
+
+
+def test_squares_lie_everywhere():
+    recipe = ImageAugmentationRecipe(shift_pixels=0, flip_horizontal=False, erase_pixels=2)
+    white = np.full((4000, 12, 9), 255, np.uint8)
+    black = ImageAugmentation(recipe, rows=4000, seed=2)(white, epoch=0, rows=np.arange(4000)) == 0
+    assert black.any(0).all()
+
+
+def test_what_is_erased_does_not_depend_on_the_batch_and_leaves_the_rest_as_it_is():
+    erasing, rows = augmentation(erase_pixels=3), np.array([30, 7])
+    whole = erasing(images(), epoch=3, rows=np.arange(50))
+    assert np.array_equal(whole[rows], erasing(images()[rows], epoch=3, rows=rows))
+    before = augmentation()(images(), epoch=3, rows=np.arange(50))
+    assert np.array_equal(whole[whole != before], np.zeros((whole != before).sum(), np.uint8))
 
 
 def test_a_recipe_without_turning_keeps_its_digest():

@@ -97,8 +97,14 @@ def test_the_digest_is_that_of_the_content_as_written(tmp_path):
 
 
 def test_a_key_that_may_be_left_out_is_not_null(tmp_path):
-    with pytest.raises(RecipeError, match=r"key augmentation\.rotate_degrees is null, expected a value; or leave the key"):
+    with pytest.raises(
+        RecipeError, match=r"key augmentation\.rotate_degrees is null, expected a value; or leave the key"
+    ):
         load_recipe(tiny_recipe(tmp_path, augmentation__rotate_degrees=None))
+
+
+def test_a_square_that_erases_all_is_refused(tmp_path):
+    assert "erase_pixels is 28, expected less than the 28 pixels" in complaint(tmp_path, augmentation__erase_pixels=28)
 
 
 def test_a_pooling_that_stands_twice_is_refused_with_its_key(tmp_path):

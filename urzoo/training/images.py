@@ -30,7 +30,8 @@ class ImageAugmentation:
     """Random changes of uint8 images; what a sample gets depends on the seed, the epoch and its row.
 
     In this order: mirroring; turning and scaling about the centre, between pixels by bilinear interpolation; shifts by
-    up to `shift_pixels` whole pixels in each direction. What comes in from outside the image is black.
+    up to `shift_pixels` whole pixels in each direction; a black square of `erase_pixels` whose centre lies anywhere in
+    the image (cutout, DeVries and Taylor 2017). What comes in from outside the image is black.
     """
 
     def __init__(self, recipe: ImageAugmentationRecipe, *, rows: int, seed: int) -> None:
@@ -39,16 +40,18 @@ class ImageAugmentation:
         self.rotate_degrees = recipe.rotate_degrees or 0.0
         self.scale_change = recipe.scale_change or 0.0
         self.turns = bool(self.rotate_degrees or self.scale_change)
+        self.erase_pixels = recipe.erase_pixels or 0
         self.rows = rows
         self.seed = seed
         self._epoch = -1
         self._shifts: npt.NDArray[np.int64] = np.zeros((0, 2), np.int64)
         self._flips: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._maps: torch.Tensor = torch.zeros(0, 2, 3)
+        self._centres: npt.NDArray[np.float64] = np.zeros((0, 2))
 
     def __call__(self, images: Images, *, epoch: int, rows: npt.NDArray[np.int64]) -> Images:
         """Changed copies of `images`, `(batch, height, width[, channels])`, which are the given rows of the data."""
-        if not (self.shift_pixels or self.flip_horizontal or self.turns):
+        if not (self.shift_pixels or self.flip_horizontal or self.turns or self.erase_pixels):
             return images
         self._draw(epoch)
         if self.flip_horizontal:
@@ -58,6 +61,8 @@ class ImageAugmentation:
             images = mapped(images, self._maps[torch.from_numpy(rows)])
         if self.shift_pixels:
             images = self._shifted(images, self._shifts[rows])
+        if self.erase_pixels:
+            images = erased(images, self._centres[rows], self.erase_pixels)
         return images
 
     def _draw(self, epoch: int) -> None:
@@ -70,6 +75,8 @@ class ImageAugmentation:
         self._flips = generator.random(self.rows) < 0.5
         if self.turns:
             self._maps = self._draw_maps(epoch)
+        if self.erase_pixels:
+            self._centres = np.random.default_rng((self.seed, epoch, 3)).random((self.rows, 2))
         self._epoch = epoch
 
     def _draw_maps(self, epoch: int) -> torch.Tensor:
@@ -91,6 +98,23 @@ class ImageAugmentation:
         columns = shifts[:, 1, None] + np.arange(width)
         shifted: Images = padded[np.arange(batch)[:, None, None], lines[:, :, None], columns[:, None, :]]
         return shifted
+
+
+def erased(images: Images, centres: npt.NDArray[np.float64], side: int) -> Images:
+    """Copies of images with a black square in each, cut off where it reaches over the edge.
+
+    Args:
+        images: uint8, `(batch, height, width[, channels])`.
+        centres: Where the squares' centres lie, `(batch, 2)`, from 0 to 1 over the height and over the width.
+        side: Of the square, in pixels.
+    """
+    inside = []
+    for axis, size in enumerate(images.shape[1:3]):
+        first = np.floor(centres[:, axis, None] * size).astype(np.int64) - side // 2
+        inside.append((np.arange(size) >= first) & (np.arange(size) < first + side))
+    square = inside[0][:, :, None] & inside[1][:, None, :]
+    result: Images = np.where(square.reshape(square.shape + (1,) * (images.ndim - 3)), np.uint8(0), images)
+    return result
 
 
 def mapped(images: Images, maps: torch.Tensor) -> Images:

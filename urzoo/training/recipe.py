@@ -121,14 +121,15 @@ class ImageAugmentationRecipe(Strict):
     """Changes drawn anew for each image in each epoch: shifts of at most so many pixels each way, and mirroring.
 
     With `rotate_degrees` an image is turned about its centre by at most so many degrees either way, with `scale_change`
-    its size changes by at most so large a share. Both may be left out, as in recipes that are older than them, whose
-    digests stand.
+    its size changes by at most so large a share, with `erase_pixels` a square of so many pixels a side becomes black.
+    Each may be left out, as in recipes that are older than it, whose digests stand.
     """
 
     shift_pixels: Count
     flip_horizontal: bool
     rotate_degrees: MayBeLeftOut[Annotated[Number, Field(gt=0, le=180)]] = None
     scale_change: MayBeLeftOut[Annotated[Number, Field(gt=0, lt=1)]] = None
+    erase_pixels: MayBeLeftOut[Positive] = None
 
 
 class ImageRecipe(BaseRecipe):
@@ -142,7 +143,7 @@ class ImageRecipe(BaseRecipe):
     augmentation: ImageAugmentationRecipe
 
     @model_validator(mode="after")
-    def _channels_agree(self) -> Self:
+    def _parts_agree(self) -> Self:
         channels = 1 if self.processor.do_grayscale else 3
         if self.model.input_size != channels:
             raise ValueError(f"model.input_size must be {channels}, one input per channel of a pixel")
@@ -150,6 +151,9 @@ class ImageRecipe(BaseRecipe):
             values = getattr(self.processor, key)
             if len(values) != channels:
                 raise ValueError(f"processor.{key} has {len(values)} numbers, expected {channels}, one per channel")
+        side, smallest = self.augmentation.erase_pixels, min(self.processor.height, self.processor.width)
+        if side is not None and side >= smallest:
+            raise ValueError(f"augmentation.erase_pixels is {side}, expected less than the {smallest} pixels of a side")
         return self
 
 
