@@ -36,6 +36,18 @@ def test_it_says_what_was_trained_and_where_it_stands(example: Path, checkpoints
     assert "google/vit-tiny" not in report
 
 
+def test_it_names_what_an_aggregator_alone_lists_apart_from_what_is_published(
+    put: Callable[..., Path], results: Path, checkpoints: Path
+):
+    put("urlstm-256-pmnist", "pmnist", 0.97)
+    report = report_of(results, checkpoints)
+    row = row_of(report, "Permuted MNIST", "urlstm-256-pmnist")
+    assert row[5].startswith("+0.04")
+    assert row[6] == "97.58 % (the variant is not named)"
+    assert "0.58 from the 97.58 listed by the aggregator (the variant is not named)." in report
+    assert "from the published UR-LSTM" not in report
+
+
 def test_the_validation_of_other_weights_is_not_claimed(put: Callable[..., Path], results: Path, tmp_path: Path):
     put("urlstm-128-smnist", "smnist", model__weights_sha256="9" * 64)
     write_checkpoint(tmp_path / "zoo" / "urlstm-128-smnist", "smnist", "8" * 64, [0.9, 0.97])
