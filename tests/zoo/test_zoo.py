@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+from transformers.utils import logging
 
 import urzoo
 from tests.zoo.conftest import make_checkpoint
@@ -304,3 +307,14 @@ def test_a_control_character_in_the_configuration_is_one_line(checkpoint: Path):
         info(checkpoint)
     assert "\n" not in str(caught.value)
     assert "\x07" not in str(caught.value)
+
+
+def test_threads_may_load_at_once():
+    before, shown = PreTrainedModel.tie_weights, logging.get_verbosity()
+    with ThreadPoolExecutor(4) as threads:
+        models = list(threads.map(load, ["urlstm-768-cache-wikitext103", "urlstm-128-c-copy"] * 4))
+    assert all(model.get_output_embeddings() is not None for model in models)
+    assert all(model.lm_head.weight is model.model.embed_tokens.weight for model in models[::2])
+    # What transformers exchanges while it loads is as it was.
+    assert PreTrainedModel.tie_weights is before
+    assert logging.get_verbosity() == shown

@@ -9,6 +9,7 @@ heads share stands here; what the recurrence computes stands in `urzoo.nn` and `
 # (transformers is annotated in part only)
 
 import math
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,10 @@ from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.nn import URGRU, URLSTM
 from urzoo.recurrence import step
+
+# Held while transformers loads. It exchanges functions of PreTrainedModel meanwhile and puts back what it found; two
+# threads that did so in each other's midst would leave weights untied, from then on and in every model of the process.
+LOADING = threading.RLock()
 
 
 @dataclass
@@ -168,8 +173,12 @@ class URLSTMPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint, as transformers does, and freeze again what the configuration says is frozen."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        """Load a checkpoint, as transformers does, and freeze again what the configuration says is frozen.
+
+        Threads that load at once take turns: transformers exchanges functions of its base class while it loads.
+        """
+        with LOADING:
+            loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         for module in model.modules():
             if isinstance(module, URLSTM | URGRU):

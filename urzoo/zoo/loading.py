@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from urzoo.errors import BackendError, CheckpointError, UrzooError, UsageError
+from urzoo.models.modeling_urlstm import LOADING
 from urzoo.zoo.lookup import path, read_config, training_summary, verified_weights_sha256
 from urzoo.zoo.weights import WEIGHTS_FILE, check_against, read_header
 
@@ -170,6 +171,13 @@ def _short(failure: Exception) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and loading reports: what is wrong is raised here, in one line."""
+    # The verbosity is the process's: one thread at a time changes it and puts it back.
+    with LOADING, _without_words():
+        yield
+
+
+@contextlib.contextmanager
+def _without_words() -> Iterator[None]:
     verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(ERROR)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
