@@ -194,14 +194,14 @@ def _open(board: Board) -> list[str]:
     if lacking:
         lines.append(f"No ranked figure yet: {markdown('; '.join(lacking))}.")
     for section in own:
+        best = section.best
+        if best is None:
+            continue
         goals = [(section.reference, "the published UR-LSTM")] if section.reference else []
         goals += [(row, _doubtful(row)) for row in section.published if row.secondary and row.comparable]
         for goal, named in goals:
-            if section.best is None:
-                continue
-            gap = float(goal.shown) - section.best.value
+            gap = float(goal.shown) - best.value
             if gap > 0 if section.higher_is_better else gap < 0:
-                best = section.best
                 lines.append(
                     f"{markdown(section.title)}: {abs(gap):.{section.digits}f} from {named}. "
                     f"{markdown(best.model)} has {count(best.parameters)} parameters and was trained for "

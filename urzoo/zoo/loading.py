@@ -172,18 +172,13 @@ def _short(failure: Exception) -> str:
 def _quiet() -> Iterator[None]:
     """No progress bars and loading reports: what is wrong is raised here, in one line."""
     # The verbosity is the process's: one thread at a time changes it and puts it back.
-    with LOADING, _without_words():
-        yield
-
-
-@contextlib.contextmanager
-def _without_words() -> Iterator[None]:
-    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(ERROR)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    with LOADING:
+        verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(ERROR)
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if shown:
+                logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -122,12 +122,12 @@ def test_training_lowers_the_loss(tmp_path):
 
 
 def test_another_recipes_states_are_not_gone_on_from(tmp_path, monkeypatch):
-    recipe = tiny("copy", length=30)
+    recipe = tiny("copy", length=500)
     monkeypatch.setattr(run_module, "_write_checkpoint", lambda place, training: None)
     train_synthetic(recipe, runs=tmp_path, progress=False)
     monkeypatch.undo()
     other = recipe.with_steps(8)
-    with pytest.raises(RecipeError, match="another recipe"):
+    with pytest.raises(RecipeError, match=rf"another recipe \(run\.steps: {recipe.run.steps} -> 8\)\. Pass --restart"):
         train_synthetic(other, runs=tmp_path, progress=False)
     train_synthetic(other, runs=tmp_path, restart=True, progress=False)
 

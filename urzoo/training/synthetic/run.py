@@ -21,12 +21,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from urzoo.data.schema import load_data_set
-from urzoo.errors import CheckpointError, RecipeError, UrzooError
+from urzoo.errors import CheckpointError, UrzooError
 from urzoo.evaluation.provenance import git_commit, hardware, now, urzoo_version
 from urzoo.files import whole_folder, write_bytes, write_json, write_text
 from urzoo.hub.card import write_card
 from urzoo.recurrence import backend_for
 from urzoo.training.memory import peak_memory_mib
+from urzoo.training.run import check_place, is_finished, refuse_other_states
 from urzoo.training.schedule import learning_rate_factor
 from urzoo.training.state import Progress, RunFolder, RunIdentity, read_progress, read_tensors
 from urzoo.training.synthetic.log import (
@@ -38,8 +39,8 @@ from urzoo.training.synthetic.log import (
 )
 from urzoo.training.synthetic.plot import draw_stream_curve
 from urzoo.training.synthetic.problems import build_model, loss, scores, told, training_batch
-from urzoo.training.synthetic.recipe import SyntheticRecipe
-from urzoo.zoo.schema import TrainingData, TrainingSummary, read_training_summary
+from urzoo.training.synthetic.recipe import SyntheticRecipe, load_synthetic_recipe
+from urzoo.zoo.schema import TrainingData, TrainingSummary
 
 Say = Callable[[str], None]
 # Steps in a row whose gradient is not finite, after which a run is given up.
@@ -74,18 +75,16 @@ def train_synthetic(
     run = RunFolder(Path(runs) / recipe.name)
     place = run.path / "checkpoint" if out is None else Path(out)
     say: Say = _say if progress else _keep_silent
-    if not restart and run.read_identity() is None and _is_checkpoint_of(place, recipe):
+    if not restart and is_finished(place, recipe, run):
         say(f"{recipe.name} is already trained: {place}.")
         return place
     with run.locked():
         if restart:
             run.clear()
-        _begin(run, recipe)
-        if place.exists() and any(place.iterdir()) and not restart and not _is_checkpoint_of(place, recipe):
-            raise UrzooError(
-                f"{place} exists and is not the checkpoint of this recipe. Name another folder with --out, or pass "
-                f"--restart to replace it by a newly trained {recipe.name}."
-            )
+        refuse_other_states(run, recipe, load_synthetic_recipe)
+        check_place(place, recipe, run, restart=restart)
+        if run.read_identity() is None:
+            _begin(run, recipe, restart=restart)
         training = _Training(recipe, run, say)
         training.to_the_end()
         _write_checkpoint(place, training)
@@ -263,33 +262,21 @@ def _optimiser(recipe: SyntheticRecipe, parameters: list[nn.Parameter]) -> torch
     )
 
 
-def _begin(run: RunFolder, recipe: SyntheticRecipe) -> None:
-    """Write down what the run's states belong to, or refuse those of another recipe."""
-    identity = run.read_identity()
-    if identity is None:
-        write_text(run.recipe, _as_yaml(recipe))
-        begun = RunIdentity(
-            recipe_sha256=recipe.sha256,
-            data_digest=_stream_digest(recipe),
-            started_at=now(),
-            git_commit=git_commit(),
-            replace_checkpoint=False,
-        )
-        write_json(run.identity, begun.model_dump())
-    elif identity.recipe_sha256 != recipe.sha256:
-        raise RecipeError(
-            f"{run.path} holds the state of another recipe. Pass --restart to give that state up and begin anew, or "
-            "give the changed recipe another name."
-        )
+def _begin(run: RunFolder, recipe: SyntheticRecipe, *, restart: bool) -> None:
+    """Write down what the run's states belong to."""
+    write_text(run.recipe, _as_yaml(recipe))
+    begun = RunIdentity(
+        recipe_sha256=recipe.sha256,
+        data_digest=_stream_digest(recipe),
+        started_at=now(),
+        git_commit=git_commit(),
+        replace_checkpoint=restart,
+    )
+    write_json(run.identity, begun.model_dump())
 
 
 def _as_yaml(recipe: SyntheticRecipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-
-
-def _is_checkpoint_of(place: Path, recipe: SyntheticRecipe) -> bool:
-    summary = place / "training.json"
-    return summary.exists() and read_training_summary(summary).recipe_sha256 == recipe.sha256
 
 
 def _stream_digest(recipe: SyntheticRecipe) -> str:
