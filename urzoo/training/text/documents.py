@@ -7,7 +7,7 @@ from urzoo.data import Split, load_data_set, load_split
 from urzoo.errors import DataError, UsageError, unknown
 from urzoo.evaluation.wikitext import article_lines
 from urzoo.training.text.recipe import TextSource
-from urzoo.training.text.surface import in_wikitext_form, without_rare_words
+from urzoo.training.text.surface import in_ordinary_spelling, in_wikitext_form, without_rare_words
 
 Document = list[str]
 
@@ -54,11 +54,13 @@ def documents_of(split: Split, source: TextSource) -> list[Document]:
         DataError: There is no text in it.
     """
     rows = split.texts
-    if source.surface == "wikitext":
+    if source.surface != "as-is":
         rows = in_wikitext_form(rows)
     if source.rare_words_below is not None:
         rows = without_rare_words(rows, source.rare_words_below)
     documents = article_lines(rows) if source.documents == "pages" else [[row] for row in rows]
+    if source.surface == "ordinary":
+        documents = [[in_ordinary_spelling(line) for line in document] for document in documents]
     kept = [document for document in documents if any(line.strip() for line in document)]
     if not kept:
         wanted = "articles, which begin with a title such as ' = Title = ' between blank lines"

@@ -18,7 +18,7 @@ class TextSource(Strict):
         split: Never the one that a figure is reported on.
         documents: "rows" where each row is a document; "pages" where the rows are lines of WikiText's files, to be put
             together to articles.
-        surface: "as-is", or "wikitext": see `urzoo.training.text.surface`.
+        surface: "as-is", "wikitext" or "ordinary": see `urzoo.training.text.surface`.
         rare_words_below: Words that stand fewer times than this in the split become `<unk>`, as in WikiText, where the
             number is 3; null to keep all. Words are what blanks separate.
     """
@@ -26,7 +26,7 @@ class TextSource(Strict):
     name: Name
     split: Name
     documents: Literal["rows", "pages"]
-    surface: Literal["as-is", "wikitext"]
+    surface: Literal["as-is", "wikitext", "ordinary"]
     rare_words_below: Annotated[int, Field(ge=2)] | None
 
 
