@@ -2,16 +2,18 @@
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from urzoo.errors import UrzooError
-from urzoo.files import whole_folder, write_bytes, write_json, write_text
+from urzoo.errors import UrzooError, UsageError
+from urzoo.files import new_folder, whole_folder, write_bytes, write_json, write_text
 
 
 def test_content_is_replaced(tmp_path: Path) -> None:
@@ -51,7 +53,7 @@ def test_a_really_full_file_system_leaves_the_old_content(tmp_path: Path) -> Non
     code = """
         import resource, signal, sys
         from pathlib import Path
-        from urzoo.errors import UrzooError
+        from urzoo.errors import UrzooError, UsageError
         from urzoo.files import write_bytes
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -108,3 +110,129 @@ def test_an_old_folder_survives_a_failed_replacement(tmp_path):
     with pytest.raises(UrzooError, match="cannot write"), whole_folder(place) as folder:
         raise OSError(28, "No space left on device")
     assert [file.name for file in place.iterdir()] == ["old"]
+
+
+def make(place: Path, content: str) -> None:
+    with new_folder(place) as folder:
+        (folder / "config.json").write_text(content)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("before", ["absent", "empty"])
+@pytest.mark.parametrize("arrival", ["a file in it", "a file in its place"])
+def test_what_arrives_meanwhile_in_a_users_folder_stays(tmp_path: Path, before: str, arrival: str) -> None:
+    place = tmp_path / "out"
+    if before == "empty":
+        place.mkdir()
+
+    def write() -> None:
+        with new_folder(place) as folder:
+            (folder / "ours").write_text("a")
+            if arrival == "a file in it":
+                place.mkdir(exist_ok=True)
+                (place / "mine").write_text("keep")
+            else:
+                place.rmdir() if place.exists() else None
+                place.write_text("keep")
+
+    with pytest.raises(UsageError, match="was free and holds something by now; all of it was left alone"):
+        write()
+    assert (place / "mine" if place.is_dir() else place).read_text() == "keep"
+    assert names(tmp_path) == ["out"]
+
+
+def test_of_two_that_make_one_folder_one_fails_and_the_other_is_whole(tmp_path: Path) -> None:
+    def attempt(content: str) -> str | None:
+        try:
+            make(tmp_path / "out", content)
+        except UsageError:
+            return None
+        return content
+
+    for _ in range(20):
+        with ThreadPoolExecutor(4) as threads:
+            won = [content for content in threads.map(attempt, "abcd") if content]
+        assert len(won) == 1
+        assert (tmp_path / "out" / "config.json").read_text() == won[0]
+        assert names(tmp_path) == ["out"]
+        (tmp_path / "out" / "config.json").unlink()  # leaves it empty, which is as good as absent
+
+
+def test_the_current_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inode = tmp_path.stat().st_ino
+    with new_folder(Path()) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("a")
+        (folder / "config.json").write_text("b")
+    assert names(tmp_path) == ["config.json", "deep"]
+    assert tmp_path.stat().st_ino == inode
+    with pytest.raises(UsageError, match="is not empty"):
+        make(Path(), "c")
+
+
+def test_what_arrives_in_the_current_folder_stays_and_nothing_is_left_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    link = os.link
+
+    def interrupted(source: Path, target: Path) -> None:
+        (tmp_path / "config.json").write_text("mine")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", interrupted)
+    with pytest.raises(UsageError, match="holds something by now"):
+        make(Path(), "ours")
+    assert names(tmp_path) == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "mine"
+
+
+# Is killed in the middle: of writing, or with the old folder moved aside and the new one not yet in its place.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from urzoo import files
+moment, place = sys.argv[1], Path(sys.argv[2])
+if moment == "between":
+    rename = Path.rename
+    def stop(self, target):
+        if self.name == "new":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+    Path.rename = stop
+with files.whole_folder(place) as folder:
+    (folder / "half").write_text("a")
+    if moment == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moment", ["writing", "between"])
+def test_what_a_kill_leaves_is_cleared_by_the_next_and_nothing_is_lost(tmp_path: Path, moment: str) -> None:
+    place = tmp_path / "made"
+    make(place, "of before")
+    (tmp_path / ".made.more.abcdefgh.part").mkdir()  # another folder's, and a user's own
+    (tmp_path / ".made.abcdefgh.part").mkdir()
+    (tmp_path / ".made.abcdefgh.part" / "thesis.txt").write_text("keep")
+    done = subprocess.run([sys.executable, "-c", KILLED, moment, place], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert place.exists() == (moment == "writing")
+    with whole_folder(place) as folder:
+        assert (place / "config.json").read_text() == "of before"
+        (folder / "config.json").write_text("of after")
+    assert names(tmp_path) == [".made.abcdefgh.part", ".made.more.abcdefgh.part", "made"]
+
+
+def test_what_another_is_writing_is_not_taken_for_a_leftover(tmp_path: Path) -> None:
+    def slow() -> None:
+        with new_folder(tmp_path / "out") as folder:
+            make(tmp_path / "out", "quick")
+            assert folder.is_dir()
+
+    with pytest.raises(UsageError):
+        slow()
+    assert (tmp_path / "out" / "config.json").read_text() == "quick"

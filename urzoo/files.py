@@ -6,15 +6,19 @@ leaves the target as it was; the temporary file is removed where the process liv
 """
 
 import contextlib
+import errno
+import fcntl
+import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from urzoo.errors import UrzooError
+from urzoo.errors import UrzooError, UsageError
 
 # The process's umask can only be read by setting it: done once, at import, before there are threads.
 _UMASK = os.umask(0o022)
@@ -81,30 +85,146 @@ def _flush_folder(folder: Path) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place when the block ends without an exception.
 
-    Whoever looks for `path` finds the old folder or the new one, complete and flushed to the disk; between the two
-    renames there is an instant without either. After an exception or a kill `path` is as it was; what a kill leaves
-    behind is a hidden folder whose name ends in `.part`.
+    For folders that are urzoo's own: what was at `path` before is removed. Whoever looks for `path` finds the old
+    folder or the new one, complete and flushed to the disk; between the two renames there is an instant without either.
+    After an exception or a kill `path` is as it was; what a kill leaves behind is a hidden folder whose name ends in
+    `.part`, which the next writer of `path` clears away.
 
     Raises:
         UrzooError: The folder cannot be written to, or the disk is full.
     """
-    try:
+    with _one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent))
-        try:
+        with _holder(path.parent, path.name) as holder:
             content = holder / "new"
             content.mkdir()
             yield content
-            for file in sorted(content.rglob("*")):
-                if file.is_file():
-                    _flush_file(file)
+            _flush_files(content)
             _swap(content, path, holder / "old")
-        finally:
-            shutil.rmtree(holder, ignore_errors=True)
         _flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """As `whole_folder`, for a folder of the user's: nothing that is at `path` is ever removed or moved.
+
+    The content becomes `path` by one rename, which the system refuses unless `path` is absent or an empty folder at
+    that very instant. The current folder and mount points cannot be renamed onto; their files are linked in one by one,
+    and taken out again if one of them cannot be.
+
+    Raises:
+        UsageError: `path` holds something, perhaps since the block began; all of it is still there.
+        UrzooError: The folder cannot be written to, or the disk is full.
+    """
+    with _one_line(path):
+        place = path.absolute()
+        check_empty(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        filled = place.is_dir() and (place.samefile(".") or place.is_mount())
+        with _holder(place if filled else place.parent, place.name) as holder:
+            content = holder / "new"
+            content.mkdir()
+            yield content
+            _flush_files(content)
+            try:
+                _fill(place, content) if filled else content.rename(place)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise UsageError(
+                        f"{path} was free and holds something by now; all of it was left alone. Name another folder."
+                    ) from None
+                raise
+        _flush_folder(place.parent)
+
+
+def check_empty(path: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UsageError: It does, or it is no folder.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UsageError(f"{path} exists and is no folder; name another")
+    if path.is_dir() and any(not _is_leftover(entry) for entry in path.iterdir()):
+        raise UsageError(f"folder {path} exists and is not empty; name another, or remove it first")
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise UrzooError(f"cannot write {path}: {reason}. Nothing was changed; name another folder.") from error
+
+
+@contextlib.contextmanager
+def _holder(parent: Path, name: str) -> Iterator[Path]:
+    """A hidden folder for what is being written, locked while this process lives; those of killed ones are cleared."""
+    prefix = f".{name[:80]}."
+    for leftover in parent.glob(f"{glob.escape(prefix)}{'[a-z0-9_]' * 8}.part"):
+        _clear(leftover, parent / name)
+    while True:
+        holder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=parent))
+        with _locked(holder) as is_ours:
+            if not is_ours:  # another process took it for a leftover before it was locked
+                continue
+            try:
+                yield holder
+            finally:
+                shutil.rmtree(holder, ignore_errors=True)
+            return
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether this process holds the folder's lock, which the system takes from a process that ends."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat())
+    except OSError:
+        is_ours = False
+    try:
+        yield is_ours
+    finally:
+        os.close(descriptor)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether it is what `_holder` makes, by name and by content."""
+    named = re.fullmatch(r"\..*\.[a-z0-9_]{8}\.part", path.name) and path.is_dir() and not path.is_symlink()
+    return bool(named) and {entry.name for entry in path.iterdir()} <= {"new", "old"}
+
+
+def _clear(leftover: Path, path: Path) -> None:
+    """Remove what a killed process left beside `path`; a folder it had moved aside and not yet replaced comes back."""
+    with contextlib.suppress(OSError), _locked(leftover) as is_abandoned:
+        if is_abandoned and _is_leftover(leftover):
+            if (leftover / "old").is_dir() and not path.exists() and len(path.name) <= 80:
+                (leftover / "old").rename(path)
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _fill(folder: Path, content: Path) -> None:
+    """Link the files of `content` into a folder that holds nothing else; all of them, or none."""
+    # From the last name to the first: config.json, which makes a folder a checkpoint, comes after the weights.
+    files = [path.relative_to(content) for path in sorted(content.rglob("*"), reverse=True) if path.is_file()]
+    placed: list[Path] = []
+    try:
+        check_empty(folder)
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(content / name, folder / name)  # unlike a rename, refused where there is one
+            placed.append(folder / name)
+    except BaseException:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:
@@ -118,6 +238,12 @@ def _swap(new: Path, path: Path, old: Path) -> None:
     except OSError:
         old.rename(path)
         raise
+
+
+def _flush_files(folder: Path) -> None:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            _flush_file(file)
 
 
 def _flush_file(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -21,6 +22,7 @@ class Fault:
     delay_seconds: float = 0.0  # answer late
     after: bool = False
     flip_byte: int | None = None  # damage one byte of the body
+    action: Callable[[], object] | None = None  # something else happens while the request is on its way
     skip: int = 0  # let this many matching requests pass first
     times: int = 1  # then fail this many
     hits: int = 0

@@ -84,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         request.body_bytes = len(body)
+        if fault and fault.action:
+            fault.action()
         if fault and fault.delay_seconds:
             time.sleep(fault.delay_seconds)
         if fault and fault.cut and not fault.after:

@@ -113,6 +113,22 @@ def test_a_folder_that_holds_something_is_not_overwritten(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
+def test_what_appears_in_the_folder_while_an_export_is_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = image_checkpoint(tmp_path / "in"), tmp_path / "out"
+
+    def appear(source: Path) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "mine").write_text("keep")
+
+    monkeypatch.setattr("urzoo.hub.export.refuse_link", appear)
+    with pytest.raises(UsageError, match="holds something by now"):
+        export(folder, out)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
 def test_a_damaged_checkpoint_is_not_exported(tmp_path: Path) -> None:
     folder = image_checkpoint(tmp_path / "in")
     weights = folder / "model.safetensors"

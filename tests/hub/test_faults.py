@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from urzoo.errors import UrzooError
+from urzoo.errors import UrzooError, UsageError
 from urzoo.hub.connection import GaveUpError, HubError, Patience, UnreachableError
 from urzoo.hub.pull import pull
 from urzoo.hub.push import push
@@ -150,6 +150,39 @@ def test_a_pull_that_fails_for_good_at_any_request_leaves_no_folder(fault: str, 
             pull("alice/m", out=out, token=TOKEN, endpoint=hub.endpoint, patience=QUICK, store=store)
             assert content(out) == content(folder), request
     assert not list(tmp_path.glob(".*"))
+
+
+def test_what_appears_in_the_folder_at_any_request_of_a_pull_stays(folder: Path, tmp_path: Path) -> None:
+    for index, request in enumerate(requests_of_a_pull(folder, tmp_path)):
+        out = tmp_path / f"out-{index}"
+
+        def appear(out: Path = out) -> None:
+            out.mkdir()
+            (out / "mine").write_text("keep")
+
+        with fresh_hub() as hub:
+            hub.store.write("alice/m", content(folder))
+            hub.fail(skip=index, action=appear)
+            with pytest.raises(UsageError, match=r"holds something by now|is not empty"):
+                pull("alice/m", out=out, token=TOKEN, endpoint=hub.endpoint, store=tmp_path / f"store-{index}")
+        assert content(out) == {"mine": b"keep"}, request
+
+
+def test_of_two_pulls_into_one_folder_at_any_request_one_fails(folder: Path, tmp_path: Path) -> None:
+    other = image_checkpoint(tmp_path / "other", seed=1)
+    for index, request in enumerate(requests_of_a_pull(folder, tmp_path)):
+        out = tmp_path / f"out-{index}"
+        with fresh_hub() as hub, fresh_hub() as second:
+            second.store.write("alice/n", content(other))
+            hub.store.write("alice/m", content(folder))
+
+            def meanwhile(second: HubServer = second, out: Path = out, index: int = index) -> None:
+                pull("alice/n", out=out, token=TOKEN, endpoint=second.endpoint, store=tmp_path / f"second-{index}")
+
+            hub.fail(skip=index, action=meanwhile)
+            with pytest.raises(UsageError, match=r"holds something by now|is not empty"):
+                pull("alice/m", out=out, token=TOKEN, endpoint=hub.endpoint, store=tmp_path / f"store-{index}")
+        assert content(out) == content(other), request
 
 
 def test_a_cut_download_goes_on_where_it_stopped(hub: HubServer, folder: Path, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import urzoo
-from urzoo.errors import CheckpointError, UsageError
-from urzoo.files import whole_folder
+from urzoo.errors import CheckpointError
+from urzoo.files import check_empty, new_folder
 from urzoo.hub import contents
 from urzoo.hub.folder import check_checkpoint, refuse_link
 from urzoo.schema import read_json
@@ -60,11 +60,11 @@ def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = Fal
         UrzooError: `out` cannot be written; nothing was written.
     """
     source, target = find_checkpoint(name_or_folder), Path(out).expanduser()
-    check_free(target)
+    check_empty(target)
     check_checkpoint(source)
     classes = _auto_map(source) if with_code else {}
     code = flatten(sorted({f"{_MODELS}.{reference.split('.')[0]}" for reference in classes.values()}))
-    with whole_folder(target) as folder:
+    with new_folder(target) as folder:
         for path in sorted(source.rglob("*")):
             name = path.relative_to(source).as_posix()
             if contents.is_checkpoint_file(name) and not path.is_dir():
@@ -76,18 +76,6 @@ def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = Fal
             (folder / name).write_text(text, encoding="utf-8")
         files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
     return Exported(target, files, bool(code))
-
-
-def check_free(target: Path) -> None:
-    """Refuse a folder that would be overwritten.
-
-    Raises:
-        UsageError: It holds something, or is no folder.
-    """
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UsageError(f"{target} exists and is no folder; name another")
-    if target.is_dir() and any(target.iterdir()):
-        raise UsageError(f"folder {target} exists and is not empty; name another, or remove it first")
 
 
 def flatten(roots: list[str]) -> dict[str, str]:

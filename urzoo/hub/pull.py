@@ -18,7 +18,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import hf_raise_for_status
 
 from urzoo.errors import CheckpointError
-from urzoo.files import whole_folder
+from urzoo.files import check_empty, new_folder
 from urzoo.hub import contents
 from urzoo.hub.connection import (
     Connection,
@@ -29,7 +29,6 @@ from urzoo.hub.connection import (
     check_repo_id,
     check_revision,
 )
-from urzoo.hub.export import check_free
 from urzoo.hub.folder import check_checkpoint, check_model_type
 from urzoo.hub.store import RemoteFile, RepositoryStore, place
 
@@ -98,13 +97,13 @@ def pull(
     asked = check_revision(revision or "main")
     target = None if out is None else Path(out).expanduser()
     if target is not None:
-        check_free(target)
+        check_empty(target)
     connection = Connection(endpoint, token, patience)
     pulling = _Pull(connection, RepositoryStore(repo_id, store), repo_id, asked, any_model=any_model)
     pulled = pulling.run(with_code=with_code)
     if target is None:
         return pulled
-    with whole_folder(target) as folder:
+    with new_folder(target) as folder:
         place(folder, {path: pulled.folder / path for path in pulled.files})
     return Pulled(**{**vars(pulled), "folder": target})
 
