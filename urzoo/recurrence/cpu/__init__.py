@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from urzoo.recurrence.cpu import kept, memory
+from urzoo.recurrence.cpu import memory
 from urzoo.recurrence.cpu.gru_ops import gru_scan, gru_step
-from urzoo.recurrence.cpu.library import current, problem_with_it, variants
+from urzoo.recurrence.cpu.library import problem_with_it, variants
 from urzoo.recurrence.cpu.ops import lstm_scan, lstm_step, make_sequence
-from urzoo.recurrence.cpu.passes import Kind, pack_weights, scan_packed, step_packed
+from urzoo.recurrence.cpu.passes import Kind
 from urzoo.recurrence.cpu.passes import step as unpacked_step
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
@@ -25,17 +25,12 @@ name = "cpu"
 # bfloat16, where such a step converts the weights for every row.
 _FEW_ROWS, _FEW_ROWS_BF16 = 12, 3
 
-# Larger weights are packed for each sequence anew: a long one hardly notices, and a model should not need twice its
-# memory. Steps, which would notice, keep weights of any size.
-_MOST_KEPT_BYTES = 64 << 20
-
 # Input weight, recurrent weight, bias and gate bias.
 _Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def release() -> None:
-    """Give back the memory that is kept for calls to come: packed weights and the pool of large tensors."""
-    kept.release()
+    """Give back the memory that is kept for calls to come: the pool of large tensors."""
     memory.release()
 
 
@@ -72,15 +67,8 @@ def scan(
     dtype: torch.dtype,
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
-    weights = input_weight, recurrent_weight, bias, gate_bias
-    if not _differentiated(inputs, *weights, *state):
+    if not _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state):
         save = "nothing"
-        small = (input_weight.numel() + recurrent_weight.numel()) * 4 <= _MOST_KEPT_BYTES
-        if small and not _traced(inputs, *weights, *state, mask):
-            kind = _kind(gating, dtype, reverse=reverse)
-            packed = _kept_weights(gating, kind, weights)
-            if packed is not None:
-                return scan_packed(kind, inputs, packed, state, mask)
     bias = _complete_bias(gating, bias, gate_bias)
     refined, bf16 = gating.auxiliary == "R", dtype == torch.bfloat16
     if gating.cell == "gru":
@@ -118,14 +106,11 @@ def step(
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     weights = input_weight, recurrent_weight, bias, gate_bias
-    if not _differentiated(inputs, *weights, *state):
-        kind, traced = _kind(gating, dtype), _traced(inputs, *weights, *state)
-        packed = None if traced else _kept_weights(gating, kind, weights)
-        if packed is not None:
-            return step_packed(kind, inputs, packed, state)
-        if inputs.shape[0] <= (_FEW_ROWS_BF16 if kind.bf16 else _FEW_ROWS):
-            unpacked = _step_operator if traced else _step
-            return unpacked(gating, kind, inputs, weights, state)
+    kind = _kind(gating, dtype)
+    few = inputs.shape[0] <= (_FEW_ROWS_BF16 if kind.bf16 else _FEW_ROWS)
+    if few and not _differentiated(inputs, *weights, *state):
+        unpacked = _step_operator if _traced(inputs, *weights, *state) else _step
+        return unpacked(gating, kind, inputs, weights, state)
     _, state = scan(
         inputs[:, None],
         input_weight,
@@ -140,17 +125,6 @@ def step(
         dtype=dtype,
     )
     return state
-
-
-def _kept_weights(gating: Gating, kind: Kind, weights: _Weights) -> Tensor | None:
-    """The packed weights that are kept while the parameters stand; None where they cannot be."""
-    input_weight, recurrent_weight, bias, gate_bias = weights
-
-    def pack() -> Tensor:
-        return pack_weights(kind, input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias))
-
-    parameters = recurrent_weight, input_weight, bias, gate_bias
-    return kept.packed_weights((gating, kind.bf16, current().variant), parameters, pack)
 
 
 def _step(gating: Gating, kind: Kind, inputs: Tensor, weights: _Weights, state: State) -> State:
