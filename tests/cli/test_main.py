@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from urzoo.cli import app, main
+from urzoo.evaluation.recommended import recommended_checkpoints
+from urzoo.zoo import checkpoints
 
 COMMANDS = ["list", "info", "eval", "compare", "leaderboard", "train", "push", "pull", "export", "card", "bench"]
 
@@ -42,6 +44,7 @@ def test_help_needs_no_torch() -> None:
         (["lst"], "Did you mean 'list'?"),
         (["list", "--plian"], "--plain"),
         (["list", "--plain", "--json"], "exclude each other"),
+        (["list", "--hub", "alice", "--all"], "leave --all out"),
         (["info", "urlstm-128-smnst"], "Did you mean 'urlstm-128-smnist'"),
         (["eval"], "no checkpoint is named"),
         (["eval", "--all", "urlstm-128-smnist"], "not both"),
@@ -75,13 +78,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_list_plain_gives_one_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_gives_the_recommended_checkpoints_and_with_a_flag_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--plain"]) == 0
-    assert {"urlstm-128-pmnist", "urlstm-128-smnist"} <= set(capsys.readouterr().out.split("\n"))
+    names = capsys.readouterr().out.splitlines()
+    assert names == sorted(set(recommended_checkpoints().values()))
+    assert main(["list", "--plain", "--all"]) == 0
+    assert capsys.readouterr().out.splitlines() == checkpoints()
+    assert main(["list"]) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["name", "task", "cell", "gate", "hidden", "parameters", "validation"]
+    assert [row.split()[0] for row in rows] == names
 
 
 def test_list_and_info_give_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "--json"]) == 0
+    assert main(["list", "--json", "--all"]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert listed["urlstm-128-pmnist"]["gate"] == "UR"
     assert main(["info", "urlstm-128-pmnist", "--json"]) == 0

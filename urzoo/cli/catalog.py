@@ -21,43 +21,50 @@ def register(app: typer.Typer) -> None:
 
 def list_checkpoints(
     *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that are shipped, not only the recommended ones.")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="One name a line, nothing else.")] = False,
     hub: Annotated[
         str | None, typer.Option(metavar="OWNER", help="Those of a user or organisation on the Hub instead.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
 ) -> None:
-    """List the checkpoints shipped with the package, or those of an owner on the Hub.
+    """List the recommended checkpoint of every task, all that are shipped, or those of an owner on the Hub.
 
     Example:
 
-        urzoo list --plain
+        urzoo list --all
     """
+    from urzoo.evaluation.recommended import recommended_checkpoints
     from urzoo.zoo import checkpoints
 
     if plain and as_json:
         raise UsageError("--plain and --json exclude each other; give one of them.")
     if hub is not None:
+        if everything:
+            raise UsageError(f"--hub {hub} lists all that {hub} has; leave --all out.")
         _list_hub(hub, plain=plain, as_json=as_json)
         return
-    names = checkpoints()
+    recommended_for: dict[str, list[str]] = {}
+    for task, name in recommended_checkpoints().items():
+        recommended_for.setdefault(name, []).append(task)
+    names = checkpoints() if everything else sorted(recommended_for)
     if plain:
         for name in names:
             typer.echo(name)
         return
-    described = [_described(name) for name in names]
+    described = [_described(name) | {"recommended_for": recommended_for.get(name, [])} for name in names]
     if as_json:
         print_json(described)
-    elif not described:
-        note("No checkpoints are shipped with this installation.")
-    else:
-        columns = {"name": "name", "task": "task", "cell": "cell", "gate": "gate", "hidden_size": "hidden"}
-        columns |= {"parameters": "parameters", "validation": "validation"}
-        print_table(
-            list(columns.values()),
-            [[_cell(key, entry.get(key)) for key in columns] for entry in described],
-            numeric=("hidden", "parameters"),
-        )
+        return
+    print_table(
+        ["name", "task", "cell", "gate", "hidden", "parameters", "validation"],
+        [_row(entry) for entry in described],
+        numeric=("hidden", "parameters", "validation"),
+    )
+    if not everything:
+        note(f"{len(checkpoints()) - len(names)} more checkpoints are shipped: urzoo list --all")
 
 
 def info(
@@ -121,8 +128,7 @@ def _described(name: str) -> dict[str, Any]:
         # One damaged folder must not hide the others; whoever loads it gets the error itself.
         note(f"warning: {error}")
         return {"name": name, "damaged": str(error)}
-    training = content.get("training") or {}
-    return content | {"validation": training.get("validation")}
+    return content | {"validation": (content.get("training") or {}).get("validation")}
 
 
 def _checkpoint(name: str) -> dict[str, Any]:
@@ -165,10 +171,15 @@ def _processor() -> str:
     return processor_name()
 
 
-def _cell(key: str, value: Any) -> object:
-    if key == "parameters" and isinstance(value, int):
-        return f"{value:,}"
-    return _flat(value)
+def _row(entry: dict[str, Any]) -> list[object]:
+    from urzoo.evaluation import load_task, tasks
+    from urzoo.evaluation.recommended import validation_score
+
+    shown = None
+    if (task := entry.get("task")) in tasks():
+        shown = validation_score(entry["validation"], load_task(task))
+    fields = [entry.get(key) for key in ("name", "task", "cell", "gate", "hidden_size")]
+    return [*fields, f"{entry['parameters']:,}" if "parameters" in entry else None, shown]
 
 
 def _flat(value: Any) -> object:

@@ -16,21 +16,18 @@ def print_json(content: Any) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[str] = ()) -> None:
-    """Print a table, columns named in `numeric` aligned to the right; None is shown as a dash.
+    """Print a table, one row a line, columns named in `numeric` aligned to the right; None is shown as a dash.
 
-    What a cell holds is shown as it is: nothing in it is taken for markup.
+    No line is folded to the terminal's width: a name can be copied, and `grep` finds a row.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
-    Console().print(table)
+    cells = [list(headings), *(["-" if cell is None else str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(headings))]
+    for line in cells:
+        aligned = [
+            f"{cell:>{width}}" if heading in numeric else f"{cell:<{width}}"
+            for heading, cell, width in zip(headings, line, widths, strict=True)
+        ]
+        typer.echo("  ".join(aligned).rstrip())
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:

@@ -5,12 +5,10 @@ for that number, of one gating, cell and size, are a group where there are at le
 """
 
 import math
-import re
 from collections.abc import Sequence
 
+from urzoo.evaluation.recommended import SEED
 from urzoo.leaderboard.schema import Group, Row
-
-_SEED = re.compile(r"-seed(\d+)(?=-|$)")
 
 
 def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: bool) -> tuple[Group, ...]:
@@ -24,10 +22,10 @@ def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: boo
     """
     found: dict[tuple[object, ...], dict[int, Row]] = {}
     for row in rows:
-        named = _SEED.search(row.model)
+        named = SEED.search(row.model)
         if named is None or row.status != "ranked":
             continue
-        key = (_SEED.sub("", row.model, count=1), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers)
+        key = (SEED.sub("", row.model, count=1), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers)
         found.setdefault((*key, row.parameters), {}).setdefault(int(named[1]), row)
     made = [_group(task, members, digits) for members in found.values() if len(members) > 1]
     sign = -1 if higher_is_better else 1
@@ -48,7 +46,7 @@ def _group(task: str, members: dict[int, Row], digits: int) -> Group:
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     costs = [row.training_seconds for row in rows if row.training_seconds is not None]
     first = rows[0]
-    name = _SEED.sub("", first.model, count=1)
+    name = SEED.sub("", first.model, count=1)
     return Group(
         id=f"{task}/seeds-of-{name.replace('/', '__')}",
         name=name,

@@ -56,8 +56,10 @@ def path(name_or_folder: str | Path) -> Path:
             raise CheckpointError(f"{folder} is no checkpoint folder: it has no config.json.")
         return folder
     if isinstance(name_or_folder, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise CheckpointError(f"there is no folder {text!r}; expected a checkpoint folder, or a name of `urzoo list`.")
-    raise UsageError(unknown("checkpoint", text, checkpoints()) + " `urzoo list` shows all. Or give a folder.")
+        raise CheckpointError(
+            f"there is no folder {text!r}; expected a checkpoint folder, or a name of `urzoo list --all`."
+        )
+    raise UsageError(unknown("checkpoint", text, checkpoints()) + " `urzoo list --all` shows all. Or give a folder.")
 
 
 def checkpoint_name(name_or_folder: str | Path) -> str:
