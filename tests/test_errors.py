@@ -1,6 +1,6 @@
 """Messages for unknown names."""
 
-from urzoo.errors import ShapeError, UrzooError, UsageError, unknown
+from urzoo.errors import ShapeError, UrzooError, UsageError, one_line, unknown
 
 
 def test_near_matches_come_first() -> None:
@@ -21,3 +21,10 @@ def test_of_many_names_some_are_listed_and_the_others_counted() -> None:
     message = unknown("checkpoint", "name99", names)
     assert "Did you mean 'name19'" in message
     assert message.endswith("name18, name19 and 5 more.")
+
+
+def test_a_failure_of_another_library_becomes_one_short_line() -> None:
+    assert one_line(ValueError("first\n  second.")) == "first second"
+    assert one_line(KeyError()) == "KeyError"
+    assert one_line("x" * 300) == "x" * 197 + "..."
+    assert one_line("x" * 300, 10) == "xxxxxxx..."

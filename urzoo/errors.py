@@ -52,6 +52,17 @@ MOST_NAMES = 20
 """How many of the accepted names a message lists."""
 
 
+def one_line(failure: object, most: int = 200) -> str:
+    """What a failure says, for the middle of a message: one line, no full stop, its type where it says nothing.
+
+    Args:
+        failure: An exception of another library, or its text.
+        most: Characters at most; the rest is cut off.
+    """
+    text = " ".join(str(failure).split()) or type(failure).__name__
+    return text.rstrip(".") if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
     """The message for a name that is not one of `choices`, with near matches first.
 

@@ -21,7 +21,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from urzoo.errors import UrzooError
+from urzoo.errors import UrzooError, one_line
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Names become file names, Markdown cells and command arguments: nothing that could leave a folder or break a table.
@@ -81,7 +81,7 @@ def read_json(path: Path, *, error: type[UrzooError]) -> Any:
     try:
         return json.loads(read_text(path, error=error), parse_constant=refuse)
     except (json.JSONDecodeError, RecursionError) as failure:
-        raise error(f"{path} is not JSON: {_one_line(str(failure))}.") from failure
+        raise error(f"{path} is not JSON: {one_line(failure)}.") from failure
 
 
 def read_yaml(path: Path, *, error: type[UrzooError]) -> Any:
@@ -89,7 +89,7 @@ def read_yaml(path: Path, *, error: type[UrzooError]) -> Any:
     try:
         return yaml.load(read_text(path, error=error), Loader=_UniqueKeys)
     except (yaml.YAMLError, RecursionError) as failure:
-        raise error(f"{path} is not YAML: {_one_line(str(failure))}.") from failure
+        raise error(f"{path} is not YAML: {one_line(failure)}.") from failure
 
 
 def validated(model: type[Model], content: Any, source: object, *, error: type[UrzooError]) -> Model:
@@ -104,7 +104,7 @@ def validated(model: type[Model], content: Any, source: object, *, error: type[U
     try:
         text = json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as failure:
-        raise error(f"{source} holds what JSON cannot: {_one_line(str(failure))}.") from failure
+        raise error(f"{source} holds what JSON cannot: {one_line(failure)}.") from failure
     try:
         return model.model_validate_json(text)
     except ValidationError as failure:
@@ -121,11 +121,7 @@ def describe(failure: ValidationError) -> str:
         return f"unknown key {_shortened(key)}.{more}"
     if first["type"] == "missing":
         return f"key {key} is missing.{more}"
-    return f"key {_shortened(key)} is {_shortened(repr(first['input']))}: {_one_line(first['msg'])}.{more}"
-
-
-def _one_line(text: str) -> str:
-    return _shortened(" ".join(text.split()).rstrip("."), 300)
+    return f"key {_shortened(key)} is {_shortened(repr(first['input']))}: {one_line(first['msg'], 300)}.{more}"
 
 
 def _shortened(text: str, length: int = 80) -> str:

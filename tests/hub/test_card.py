@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from urzoo import zoo
 from urzoo.errors import CheckpointError, ResultError, StaleError
-from urzoo.hub.card import check_card, code, render_card, text, write_card
+from urzoo.hub.card import check_card, render_card, write_card
 
 from .results import result
 
@@ -107,23 +107,3 @@ def test_a_name_that_is_none_is_refused(folder):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(CheckpointError, match="the checkpoint is called"):
         render_card(folder, [])
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("a|b", "a&#124;b"),
-        ("1. one", "1&#46; one"),
-        ("0.1.0", "0.1.0"),
-        ("- item", "&#45; item"),
-        ("two\nlines", "two lines"),
-        ("<b>", "&#60;b&#62;"),
-    ],
-)
-def test_text_shows_exactly_itself(value, shown):
-    assert text(value) == shown
-
-
-def test_code_with_backticks_or_bars_cannot_end_itself():
-    assert code("plain") == "`plain`"
-    assert code("a`|<b>") == "<code>a&#96;&#124;&#60;b&#62;</code>"

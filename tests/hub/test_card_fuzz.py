@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from urzoo import zoo
 from urzoo.errors import UrzooError
-from urzoo.hub.card import render_card, text
+from urzoo.hub.card import render_card
 from urzoo.hub.eval_results import render_eval_results
 
 from .results import result
@@ -159,17 +159,3 @@ def test_a_recipes_comment_stays_in_its_code_block(folder: Path, content: str) -
         assert "\n" not in str(error)  # noqa: PT017 - YAML has no such character
         return
     assert structure(front_and_body(card)[1]) == structure(front_and_body(plain)[1])
-
-
-@settings(max_examples=200, deadline=None)
-@given(value=hostile)
-def test_text_renders_as_exactly_itself(value: str) -> None:
-    table = markdown.parse(f"| a | b |\n|---|---|\n| x {text(value)} | y |\n")
-    (_, _, inline, last) = [token for token in table if token.type == "inline"]
-    assert last.content == "y"
-    assert all(child.type in ("text", "text_special") for child in inline.children or ())
-    shown = "".join(child.content for child in inline.children or ())
-    expected = " ".join(
-        re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]", " ", value).split()
-    )
-    assert shown == f"x {expected}".rstrip()

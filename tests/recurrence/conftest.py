@@ -10,10 +10,10 @@ from beartype import beartype
 from jaxtyping import Bool, Float, jaxtyped
 from torch import Tensor
 
-from urzoo.recurrence import GATINGS, Gating, State, scan
+from urzoo.recurrence import GATINGS, Gating, State, gatings, scan
 
 LSTM_GATINGS = [Gating(name, "lstm", tied) for name in GATINGS for tied in (True, False)]
-GRU_GATINGS = [Gating(name, "gru") for name in GATINGS if not name.endswith("M")]
+GRU_GATINGS = list(gatings("gru"))
 SOME_GATINGS = [Gating(), Gating("--", tie_input_gate=False), Gating("OM"), Gating("UR", "gru"), Gating("O-", "gru")]
 ALL_GATINGS = [*LSTM_GATINGS, *GRU_GATINGS, Gating(refine_offset=False), Gating("UR", "gru", refine_offset=False)]
 

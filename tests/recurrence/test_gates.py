@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from urzoo.errors import UsageError
-from urzoo.recurrence import GATINGS, Gating, initial_gate_bias
+from urzoo.recurrence import GATINGS, Gating, gatings, initial_gate_bias
 from urzoo.recurrence.gates import cumax, effective_gate, effective_input, gru_gates, lstm_update, refine
 
 INITIAL_VALUES = {0.01: 0.0197, 0.10: 0.172, 0.25: 0.344, 0.50: 0.500, 0.75: 0.656, 0.90: 0.828, 0.99: 0.9803}
@@ -131,6 +131,13 @@ def test_the_blocks_stand_in_the_documented_order():
 def test_there_are_twelve_gatings():
     assert len(set(GATINGS)) == 12
     assert [name for name in GATINGS if Gating(name).uses_gate_bias] == ["C-", "CM", "CR", "U-", "UM", "UR"]
+
+
+def test_each_gating_has_its_own_colour_and_stroke_and_the_papers_method_stands_first():
+    assert len({(Gating(name).colours, Gating(name).dashes) for name in GATINGS}) == 12
+    order = sorted((*gatings("gru"), *gatings("lstm")), key=lambda gating: gating.order)
+    names = [f"{gating.name} {gating.cell}" for gating in order]
+    assert (names[0], names[11], names[12], names[-1], len(names)) == ("UR lstm", "-- lstm", "UR gru", "-- gru", 20)
 
 
 @pytest.mark.parametrize("name", ["U-", "UM", "UR"])

@@ -11,7 +11,7 @@ from urzoo.benchmark.rows import Report, file_stem, read_csv, write_csv
 from urzoo.benchmark.tables import absences, described, sheets, table_lines, threads_of
 from urzoo.errors import StaleError
 from urzoo.files import write_bytes, write_text
-from urzoo.leaderboard.text import markdown
+from urzoo.markdown import markdown
 
 SUMMARY = "README.md"
 DEFAULT_FOLDER = Path("leaderboard/benchmarks")

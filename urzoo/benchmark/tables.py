@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from urzoo.benchmark.rows import Environment, Report, Row, find
-from urzoo.leaderboard.text import markdown
+from urzoo.markdown import markdown
 
 _ABSENT = "-"
 

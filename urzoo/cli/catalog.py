@@ -144,15 +144,13 @@ def _installation() -> dict[str, Any]:
 
     import torch
 
-    from urzoo.recurrence import GATINGS, Gating, backend_for, backends
+    from urzoo.recurrence import backend_for, backends, gatings
 
     packages = ("urzoo", "torch", "transformers", "huggingface_hub", "datasets", "accelerate", "safetensors")
     chosen: dict[str, list[str]] = {}
     for cell in ("lstm", "gru"):
-        for name in GATINGS:
-            if cell == "lstm" or not name.endswith("M"):
-                backend = backend_for(torch.zeros(1, 1, 1), Gating(name, cell))
-                chosen.setdefault(backend, []).append(f"{cell} {name}")
+        for gating in gatings(cell):
+            chosen.setdefault(backend_for(torch.zeros(1, 1, 1), gating), []).append(f"{cell} {gating.name}")
     return {
         **{package: version(package) for package in packages},
         "python": platform.python_version(),

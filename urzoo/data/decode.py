@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from urzoo.data.schema import Column, DataSet, ImageColumn, LabelColumn, SequenceColumn
-from urzoo.errors import DataError
+from urzoo.errors import DataError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,8 +46,7 @@ def _read(path: Path, data_set: DataSet) -> "pa.Table":
             raise DataError(f"{path} lacks the column {missing[0]!r} of {data_set.name}; it has {schema.names}.")
         return pq.read_table(path, columns=list(data_set.columns))
     except (pa.ArrowException, OSError) as failure:
-        reason = " ".join(str(failure).split())[:200]
-        raise DataError(f"{path} is damaged or no parquet file: {reason}. Fetch it again.") from failure
+        raise DataError(f"{path} is damaged or no parquet file: {one_line(failure)}. Fetch it again.") from failure
 
 
 def _decoded(values: "pa.ChunkedArray", name: str, column: Column, path: Path) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from urzoo.data.schema import DataSet, data_sets, load_data_set
-from urzoo.errors import DataError, UsageError
+from urzoo.errors import DataError, UsageError, one_line
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 PROBE_SECONDS = 6.0
@@ -108,7 +108,7 @@ def hub_unreachable() -> str:
             get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
             outcome.append("")
         except (HTTPError, OSError) as failure:
-            outcome.append(" ".join(str(failure).split())[:100] or type(failure).__name__)
+            outcome.append(one_line(failure, 100))
 
     # In a thread, because looking a name up knows no time-out of its own.
     thread = threading.Thread(target=probe, daemon=True)
@@ -172,8 +172,7 @@ def _from_hub(data_set: DataSet, split: str) -> list[Path]:
             for name in _hub_files(data_set, split)
         ]
     except (HTTPError, OSError) as failure:
-        reason = " ".join(str(failure).split())[:200]
         raise DataMissing(
-            f"{data_set.name} ({split}) could not be fetched from {data_set.repository} on the Hub: {reason}. "
-            "Try again, or name a folder that has it with --data-root or URZOO_DATA_ROOT."
+            f"{data_set.name} ({split}) could not be fetched from {data_set.repository} on the Hub: "
+            f"{one_line(failure)}. Try again, or name a folder that has it with --data-root or URZOO_DATA_ROOT."
         ) from failure

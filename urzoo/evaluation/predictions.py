@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from urzoo.errors import ResultError
+from urzoo.errors import ResultError, one_line
 from urzoo.evaluation.runner import Outcome
 from urzoo.evaluation.schema import Result, parse_result, result_path
 from urzoo.files import write_bytes
@@ -56,7 +56,7 @@ def read_predictions(path: Path) -> Predictions:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as failure:
-        raise ResultError(f"{path} is damaged: {' '.join(str(failure).split())[:200]}. Evaluate again.") from failure
+        raise ResultError(f"{path} is damaged: {one_line(failure)}. Evaluate again.") from failure
     record = (table.schema.metadata or {}).get(_RESULT_KEY)
     if record is None or "row" not in table.column_names:
         raise ResultError(f"{path} is no predictions file of urzoo.")

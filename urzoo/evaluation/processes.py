@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from urzoo.errors import UrzooError
+from urzoo.errors import UrzooError, one_line
 
 
 def end_group_at_exit() -> None:
@@ -55,7 +55,7 @@ class Processes:
         try:
             state = PartialState(cpu=device.type == "cpu")
         except (RuntimeError, ValueError) as failure:
-            raise UrzooError(f"the processes of this run cannot reach each other: {_short(failure)}.") from failure
+            raise UrzooError(f"the processes of this run cannot reach each other: {one_line(failure)}.") from failure
         end_group_at_exit()
         return cls(state.process_index, state.num_processes)
 
@@ -90,10 +90,6 @@ class Processes:
             yield
         except RuntimeError as failure:
             raise UrzooError(
-                f"process {self.number} of {self.count} lost another one: {_short(failure)}. "
+                f"process {self.number} of {self.count} lost another one: {one_line(failure)}. "
                 "The same command goes on from the finished batches."
             ) from failure
-
-
-def _short(failure: Exception) -> str:
-    return " ".join(str(failure).split())[:200].rstrip(".")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from urzoo.data import load_split
-from urzoo.errors import CheckpointError, UsageError, unknown
+from urzoo.errors import CheckpointError, UsageError, one_line, unknown
 from urzoo.evaluation.journal import Journal, JournalFiles, Outputs
 from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
 from urzoo.evaluation.processes import Processes
@@ -225,7 +225,7 @@ class Evaluation:
             # What another library's model makes of inputs it was not meant for; its traceback would tell less.
             raise CheckpointError(
                 f"{self.subject.info.folder} cannot be run on task {self.task.name}, row {rows[0]} of the data: "
-                f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+                f"{type(failure).__name__}: {one_line(failure)}"
             ) from failure
 
     def _result(self, figures: Figures, started_at: str, wall_seconds: float) -> Result:

@@ -18,6 +18,7 @@ from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
 from urzoo.files import write_text
 from urzoo.hub.eval_results import generated_files, render_eval_results
+from urzoo.markdown import markdown, markdown_code, printable
 from urzoo.schema import read_json, read_text, read_yaml
 from urzoo.zoo import info
 from urzoo.zoo.lookup import read_config
@@ -34,8 +35,6 @@ _PIPELINES = {
     "ForSequenceClassification": "text-classification",
     "ForCausalLM": "text-generation",
 }
-_MARKDOWN_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&:@^$]|^[-+=]")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def render_card(folder: Path, results: Sequence[Result]) -> str:
@@ -108,28 +107,9 @@ def _render_all(folder: Path, results: Sequence[Result]) -> dict[str, str]:
     return {**render_eval_results(name, [result for result in results if not result.partial]), CARD: card}
 
 
-def text(value: object) -> str:
-    """`value` as Markdown text that shows exactly it, in one line."""
-    line = " ".join(_UNPRINTABLE.sub(" ", str(value)).split())
-    escaped = _MARKDOWN_SPECIAL.sub(lambda match: f"&#{ord(match[0])};", line)
-    # A bare address becomes a link without any special character.
-    escaped = re.sub(r"(?i)www\.", "www&#46;", escaped)
-    # At the start of a line, a number with a full stop or bracket begins a list.
-    return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda match: f"{match[1]}&#{ord(match[2])};", escaped)
-
-
-def code(value: object) -> str:
-    """`value` as inline code in one line, also within a table cell."""
-    line = " ".join(_UNPRINTABLE.sub(" ", str(value)).split())
-    if re.search(r"[`|\\]", line):
-        escaped = re.sub(r"[&<>`|\\*_\[\]]", lambda match: f"&#{ord(match[0])};", line)
-        return f"<code>{escaped}</code>"
-    return f"`{line}`" if line else ""
-
-
 def _fenced(content: str, language: str) -> str:
     """`content` in a code block whose fence is longer than any row of backticks in it."""
-    clean = _UNPRINTABLE.sub(" ", content.replace("\r\n", "\n")).rstrip("\n")
+    clean = printable(content.replace("\r\n", "\n")).rstrip("\n")
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", clean)), default=0))
     return f"{fence}{language}\n{clean}\n{fence}"
 
@@ -141,7 +121,7 @@ def _template() -> "Template":
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
-    environment.filters |= {"text": text, "code": code}
+    environment.filters |= {"text": markdown, "code": markdown_code}
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 

@@ -17,7 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from urzoo.errors import UrzooError
 from urzoo.leaderboard.schema import Board, Group, ProblemCurve, PublishedRow, Row, Section
 from urzoo.leaderboard.tables import table
-from urzoo.leaderboard.text import count, duration, markdown
+from urzoo.leaderboard.text import count, duration
+from urzoo.markdown import markdown
 from urzoo.schema import read_text
 from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
 from urzoo.zoo.schema import TrainingSummary, read_training_summary

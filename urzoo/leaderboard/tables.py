@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from urzoo.leaderboard.problem_curves import CURVES
 from urzoo.leaderboard.schema import Board, Group, ProblemCurve, PublishedRow, Row, Section
-from urzoo.leaderboard.text import count, csv_cell, duration, markdown, markdown_code
+from urzoo.leaderboard.text import count, csv_cell, duration
+from urzoo.markdown import markdown, markdown_code
 
 REGENERATE = "urzoo leaderboard"
 

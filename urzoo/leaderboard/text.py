@@ -1,19 +1,16 @@
-"""Text from outside, made safe for where it is shown: Markdown, CSV, and JSON inside HTML.
+"""Text from outside, made safe for where it is shown: CSV, and JSON inside HTML.
 
 A result file may come from anyone, so nothing in it is trusted. Two lines of defence: the schema and
 `refuse_unprintable` turn away what no honest result holds, and the functions below escape the rest for
-its place. HTML itself is escaped by the template engine.
+its place. Markdown is escaped by `urzoo.markdown`, HTML by the template engine.
 """
 
 import json
-import re
 import unicodedata
 from typing import Any
 
 from urzoo.errors import ResultError
 
-# Brackets cover links and images; "://" and "www." are linked by GitHub without any mark-up, "@" calls people.
-_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>#|~&@^$]|(?<=:)/(?=/)|(?i:(?<=www)\.)")
 # Cells that begin like this are run as formulas by spreadsheets; the wide forms count too.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # The names of gatings that begin with a hyphen are data that other programs match, and no formula by themselves.
@@ -47,20 +44,6 @@ def refuse_unprintable(where: object, content: Any, key: str = "") -> None:
             if category[0] == "C" or category in ("Zl", "Zp"):
                 code = f"U+{ord(character):04X}"
                 raise ResultError(f"{where}: key {key} holds the character {code}; expected printable text.")
-
-
-def markdown(text: str) -> str:
-    """`text` as Markdown that shows exactly it: no emphasis, link, mention, HTML or table cell begins inside."""
-    return _MARKDOWN_SPECIAL.sub(_entity, " ".join(text.split()))
-
-
-def markdown_code(text: str) -> str:
-    """`text` as inline code that is safe inside a table cell, whatever quotes and bars it holds."""
-    return f"<code>{markdown(text)}</code>"
-
-
-def _entity(match: re.Match[str]) -> str:
-    return f"&#{ord(match[0])};"
 
 
 def csv_cell(value: str | float | None) -> str:

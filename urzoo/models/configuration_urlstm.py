@@ -17,7 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation.configuration_utils import GenerationConfig
 
-from urzoo.errors import UsageError, unknown
+from urzoo.errors import UsageError, one_line, unknown
 from urzoo.recurrence.gates import Gating
 
 POOLINGS = ("last", "mean", "max")
@@ -63,7 +63,7 @@ def _one_line_errors(config_class: _Config) -> _Config:
             cause = error.__cause__
             if isinstance(cause, UsageError):
                 raise cause from None
-            raise UsageError(f"configuration: {' '.join(str(cause or error).split())}.") from error
+            raise UsageError(f"configuration: {one_line(cause or error)}.") from error
 
     config_class.__init__ = __init__  # type: ignore[method-assign]
     return config_class

@@ -20,7 +20,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import load_image
 from transformers.processing_utils import ImagesKwargs
 
-from urzoo.errors import UsageError, unknown
+from urzoo.errors import UsageError, one_line, unknown
 
 # Keys of preprocessor_config.json that say what the file is, not how to process.
 _FILE_KEYS = frozenset({"image_processor_type", "processor_class", "feature_extractor_type", "auto_map"})
@@ -291,4 +291,4 @@ def _open(path: str | Path) -> PIL.Image.Image:
     except FileNotFoundError:
         raise UsageError(f"there is no image file {str(path)!r}; give the path of an existing one.") from None
     except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UsageError(f"{str(path)!r} cannot be read as an image: {' '.join(str(error).split())}.") from error
+        raise UsageError(f"{str(path)!r} cannot be read as an image: {one_line(error)}.") from error

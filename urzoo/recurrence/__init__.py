@@ -1,6 +1,6 @@
 """The gated recurrence over time, as functions on tensors; needs torch alone."""
 
-from urzoo.recurrence.gates import GATINGS, Gating, State, initial_gate_bias
+from urzoo.recurrence.gates import GATINGS, Gating, State, gatings, initial_gate_bias
 from urzoo.recurrence.scan import SlowBackendWarning, backend_for, backends, scan, step
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "State",
     "backend_for",
     "backends",
+    "gatings",
     "initial_gate_bias",
     "scan",
     "step",

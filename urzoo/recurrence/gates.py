@@ -30,15 +30,39 @@ from urzoo.errors import UsageError, unknown
 State = tuple[Tensor, ...]
 """LSTM: (hidden, cell); GRU: (hidden,). Each of shape `(batch, hidden_size)`."""
 
+
+@dataclass(frozen=True)
+class PrimaryGate:
+    """A first letter: what it stands for, and its colour in plots on a light and on a dark ground."""
+
+    meaning: str
+    colours: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class AuxiliaryGate:
+    """A second letter: what it stands for, and its stroke in plots as lengths of dashes and gaps, solid if empty."""
+
+    meaning: str
+    dashes: tuple[int, ...] = ()
+
+
+# Okabe and Ito's colours, a little darker or lighter, for those who see red and green alike.
 PRIMARY = {
-    "-": "standard sigmoid gate",
-    "C": "chrono initialisation",
-    "O": "cumax (ordered) activation",
-    "U": "uniform gate initialisation",
+    "-": PrimaryGate("standard sigmoid gate", ("#6b7780", "#8c98a0")),
+    "C": PrimaryGate("chrono initialisation", ("#c2541b", "#f0976a")),
+    "O": PrimaryGate("cumax (ordered) activation", ("#7a8b1f", "#b9c95e")),
+    "U": PrimaryGate("uniform gate initialisation", ("#2f6fb5", "#7fb2ee")),
 }
-AUXILIARY = {"-": "no auxiliary gate", "M": "master gates", "R": "refine gate"}
+AUXILIARY = {
+    "-": AuxiliaryGate("no auxiliary gate", (2, 3)),
+    "M": AuxiliaryGate("master gates", (7, 4)),
+    "R": AuxiliaryGate("refine gate"),
+}
 GATINGS = tuple(primary + auxiliary for primary in PRIMARY for auxiliary in AUXILIARY)
 CELLS = ("lstm", "gru")
+SUBJECT = "UR"  # the paper's method: the default, and what plots draw in a colour of its own
+ACCENT = ("#0b6b63", "#6ccfc3")
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,7 @@ class Gating:
         UsageError: A name is unknown or the combination has no meaning.
     """
 
-    name: str = "UR"
+    name: str = SUBJECT
     cell: str = "lstm"
     tie_input_gate: bool = True
     refine_offset: bool = True
@@ -87,6 +111,21 @@ class Gating:
         return self.name[1]
 
     @property
+    def colours(self) -> tuple[str, str]:
+        """The colour in plots on a light and on a dark ground, by the primary gate; the paper's method has its own."""
+        return ACCENT if self.name == SUBJECT else PRIMARY[self.primary].colours
+
+    @property
+    def dashes(self) -> tuple[int, ...]:
+        """The stroke in plots, by the auxiliary gate: lengths of dashes and gaps, solid if empty."""
+        return AUXILIARY[self.auxiliary].dashes
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where the gating stands in plots: LSTM before GRU, the paper's method first and the standard gate last."""
+        return CELLS.index(self.cell), -GATINGS.index(self.name)
+
+    @property
     def uses_gate_bias(self) -> bool:
         """Whether the gating has a vector of gate biases with an initialisation of its own."""
         return self.primary in ("C", "U")
@@ -104,6 +143,11 @@ class Gating:
             return ("reset", "update", *auxiliary, "candidate")
         untied = () if self.tie_input_gate else ("input",)
         return (*untied, "forget", *auxiliary, "candidate", "output")
+
+
+def gatings(cell: str) -> tuple[Gating, ...]:
+    """Every gating that a cell takes, with a tied input gate, in the order of `GATINGS`."""
+    return tuple(Gating(name, cell) for name in GATINGS if cell == "lstm" or name[1] != "M")
 
 
 def initial_gate_bias(

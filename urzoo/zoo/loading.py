@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from urzoo.errors import BackendError, CheckpointError, UrzooError, UsageError
+from urzoo.errors import BackendError, CheckpointError, UrzooError, UsageError, one_line
 from urzoo.models.modeling_urlstm import LOADING
 from urzoo.zoo.lookup import path, read_config, training_summary, verified_weights_sha256
 from urzoo.zoo.weights import WEIGHTS_FILE, check_against, read_header
@@ -147,7 +147,7 @@ def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedMode
         return moved
     except (RuntimeError, AssertionError) as failure:
         raise UsageError(
-            f"device is {str(device)!r}, which this machine does not offer: {_short(failure)}."
+            f"device is {str(device)!r}, which this machine does not offer: {one_line(failure)}."
         ) from failure
 
 
@@ -161,11 +161,7 @@ def _one_line(place: Path) -> Iterator[None]:
     except UrzooError:
         raise
     except (ValueError, TypeError, KeyError, OSError, RuntimeError, AttributeError, ImportError) as failure:
-        raise CheckpointError(f"{place} cannot be loaded: {_short(failure)}.") from failure
-
-
-def _short(failure: Exception) -> str:
-    return (" ".join(str(failure).split()) or type(failure).__name__)[:300].rstrip(".")
+        raise CheckpointError(f"{place} cannot be loaded: {one_line(failure)}.") from failure
 
 
 @contextlib.contextmanager

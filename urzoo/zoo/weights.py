@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from urzoo.errors import CheckpointError
+from urzoo.errors import CheckpointError, one_line
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -39,7 +39,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             header = {name: Tensor(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as failure:
         raise CheckpointError(
-            f"{path} is truncated or damaged: {' '.join(str(failure).split())[:200]}. Fetch the checkpoint again."
+            f"{path} is truncated or damaged: {one_line(failure)}. Fetch the checkpoint again."
         ) from failure
     if not header:
         raise CheckpointError(f"{path} holds no tensors.")
