@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests.evaluation.examples import FOREIGN, WIKI, make_foreign, reviews, run, wiki
+from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation.sequence_classification import longest_text
-from urzoo.evaluation.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.models import URLSTMConfig
 from urzoo.zoo import load, load_tokenizer
 

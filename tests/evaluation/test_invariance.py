@@ -14,8 +14,8 @@ import torch
 from tests.evaluation.examples import BATCH_SIZES, FOREIGN, make_example, make_foreign
 from urzoo.data import Split
 from urzoo.evaluation import Settings, load_task, tasks
-from urzoo.evaluation.processes import Processes
 from urzoo.evaluation.runner import Evaluation, Subject
+from urzoo.processes import Processes
 
 CASES = [*tasks(), *FOREIGN]
 # Sums of float32 in another order; scores are of the size of one.

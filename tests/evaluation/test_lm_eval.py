@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.examples import WIKI, make_writer, run, split_of
-from urzoo.evaluation.wikitext import pages
+from urzoo.data.wikitext import pages
 from urzoo.training.text.recipe import ByteLevelTokenizerRecipe, TextSource
 from urzoo.training.text.tokenizer import save_tokenizer, train_tokenizer
 from urzoo.zoo import load, load_tokenizer

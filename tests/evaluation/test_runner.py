@@ -15,8 +15,8 @@ from urzoo.data import load_split
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation import evaluate
 from urzoo.evaluation.classification import class_columns
-from urzoo.evaluation.provenance import git_commit
 from urzoo.evaluation.runner import Settings
+from urzoo.provenance import git_commit
 from urzoo.zoo import load, load_image_processor
 
 FEW = 60

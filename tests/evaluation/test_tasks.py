@@ -25,13 +25,13 @@ from tests.evaluation.examples import (
     wiki,
 )
 from urzoo.data.generate import adding_sequences, copy_sequences
+from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation import Settings, load_task
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.language_modelling import Stream
 from urzoo.evaluation.runner import Evaluation, Subject
 from urzoo.evaluation.sequence_classification import resampled
-from urzoo.evaluation.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.models import (
     PixelSequenceImageProcessor,
     URLSTMConfig,

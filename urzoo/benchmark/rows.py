@@ -16,8 +16,8 @@ import torch
 from pydantic import Field, ValidationError
 
 from urzoo.errors import ResultError
-from urzoo.evaluation.provenance import git_commit, now, processor_name, urzoo_version
 from urzoo.files import write_text
+from urzoo.provenance import git_commit, now, processor_name, urzoo_version
 from urzoo.recurrence import Gating
 from urzoo.schema import GitCommit, Line, Name, Strict, describe, read_text
 

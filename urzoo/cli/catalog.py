@@ -164,7 +164,7 @@ def _installation() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    from urzoo.evaluation.provenance import processor_name
+    from urzoo.provenance import processor_name
 
     return processor_name()
 

@@ -19,13 +19,13 @@ import numpy.typing as npt
 import torch
 
 from urzoo.data import Split
+from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
 from urzoo.evaluation.problem import Figures, Precision, Rows, by_length, consecutive, data_record
 from urzoo.evaluation.task import Task
-from urzoo.evaluation.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.zoo import load_tokenizer
 
 Values = npt.NDArray[Any]

@@ -14,10 +14,10 @@ from urzoo.data import lacking, load_data_set, load_split
 from urzoo.errors import UrzooError, UsageError, unknown
 from urzoo.evaluation.journal import JournalFiles, locked
 from urzoo.evaluation.predictions import predictions_path, write_predictions
-from urzoo.evaluation.processes import Processes
 from urzoo.evaluation.runner import Evaluation, Outcome, Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path, write_result
 from urzoo.evaluation.task import Task, load_task, tasks
+from urzoo.processes import Processes
 from urzoo.zoo import checkpoints
 from urzoo.zoo.schema import CheckpointInfo
 

@@ -21,11 +21,11 @@ from urzoo.data import load_split
 from urzoo.errors import CheckpointError, UsageError, one_line, unknown
 from urzoo.evaluation.journal import Journal, JournalFiles, Outputs
 from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
-from urzoo.evaluation.processes import Processes
 from urzoo.evaluation.progress import progress_bar
-from urzoo.evaluation.provenance import git_commit, hardware, now, urzoo_version
 from urzoo.evaluation.schema import DType, ModelRecord, Result, TaskRecord, TrainingRecord
 from urzoo.evaluation.task import Task, load_task
+from urzoo.processes import Processes
+from urzoo.provenance import git_commit, hardware, now, urzoo_version
 from urzoo.recurrence import backend_for
 from urzoo.zoo import info, load
 from urzoo.zoo.schema import CheckpointInfo

@@ -4,7 +4,7 @@ import torch
 from transformers import TrainingArguments
 
 from urzoo.errors import UrzooError
-from urzoo.evaluation.processes import end_group_at_exit
+from urzoo.processes import end_group_at_exit
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.state import RunFolder
 

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from urzoo.data import Split
-from urzoo.evaluation.provenance import hardware, urzoo_version
 from urzoo.files import whole_folder, write_bytes, write_json
 from urzoo.hub.card import write_card
+from urzoo.provenance import hardware, urzoo_version
 from urzoo.recurrence.scan import backend_for
 from urzoo.training.curve import draw_learning_curve
 from urzoo.training.log import ValidationLine, write_log

@@ -206,7 +206,7 @@ def _begin(
     restart: bool,
 ) -> None:
     """Write down what the run's states belong to, or check that it is still so."""
-    from urzoo.evaluation.provenance import git_commit, now
+    from urzoo.provenance import git_commit, now
 
     weights = None if initial is None else initial.info.weights_sha256
     teacher_sha256 = None if teacher is None else teacher.info.checkpoint_sha256

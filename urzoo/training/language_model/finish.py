@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from urzoo.evaluation.provenance import hardware, urzoo_version
 from urzoo.files import whole_folder, write_bytes, write_json
 from urzoo.hub.card import write_card
+from urzoo.provenance import hardware, urzoo_version
 from urzoo.recurrence import backend_for
 from urzoo.training.finish import save_weights
 from urzoo.training.language_model.log import draw_lm_curve, write_lm_log

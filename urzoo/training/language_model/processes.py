@@ -13,7 +13,7 @@ from accelerate.utils import gather
 from torch import Tensor, nn
 
 from urzoo.errors import RecipeError
-from urzoo.evaluation.processes import end_group_at_exit
+from urzoo.processes import end_group_at_exit
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def train_language_model(
 
 def _begin(run: RunFolder, recipe: LMRecipe, recipe_path: Path, corpus: "Corpus", *, restart: bool) -> None:
     """Write down what the run's states belong to, or check that it is still so."""
-    from urzoo.evaluation.provenance import git_commit, now
+    from urzoo.provenance import git_commit, now
 
     digest = corpus.digest
     identity = run.read_identity()

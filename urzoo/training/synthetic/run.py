@@ -22,9 +22,9 @@ from transformers.utils import logging
 
 from urzoo.data.schema import load_data_set
 from urzoo.errors import CheckpointError, UrzooError
-from urzoo.evaluation.provenance import git_commit, hardware, now, urzoo_version
 from urzoo.files import whole_folder, write_bytes, write_json, write_text
 from urzoo.hub.card import write_card
+from urzoo.provenance import git_commit, hardware, now, urzoo_version
 from urzoo.recurrence import backend_for
 from urzoo.training.memory import peak_memory_mib
 from urzoo.training.run import check_place, is_finished, refuse_other_states

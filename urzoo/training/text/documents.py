@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 
 from urzoo.data import Split, load_data_set, load_split
+from urzoo.data.wikitext import article_lines
 from urzoo.errors import DataError, UsageError, unknown
-from urzoo.evaluation.wikitext import article_lines
 from urzoo.training.text.recipe import TextSource
 from urzoo.training.text.surface import in_ordinary_spelling, in_wikitext_form, without_rare_words
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 
 @cache

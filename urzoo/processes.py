@@ -1,4 +1,4 @@
-"""Several processes sharing one evaluation, as `accelerate launch` starts them; or the one there is."""
+"""Several processes sharing one job, as `accelerate launch` starts them; or the one there is."""
 
 import atexit
 import contextlib
