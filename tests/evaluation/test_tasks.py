@@ -147,14 +147,17 @@ def test_a_neural_cache_stands_beside_its_figure(tmp_path: Path):
     save_tokenizer(folder, WIKI)
     plain = run(folder, "wikitext103", wiki())
     config = json.loads((folder / "config.json").read_text())
+    with pytest.raises(
+        UsageError, match=r"config\.json has no neural_cache_size; name the task without it, wikitext103"
+    ):
+        run(folder, "wikitext103_cache", wiki())
     (folder / "config.json").write_text(json.dumps(config | {"neural_cache_size": 30}))
-    cached = run(folder, "wikitext103", wiki())
-    assert plain.data.subset is None
-    assert cached.data.subset == "with a neural cache of 30 tokens"
+    cached = run(folder, "wikitext103_cache", wiki())
+    assert cached.data.subset == "with a neural cache of 30 tokens, weight 0.2, sharpness 20"
     assert cached.metrics["word_perplexity_stream"] != plain.metrics["word_perplexity_stream"]
-    split = split_of("wikitext-103-raw", "test", text=WIKI)
-    paged = run(folder, "wikitext103_pages", split)
-    assert paged.data.subset == "2 pages, read whole, with a neural cache of 30 tokens"
+    still_plain = run(folder, "wikitext103", wiki())
+    assert still_plain.data.subset is None
+    assert still_plain.metrics == plain.metrics
 
 
 def test_the_stream_goes_on_rightly_after_lines_that_others_have_scored(language_model: Path):

@@ -43,7 +43,7 @@ def test_a_neural_cache_is_named(folder):
     assert "neural cache" not in render_card(folder, [])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"neural_cache_size": 2000}))
-    assert "the last\n2,000 states" in render_card(folder, [])
+    assert "the last 2,000 states" in render_card(folder, [])
     (folder / "config.json").write_text(json.dumps(config | {"neural_cache_size": "<b>"}))
     with pytest.raises(CheckpointError, match="neural_cache_size is no number of steps"):
         render_card(folder, [])

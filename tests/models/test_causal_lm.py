@@ -15,7 +15,6 @@ VARIANTS = {
     "gru": {"cell": "gru"},
     "deep": {"num_layers": 3, "residual": True, "layer_norm": True, "embedding_size": 12},
     "adaptive": {"adaptive_cutoffs": [10, 20]},
-    "neural cache": {"neural_cache_size": 6, "neural_cache_weight": 0.4, "embedding_size": 12},
 }
 
 

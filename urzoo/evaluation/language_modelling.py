@@ -20,7 +20,7 @@ import torch
 
 from urzoo.data import Split
 from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
-from urzoo.errors import CheckpointError
+from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
@@ -43,11 +43,12 @@ class Scorer:
     `state` is what the model carries, None at the beginning of a text; `previous` is the token before the next one.
     """
 
-    def __init__(self, folder: Path, model: Any, precision: Precision) -> None:
+    def __init__(self, task: Task, folder: Path, model: Any, precision: Precision) -> None:
         """Take the checkpoint's own tokenizer.
 
         Raises:
             CheckpointError: It is missing, malformed, or has neither a beginning nor an end token.
+            UsageError: The task's context is one that the model has no settings for.
         """
         self.tokenizer = load_tokenizer(folder)
         self.model, self.precision, self.folder = model, precision, folder
@@ -57,7 +58,13 @@ class Scorer:
             raise CheckpointError(f"the tokenizer of {folder} has neither a bos_token nor an eos_token to begin with.")
         self.recurrent = model.config.model_type == "urlstm"
         self.window = None if self.recurrent else _window(model.config)
-        self.looks_back: int = model.config.neural_cache_size if self.recurrent else 0
+        self.neural_cache = task.context == "neural-cache"
+        if self.neural_cache and not neural_cache_size(model.config.to_dict()):
+            raise UsageError(
+                f"task {task.name} reads with a neural cache, but {folder / 'config.json'} has no neural_cache_size; "
+                f"name the task without it, {task.checkpoints_of}."
+            )
+        self.context = _with_neural_cache(model.config) if self.neural_cache else None
         self.begin()
 
     def begin(self) -> None:
@@ -141,7 +148,9 @@ class Scorer:
 
     def _logits(self, inputs: list[int], *, state: Any) -> tuple[torch.Tensor, Any]:
         ids = torch.tensor([inputs], device=self.precision.device)
-        options = {"cache_params": state, "use_cache": True} if self.recurrent else {"use_cache": False}
+        options: dict[str, Any] = {"use_cache": self.recurrent}
+        if self.recurrent:
+            options |= {"cache_params": state, "neural_cache": self.neural_cache}
         with torch.inference_mode(), self.precision.autocast():
             output = self.model(input_ids=ids, **options)
         return output.logits[0], output.cache_params if self.recurrent else None
@@ -152,19 +161,19 @@ class Stream:
 
     default_batch_size = 64
 
-    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:  # noqa: ARG002 - all problems are made alike
+    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:
         """Prepare the lines.
 
         Raises:
             CheckpointError: The tokenizer does not do.
         """
-        self.scorer = Scorer(folder, model, precision)
+        self.scorer = Scorer(task, folder, model, precision)
         self.lines = lines(split.texts)
         # Each line end is a word, as it is to word-level models.
         self.words = np.array([len(line.split()) + 1 for line in self.lines], dtype=np.int64)
         self.next_row = 0
         self.windows = None if self.scorer.window is None else _Windows(self.scorer, self.lines)
-        read = f"with a neural cache of {self.scorer.looks_back} tokens" if self.scorer.looks_back else None
+        read = self.scorer.context
         if self.scorer.window is not None:
             read = f"read in windows of {self.scorer.window} tokens"
         self.data = data_record(split, subset=read)
@@ -242,19 +251,19 @@ class Pages:
 
     default_batch_size = 4
 
-    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:  # noqa: ARG002 - all problems are made alike
+    def __init__(self, task: Task, folder: Path, model: Any, split: Split, precision: Precision) -> None:
         """Put the lines together to pages.
 
         Raises:
             CheckpointError: The tokenizer does not do.
         """
-        self.scorer = Scorer(folder, model, precision)
+        self.scorer = Scorer(task, folder, model, precision)
         self.pages = pages(split.texts)
         self.words = np.array([words_of_page(page) for page in self.pages], dtype=np.int64)
         self.bytes = np.array([len(page.encode("utf-8")) for page in self.pages], dtype=np.int64)
         read = "whole" if self.scorer.window is None else f"in windows of {self.scorer.window} tokens"
-        if self.scorer.looks_back:
-            read += f", with a neural cache of {self.scorer.looks_back} tokens"
+        if self.scorer.context:
+            read += f", {self.scorer.context}"
         self.data = data_record(split, subset=f"{len(self.pages)} pages, read {read}", rows=len(self.pages))
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
@@ -297,6 +306,19 @@ def _chosen(logits: torch.Tensor, targets: list[int]) -> Values:
 def _letters(text: str) -> str:
     """A text without its blanks, in the form that tokenizers may bring it to without losing anything a reader sees."""
     return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def neural_cache_size(config: dict[str, Any]) -> int:
+    """How many tokens the neural cache of a checkpoint looks back on by its configuration; 0 without settings."""
+    size = config.get("neural_cache_size", 0) if config.get("model_type") == "urlstm" else 0
+    return size if isinstance(size, int) else 0
+
+
+def _with_neural_cache(config: Any) -> str:
+    return (
+        f"with a neural cache of {config.neural_cache_size} tokens, weight {config.neural_cache_weight:g}, "
+        f"sharpness {config.neural_cache_sharpness:g}"
+    )
 
 
 def _window(config: Any) -> int:

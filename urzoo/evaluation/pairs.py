@@ -120,7 +120,7 @@ def evaluate_pairs(
 def fits(task: Task, checkpoint: CheckpointInfo) -> bool:
     """Whether a checkpoint is meant for a task: trained for it, or of the right kind where its training is unknown."""
     if checkpoint.task is not None:
-        return checkpoint.task == task.checkpoints_of
+        return checkpoint.task == task.checkpoints_of and has_context(task, checkpoint)
     if task.problem != "image-classification" or not checkpoint.architecture.endswith("ForImageClassification"):
         # What other models were made for cannot be told from their files.
         return False
@@ -131,6 +131,16 @@ def fits(task: Task, checkpoint: CheckpointInfo) -> bool:
         check_processor(load_image_processor(checkpoint.folder), task, checkpoint.folder)
         return True
     return False
+
+
+def has_context(task: Task, checkpoint: CheckpointInfo) -> bool:
+    """Whether a checkpoint has the settings that the task's context asks for."""
+    if task.context is None:
+        return True
+    from urzoo.evaluation.language_modelling import neural_cache_size
+    from urzoo.zoo.lookup import read_config
+
+    return neural_cache_size(read_config(checkpoint.folder)) > 0
 
 
 def _subjects(named: Sequence[Subject | str | Path]) -> tuple[list[Subject], list[Pair]]:

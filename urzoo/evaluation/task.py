@@ -71,6 +71,8 @@ class Task(Strict):
 
     `requires` is for images only. `time_scale`, for series only, is how many steps stand for each step of the data:
     2.0 is twice the sampling rate. `trained_as` names the task whose checkpoints are evaluated, where that is another.
+    `context`, for language models only, names what they may use beside their state: "neural-cache" with the settings of
+    the checkpoint's configuration. Rows of different contexts are rows of different tasks, and never ranked together.
     `published` is the key under which the leaderboard keeps published figures of the same task.
     """
 
@@ -83,6 +85,7 @@ class Task(Strict):
     requires: Requirements | None = None
     time_scale: Annotated[float, Field(gt=0)] | None = None
     trained_as: Name | None = None
+    context: Literal["neural-cache"] | None = None
     metrics: Annotated[list[MetricSpec], Field(min_length=1)]
     licence: Line
     citation: Line
@@ -98,6 +101,8 @@ class Task(Strict):
             raise ValueError("requires is needed with problem image-classification, and only there")
         if (self.problem == "series-classification") != (self.time_scale is not None):
             raise ValueError("time_scale is needed with problem series-classification, and only there")
+        if self.context is not None and not self.problem.startswith("language-modelling"):
+            raise ValueError("context goes with language-modelling problems only")
         return self
 
     @property

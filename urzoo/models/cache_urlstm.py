@@ -1,8 +1,8 @@
 """The state a recurrent language model carries from one call to the next: its whole memory of the past.
 
 It takes the place of transformers' key-value cache and of its name `cache_params`, but does not grow:
-two vectors a layer for the LSTM, one for the GRU, however many tokens were read; and with a neural cache,
-which looks back on the last steps, those and no more.
+two vectors a layer for the LSTM, one for the GRU, however many tokens were read; and where a neural cache
+is asked for, the last steps that it looks back on, and no more.
 """
 
 from collections.abc import Callable

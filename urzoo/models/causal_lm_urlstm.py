@@ -1,8 +1,8 @@
 """The language model: embedding, recurrent layers, projection, output over the vocabulary, generation.
 
 Its memory is a state of fixed size, so a step of generation costs the same however much was read. To go
-on from a state, give `cache_params` and only the inputs that follow; see `URLSTMCache`. A neural cache
-(`config.neural_cache_size`) adds the last steps to it, and what followed them to the scores.
+on from a state, give `cache_params` and only the inputs that follow; see `URLSTMCache`. With `neural_cache=True`
+the last steps join it, and what followed them is mixed into the scores; nothing else switches that on.
 """
 
 # mypy: disable-error-code="no-untyped-call, untyped-decorator, misc, arg-type, override"
@@ -76,6 +76,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         *,
         shift_labels: Tensor | None = None,
         compute_logits: bool = True,
+        neural_cache: bool = False,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> URLSTMCausalLMOutput:
@@ -93,16 +94,18 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             shift_labels: In place of `labels`: at each step the id that follows, so that the last step of a
                 segment has a target too.
             compute_logits: False with labels: return the loss without the scores, which saves their memory.
+            neural_cache: Mix in what followed those of the last `config.neural_cache_size` states that were most like
+                the present one, see `urzoo.models.neural_cache_urlstm`; give it with every piece of a text.
             num_items_in_batch: What the summed loss is divided by; the number of targets when omitted.
             kwargs: Handed to the layers, such as `output_hidden_states`.
 
         Raises:
-            UsageError: An id or label is outside the vocabulary, or arguments exclude each other; or a model with a
-                neural cache, which must know the tokens, was given `inputs_embeds`.
+            UsageError: An id or label is outside the vocabulary, or arguments exclude each other; or `neural_cache` was
+                asked of a model that has no settings for it, in training, or with `inputs_embeds`: it must know the
+                tokens.
             ShapeError: Shapes of inputs, mask, labels and cache do not agree.
         """
-        looks_back = self.config.neural_cache_size > 0 and not self.training
-        if looks_back:
+        if neural_cache:
             self._check_looking_back(input_ids, inputs_embeds, cache_params)
         outputs = self.model(input_ids, attention_mask, inputs_embeds, cache_params, use_cache, **kwargs)
         hidden = self.dropout(self.projection(outputs.last_hidden_state))
@@ -112,13 +115,13 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                 raise UsageError("labels and logits_to_keep were both given; a loss needs the scores of all steps.")
             targets = self._targets(labels, shift_labels, hidden)
         logits = None
-        if looks_back:
+        if neural_cache:
             assert input_ids is not None
             cache = outputs.cache_params if cache_params is None else cache_params
             logits = self._scores_looking_back(hidden, input_ids, attention_mask, cache, logits_to_keep)
         elif compute_logits:
             logits = self._scores(slice_logits_to_keep(hidden, logits_to_keep))
-        if cache_params is not None and not looks_back:
+        if cache_params is not None and not neural_cache:
             # Steps that did not join the history would be missing in its middle.
             cache_params.history = None
         if labels is not None or shift_labels is not None:
@@ -145,10 +148,16 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, cache: URLSTMCache | None
     ) -> None:
         # Before the layers run, which move the state in the cache.
+        if self.config.neural_cache_size == 0:
+            raise UsageError(
+                "neural_cache is true, but config.neural_cache_size is 0: this model has no settings for one; set "
+                "neural_cache_size, neural_cache_weight and neural_cache_sharpness, or omit neural_cache."
+            )
+        if self.training:
+            raise UsageError("neural_cache is true in training, where it does not act; call model.eval() first.")
         if input_ids is None and inputs_embeds is not None:
             raise UsageError(
-                "inputs_embeds was given to a model with a neural cache, which must know the tokens it looks back on; "
-                "give input_ids, or set config.neural_cache_size to 0."
+                "inputs_embeds was given with neural_cache, which must know what it looks back on; give input_ids."
             )
         history, size = getattr(cache, "history", None), self.config.token_size
         if history is not None and history.keys.shape[-1] != size:

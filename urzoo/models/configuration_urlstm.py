@@ -100,8 +100,8 @@ class URLSTMConfig(PreTrainedConfig):
             concatenated.
         head_dtype: "float32" or "bfloat16": the type in which the language model's output product runs.
         adaptive_cutoffs: For very large vocabularies, the ids at which the clusters of an adaptive softmax begin.
-        neural_cache_size: How many steps the language model's neural cache looks back on, 0 for none; it acts in
-            evaluation and generation, see `urzoo.models.neural_cache_urlstm`.
+        neural_cache_size: How many steps the language model's neural cache looks back on, 0 for none; it acts only
+            where it is asked for by name, see `URLSTMForCausalLM.forward`.
         neural_cache_weight: Of the neural cache in the mixture with the model's own scores.
         neural_cache_sharpness: What the likenesses of states, from -1 to 1, are multiplied with before their softmax.
         tie_word_embeddings: Whether the output product uses the embedding's weights.

@@ -2,7 +2,8 @@
 
 The scores over the vocabulary are mixed with those of the tokens read lately, each weighted by how much the state
 before it resembles the present state. Names and rare words, which a small model cannot know, come back at once. There
-is nothing to train: it acts on a trained model, and in evaluation and generation only.
+is nothing to train: it acts on a trained model, where the caller asks for it. It lowers the perplexity of a long text
+and makes loops of a generated one.
 
 Source: Grave, Joulin and Usunier 2017, arXiv:1612.04426, with the cosine of projected states in place of their product.
 """

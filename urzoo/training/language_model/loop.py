@@ -219,6 +219,7 @@ class TrainingLoop:
                     cache_params=carried,
                     use_cache=True,
                     compute_logits=False,
+                    neural_cache=self.model.config.neural_cache_size > 0,
                     num_items_in_batch=1,
                 )
             carried = outputs.cache_params

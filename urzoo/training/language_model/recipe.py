@@ -34,7 +34,7 @@ class LanguageModelRecipe(Strict):
 
     `head_dtype` is the type of the product with the vocabulary, whatever `run.precision` is. `adaptive_cutoffs` are
     the ids at which the clusters of an adaptive softmax begin; null for a plain one. The neural cache acts on
-    validation and on the checkpoint, never in training; its keys may be left out. See
+    validation, never in training; the checkpoint keeps its settings for who asks for it. Its keys may be left out. See
     `urzoo.models.neural_cache_urlstm`.
     """
 
