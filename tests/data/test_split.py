@@ -1,11 +1,13 @@
 """Splits: verified whatever their source, refused in one line, held out the same way everywhere."""
 
+import io
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.data.conftest import ROWS, encoded, images, labels, write_parquet
 from urzoo.data import DataMissing, Split, data_sets, hold_out, lacking, load_data_set, load_split, schema
@@ -57,6 +59,18 @@ def test_another_encoding_of_the_same_pixels_is_the_same_split(toy: Path, place,
     monkeypatch.setattr("tests.data.conftest.encoded", lambda image: encoded(image, "BMP"))
     write_parquet(place(), images(), labels())
     assert load_split("toy", "test", data_root=toy).rows == ROWS
+
+
+def test_images_are_turned_upright_as_their_exif_data_say(toy: Path, place, monkeypatch: pytest.MonkeyPatch):
+    def turned(image: np.ndarray) -> bytes:
+        buffer, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(np.rot90(image)).save(buffer, "PNG", exif=exif)
+        return buffer.getvalue()
+
+    monkeypatch.setattr("tests.data.conftest.encoded", turned)
+    write_parquet(place(), images(), labels())
+    assert np.array_equal(load_split("toy", "test", data_root=toy).images, images())
 
 
 def test_a_split_without_a_pinned_digest_is_compared_by_rows_alone(toy: Path, place, monkeypatch):

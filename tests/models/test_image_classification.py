@@ -238,3 +238,45 @@ def test_the_pipeline_takes_images_paths_and_lists(tmp_path):
                 )
         assert classify(images[0])[0] == classify(images)[0][0]
         assert classify(paths[1], top_k=1)[0]["label"] == DIGITS[int(probabilities[1].argmax())]
+
+
+def test_the_pipeline_reads_images_as_the_processor_does(tmp_path):
+    model, processor = build(), PixelSequenceImageProcessor()
+    classify = pipeline("image-classification", model=model, image_processor=processor)
+    photograph = PIL.Image.fromarray(np.random.RandomState(0).randint(0, 256, (90, 70, 3)).astype(np.uint8))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    photograph.save(tmp_path / "photograph.png", exif=exif)
+    floats = PIL.Image.fromarray(np.random.RandomState(1).rand(28, 28).astype(np.float32))
+    tensor = np.asarray(photograph).transpose(2, 0, 1)
+    for image in (photograph, str(tmp_path / "photograph.png"), floats, np.eye(28) > 0, tensor):
+        logits = model(**processor([image], return_tensors="pt")).logits[0].detach()
+        assert classify(image, top_k=1)[0]["score"] == pytest.approx(logits.softmax(-1).max().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_more_than_8_bits_are_refused_by_the_pipeline_too(dtype, tmp_path):
+    processor = PixelSequenceImageProcessor()
+    classify = pipeline("image-classification", model=build(), image_processor=processor)
+    image = PIL.Image.fromarray((np.arange(784).reshape(28, 28) * 80).astype(dtype))
+    for way in (image, np.asarray(image)):
+        with pytest.raises(UsageError, match=r"more than 8 bits|holds values from 0 to 62640"):
+            processor(way)
+        with pytest.raises(UsageError, match=r"more than 8 bits|holds values from 0 to 62640"):
+            classify(way)
+    image.save(tmp_path / "deep.tiff")
+    with pytest.raises(UsageError, match=r"more than 8 bits|holds values from 0 to 62640"):
+        classify(str(tmp_path / "deep.tiff"))
+
+
+def test_pipelines_of_other_processors_are_as_they_were():
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32)
+    model = ViTForImageClassification(config).eval()
+    classify = pipeline(
+        "image-classification", model=model, image_processor=ViTImageProcessor(size={"height": 32, "width": 32})
+    )
+    image = PIL.Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 50, 3)).astype(np.uint8))
+    expected = model(**classify.image_processor(image, return_tensors="pt")).logits.softmax(-1).max().detach()
+    assert classify(image, top_k=1)[0]["score"] == pytest.approx(expected.item(), abs=1e-6)

@@ -62,6 +62,10 @@ def test_every_way_in_gives_the_same_bits(images, permuting, tmp_path):
         "torch": torch.from_numpy(images),
         "64-bit integers": images.astype(np.int64),
         "floats": images.astype(np.float32),
+        "floats up to 1": images.astype(np.float32) / np.float32(255),
+        "floats a hair above 1": images / 254.9999,
+        "bytes of files": [path.read_bytes() for path in paths],
+        "image objects of floats": [PIL.Image.fromarray(image.astype(np.float32)) for image in images],
     }
     for way, batch in ways.items():
         assert torch.equal(values(permuting, batch), expected), way
@@ -111,16 +115,23 @@ def test_pixels_that_are_no_numbers_are_refused(images, permuting, spoilt):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (PIL.Image.new("L", (32, 30)), r"image 0 is 30 x 32 pixels \(height x width\), expected 28 x 28"),
-        (PIL.Image.new("L", (0, 0)), "image 0 is empty, expected 28 x 28"),
+        (PIL.Image.new("L", (0, 0)), "image 0 is empty, expected an image with pixels"),
         (PIL.Image.new("I;16", (28, 28)), "image 0 has the mode 'I;16' with more than 8 bits"),
         (np.zeros((0, 28, 28), np.uint8), "images is empty"),
-        (np.zeros((28, 27), np.uint8), r"images has the shape \(28, 27\), expected \(28, 28\)"),
+        (np.zeros((28, 27, 5), np.uint8)[None], r"images has the shape \(1, 28, 27, 5\), expected \(28, 28\)"),
+        (np.zeros((3, 40, 40), np.uint8), "three grey images or one of three colours"),
+        ([np.zeros((2, 28, 28), np.uint8)], "image 0 of the list is a batch of 2"),
         (np.full((28, 28), 300), "values from 300 to 300, expected 0 to 255"),
-        (np.full((28, 28), 0.5), "do_rescale=False"),
+        (np.eye(28, dtype=np.uint16) * 40000, "values from 0 to 40000, expected 0 to 255; for 16 bits"),
+        (np.eye(28, dtype=np.uint8), "no other numbers than 0 and 1"),
+        (PIL.Image.fromarray(np.eye(28, dtype=np.uint8)), "image 0 holds no other numbers than 0 and 1"),
+        (np.full((28, 28), 1.2), r"floats from 1.2 to 1.2, which are neither .* give images.clip\(0, 1\)"),
+        (np.full((28, 28), -0.5), "values from -0.5 to -0.5, expected floats from 0 to 1"),
+        ([np.full((28, 28), 0.5), np.full((28, 28), 99.5)], "image 0 ends at 0.5 where others .* go to 99.5"),
         (np.full((28, 28), "x"), "expected whole numbers"),
         ([], "images is an empty list"),
         ([3], "image 0 is a int, expected an image, a path"),
+        (b"no image", "image 0 cannot be read as an image"),
         ("absent.png", "there is no image file 'absent.png'"),
     ],
 )
@@ -149,6 +160,8 @@ def test_a_file_that_is_no_image_is_refused(permuting, tmp_path):
         ({"image_mean": [0.1, 0.2]}, "image_mean is .*expected 1 finite numbers"),
         ({"image_std": [0.0]}, "image_std is .*above 0"),
         ({"size": {"shortest_edge": 28}}, "size is .*'height'"),
+        ({"resample": 9}, r"resample is 9, expected the number of a filter: 0 \(nearest\), 1 \(lanczos\)"),
+        ({"resample": "bilinear"}, "resample is 'bilinear', expected the number"),
     ],
 )
 def test_an_impossible_field_is_refused(fields, message):
@@ -161,7 +174,69 @@ def test_a_call_takes_no_options_that_would_change_the_preprocessing(permuting, 
         permuting(images, do_rescale=False)
 
 
-def test_scaled_floats_pass_where_the_processor_says_so(images):
+def test_a_processor_of_scaled_images_takes_floats_up_to_1_alone(images):
     scaled = PixelSequenceImageProcessor(do_rescale=False)
     got = values(scaled, images.astype(np.float64) / 255)
     assert torch.equal(got, values(PixelSequenceImageProcessor(), images))
+    for batch in (images, PIL.Image.fromarray(images[0])):
+        with pytest.raises(UsageError, match="holds uint8, expected floats from 0 to 1, because do_rescale is False"):
+            scaled(batch)
+    with pytest.raises(UsageError, match="values from 0 to 255, expected 0 to 1, because do_rescale is False"):
+        scaled(images.astype(np.float32))
+
+
+def test_black_and_white_is_read_as_such_whatever_its_type(permuting):
+    drawn = np.eye(28) > 0
+    expected = values(permuting, drawn.astype(np.uint8) * 255)
+    ways = (drawn, drawn.astype(np.float16), drawn * 1.0000001, PIL.Image.fromarray(drawn), torch.from_numpy(drawn))
+    for way in (*ways, [drawn], PIL.Image.fromarray(drawn.astype(np.float32))):
+        assert torch.equal(values(permuting, way), expected)
+
+
+def test_a_dark_image_among_others_is_dark(images, permuting):
+    images[1] = np.eye(28)
+    got = values(permuting, images)
+    assert torch.equal(values(permuting, list(images)), got)
+    assert got[1].max() < got[0].max() / 100
+    with pytest.raises(UsageError, match="images ends at 1 where others of the same call go to 255"):
+        permuting(images.astype(np.float32))
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_an_image_is_turned_upright_whatever_way_it_comes(images, permuting, tmp_path, orientation):
+    stored = PIL.Image.fromarray(images[0])
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    stored.save(path, exif=exif)
+    expected = values(permuting, np.rot90(images[0], {3: 2, 6: 3, 8: 1}[orientation]))
+    for way in (path, str(path), path.read_bytes(), PIL.Image.open(path), [path], load_image(str(path))):
+        assert torch.equal(values(permuting, way), expected)
+    assert not torch.equal(expected, values(permuting, images[0]))
+
+
+@pytest.mark.parametrize("size", [(61, 40), (9, 30), (28, 29)])
+def test_an_image_of_another_size_is_resized_as_pillow_does_it(size, tmp_path):
+    processor = PixelSequenceImageProcessor(size={"height": 32, "width": 32}, do_grayscale=False, resample=3)
+    photograph = np.random.RandomState(2).randint(0, 256, (*size, 3)).astype(np.uint8)
+    image = PIL.Image.fromarray(photograph)
+    image.save(tmp_path / "photograph.png")
+    expected = values(processor, np.asarray(image.resize((32, 32), PIL.Image.Resampling.BICUBIC)))
+    ways = (image, tmp_path / "photograph.png", photograph, photograph / 255, torch.from_numpy(photograph)[None])
+    for way in (*ways, photograph.transpose(2, 0, 1)):
+        assert torch.equal(values(processor, way), expected)
+    fractions = values(processor, photograph * 0.9)
+    assert (fractions - expected * 0.9).abs().max() < 0.15  # the filter overshoots at either end
+
+
+def test_a_photograph_as_a_tensor_is_one_image_in_a_list(permuting):
+    photograph = np.random.RandomState(2).randint(0, 256, (50, 40, 3)).astype(np.uint8)
+    assert torch.equal(values(permuting, [photograph.transpose(2, 0, 1)]), values(permuting, photograph))
+
+
+def test_images_of_another_size_are_refused_where_the_processor_does_not_resize():
+    processor = PixelSequenceImageProcessor(do_resize=False)
+    with pytest.raises(
+        UsageError, match=r"image 0 is 30 x 32 pixels \(height x width\), expected 28 x 28.*do_resize=True"
+    ):
+        processor(PIL.Image.new("L", (32, 30)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from urzoo.data.schema import Column, DataSet, ImageColumn, LabelColumn, SequenceColumn
 from urzoo.errors import DataError, one_line
@@ -82,6 +82,7 @@ def _images(values: "pa.ChunkedArray", name: str, column: ImageColumn, path: Pat
             raise DataError(f"{path}: row {row} of column {name!r} holds no image bytes.")
         try:
             with Image.open(io.BytesIO(encoded)) as image:
+                ImageOps.exif_transpose(image, in_place=True)
                 if image.size != (column.width, column.height) or image.mode != _MODES[column.channels]:
                     raise DataError(
                         f"{path}: image {row} is {image.size[0]} x {image.size[1]} {image.mode}, "

@@ -2,34 +2,27 @@
 
 Everything that decides what the model sees stands in preprocessor_config.json, the order of the pixels
 included, so that a checkpoint cannot be fed with another permutation than the one it was trained on.
-All ways in (image object, path, array, whole batch of bytes) meet in `_table` or its formula and give
-the same bits.
+All ways in (image object, path, bytes, array, whole batch) become one kind of array in `pixels_urlstm` and
+give the same bits.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
-import torch
 from numpy.typing import NDArray
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import load_image
 from transformers.processing_utils import ImagesKwargs
 
-from urzoo.errors import UsageError, one_line, unknown
+from urzoo.errors import UsageError, unknown
+from urzoo.models.pixels_urlstm import Array, as_bytes, named_arrays, resized
 
 # Keys of preprocessor_config.json that say what the file is, not how to process.
 _FILE_KEYS = frozenset({"image_processor_type", "processor_class", "feature_extractor_type", "auto_map"})
-_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 # PIL's weights for red, green and blue, in units of 2^-16: equal channels give back exactly their value.
 _GREY_WEIGHTS = np.array([19595, 38470, 7471], dtype=np.uint32)
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.floating[Any]]
 
 
 class PixelSequenceKwargs(ImagesKwargs, total=False):
@@ -41,16 +34,19 @@ class PixelSequenceKwargs(ImagesKwargs, total=False):
 class PixelSequenceImageProcessor(BaseImageProcessor):
     """Turns images into `pixel_values` of shape `(batch, height * width, channels)`, float32.
 
-    Takes an image object, a path, an array or a list of these. Arrays are `(height, width)`,
-    `(height, width, channels)` or a batch of such; channels may also come first. Integers are 0 to 255,
-    and floats too unless `do_rescale` is False. A batch of bytes, uint8, takes a fast path.
+    Takes an image object, a path, a URL, the bytes of a file, an array or a list of these. Arrays are
+    `(height, width)`, `(height, width, channels)` or a batch of such; channels may also come first. Whole numbers are
+    0 to 255, floats 0 to 1 or 0 to 255: see `urzoo.models.pixels_urlstm`. A batch of bytes, uint8, takes a fast path.
 
     Args:
-        size: `{"height": ..., "width": ...}` in pixels; an image of another size is refused, not resized.
+        size: `{"height": ..., "width": ...}` in pixels: what the model reads.
+        do_resize: Bring images of other sizes to `size`, without regard to their proportions; False refuses them.
+            Images of this size are never touched.
+        resample: Pillow's filter for that, as a number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming.
         do_grayscale: One channel; colour is converted by PIL's weights, so that a grey image that came as
             RGB gives back its values exactly. False: three channels.
-        do_rescale: Divide by 255 before normalising.
-        image_mean: Subtracted from each channel, after rescaling.
+        do_rescale: False says that images have been divided by 255 before: floats from 0 to 1 and nothing else.
+        image_mean: Subtracted from each channel, of pixels from 0 to 1.
         image_std: What each channel is then divided by.
         pixel_order: At step t the model sees pixel `pixel_order[t]`, counted along the rows from the top
             left; None for the raster order. See `pixel_permutation`.
@@ -66,6 +62,8 @@ class PixelSequenceImageProcessor(BaseImageProcessor):
         self,
         *,
         size: dict[str, int] | None = None,
+        do_resize: bool = True,
+        resample: int = PIL.Image.Resampling.BILINEAR,
         do_grayscale: bool = True,
         do_rescale: bool = True,
         image_mean: Sequence[float] | None = None,
@@ -73,12 +71,14 @@ class PixelSequenceImageProcessor(BaseImageProcessor):
         pixel_order: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        own = ("size", "do_grayscale", "do_rescale", "image_mean", "image_std", "pixel_order")
+        own = ("size", "do_resize", "resample", "do_grayscale", "do_rescale", "image_mean", "image_std", "pixel_order")
         for key in kwargs:
             if key not in _FILE_KEYS:
                 raise UsageError(unknown("image processor key", key, own))
         super().__init__(**kwargs)
         self.size = {"height": 28, "width": 28} if size is None else dict(size)
+        self.do_resize = do_resize
+        self.resample = int(resample) if isinstance(resample, int) else resample
         self.do_grayscale = do_grayscale
         self.do_rescale = do_rescale
         self.image_mean = [0.0] * self.channels if image_mean is None else [float(value) for value in image_mean]
@@ -101,6 +101,10 @@ class PixelSequenceImageProcessor(BaseImageProcessor):
             isinstance(value, int) and value > 0 for value in self.size.values()
         ):
             raise UsageError(f"size is {self.size}, expected {{'height': ..., 'width': ...}} in whole pixels.")
+        filters = {int(entry): entry.name.lower() for entry in PIL.Image.Resampling}
+        if isinstance(self.resample, bool) or self.resample not in filters:
+            accepted = ", ".join(f"{number} ({name})" for number, name in sorted(filters.items()))
+            raise UsageError(f"resample is {self.resample!r}, expected the number of a filter: {accepted}.")
         for name, values in (("image_mean", self.image_mean), ("image_std", self.image_std)):
             if len(values) != self.channels or not np.isfinite(values).all():
                 raise UsageError(f"{name} is {values}, expected {self.channels} finite numbers, one a channel.")
@@ -121,7 +125,7 @@ class PixelSequenceImageProcessor(BaseImageProcessor):
             kwargs: None are taken: how to process is a matter of the checkpoint.
 
         Raises:
-            UsageError: An image is missing, empty, of another size or depth, or holds NaN or infinity.
+            UsageError: An image is missing, empty, of more than 8 bits or of no known scale, or holds NaN or infinity.
         """
         for key in kwargs:
             raise UsageError(
@@ -131,120 +135,57 @@ class PixelSequenceImageProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values": self._pixel_values(images)}, tensor_type=return_tensors)
 
     def _pixel_values(self, images: Any) -> NDArray[np.float32]:
-        if isinstance(images, torch.Tensor):
-            images = images.detach().cpu().numpy()
-        if isinstance(images, np.ndarray):
-            batch, channels_first = self._as_batch(images)
-            return self._normalise(np.moveaxis(batch, 1, -1) if channels_first else batch)
-        if not isinstance(images, list | tuple):
-            images = [images]
-        if not images:
-            raise UsageError("images is an empty list, expected at least one image.")
-        return np.concatenate([self._one(image, f"image {index}") for index, image in enumerate(images)])
+        arrays = [(name, self._as_batch(array, name, listed=listed)) for name, array, listed in named_arrays(images)]
+        batches = as_bytes(arrays, scaled=not self.do_rescale)
+        height, width = self.size["height"], self.size["width"]
+        values = [self._normalise(resized(batch, height, width, self.resample)) for batch in batches]
+        return values[0] if len(values) == 1 else np.concatenate(values)
 
-    def _one(self, image: Any, name: str) -> NDArray[np.float32]:
-        if isinstance(image, torch.Tensor):
-            image = image.detach().cpu().numpy()
-        if isinstance(image, np.ndarray):
-            batch, channels_first = self._as_batch(image, name)
-            if len(batch) != 1:
-                raise UsageError(f"{name} of the list is a batch of {len(batch)}; give each image by itself.")
-            return self._normalise(np.moveaxis(batch, 1, -1) if channels_first else batch, name)
-        if isinstance(image, str | Path):
-            image = _open(image)
-        if not isinstance(image, PIL.Image.Image):
-            raise UsageError(
-                f"{name} is a {type(image).__name__}, expected an image, a path, or an array of "
-                f"{self.size['height']} x {self.size['width']} pixels."
-            )
-        if image.mode not in _EIGHT_BIT_MODES:
-            raise UsageError(
-                f"{name} has the mode {image.mode!r} with more than 8 bits a pixel, expected 'L' or 'RGB'; "
-                "convert it first."
-            )
-        self._check_size(image.height, image.width, name)
-        # By way of RGB, as the pipelines do, so that both give the same grey.
-        colour = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-        return self._normalise(colour.reshape(1, image.height, image.width, -1), name)
-
-    def _as_batch(self, array: NDArray[Any], name: str = "images") -> tuple[NDArray[Any], bool]:
-        """An array as `(batch, height, width[, channels])` or, said by the flag, with the channels second."""
+    def _as_batch(self, array: Array, name: str, *, listed: bool) -> Array:
+        """An array as `(batch, height, width, channels)`."""
         height, width = self.size["height"], self.size["width"]
         shape = array.shape
         if 0 in shape:
             raise UsageError(f"{name} is empty, of shape {shape}; expected {height} x {width} pixels.")
-        if array.ndim == 2 and shape == (height, width):
-            return array[None], False
-        if array.ndim == 3 and shape[1:] == (height, width):
-            # Grey images one after another; three of them are a colour image only where colour is wanted.
-            colour_first = shape[0] == 3 and not self.do_grayscale
-            return (array[None], True) if colour_first else (array, False)
-        if array.ndim == 3 and shape[:2] == (height, width) and shape[2] in (1, 3, 4):
-            return array[None], False
-        if array.ndim == 4 and shape[1:3] == (height, width) and shape[3] in (1, 3, 4):
-            return array, False
-        if array.ndim == 4 and shape[2:] == (height, width) and shape[1] in (1, 3, 4):
-            return array, True
-        raise UsageError(
-            f"{name} has the shape {shape}, expected ({height}, {width}) or ({height}, {width}, channels) with "
-            "1, 3 or 4 channels, or a batch of such; resize the images to this size first."
-        )
-
-    def _check_size(self, height: int, width: int, name: str) -> None:
-        if (height, width) != (self.size["height"], self.size["width"]):
-            what = "empty" if 0 in (height, width) else f"{height} x {width} pixels (height x width)"
+        first = array.ndim == 3 and shape[0] == 3 and shape[1:] != (height, width) and shape[2] not in (1, 3, 4)
+        if first and self.do_grayscale and not listed:
             raise UsageError(
-                f"{name} is {what}, expected {self.size['height']} x {self.size['width']}, the size this model reads; "
-                "resize it first."
+                f"{name} has the shape {shape}, which is three grey images or one of three colours; give a list of "
+                "images, or the colours last."
             )
+        batch = _in_order(array, (height, width), colour_first=listed or not self.do_grayscale)
+        if batch is None:
+            raise UsageError(
+                f"{name} has the shape {shape}, expected ({height}, {width}) or ({height}, {width}, channels) with "
+                "1, 3 or 4 channels, or a batch of such."
+            )
+        if listed and len(batch) != 1:
+            raise UsageError(f"{name} of the list is a batch of {len(batch)}; give each image by itself.")
+        if batch.shape[1:3] != (height, width) and not self.do_resize:
+            raise UsageError(
+                f"{name} is {batch.shape[1]} x {batch.shape[2]} pixels (height x width), expected {height} x {width}, "
+                "the size this model reads; resize it first, or build the processor with do_resize=True."
+            )
+        return batch[..., :3]
 
-    def _normalise(self, batch: NDArray[Any], name: str = "images") -> NDArray[np.float32]:
-        """From `(batch, height, width[, channels])` to `(batch, length, channels)`, in the model's order."""
-        pixels = batch.reshape(len(batch), self.length, -1)[..., :3]
-        if pixels.dtype == np.bool_:
-            pixels = pixels.astype(np.uint8) * np.uint8(255)
-        if pixels.dtype != np.uint8:
-            return self._normalise_numbers(pixels, name)
-        pixels = _to_channels_uint8(pixels, self.channels)
+    def _normalise(self, pixels: Array) -> NDArray[np.float32]:
+        """From `(batch, height, width, channels)`, 0 to 255, to `(batch, length, channels)` in the model's order."""
+        pixels = pixels.reshape(len(pixels), self.length, -1)
+        whole = pixels.dtype == np.uint8
+        if pixels.shape[-1] != self.channels:
+            pixels = _to_colour(pixels) if self.channels == 3 else _to_grey(pixels)
         if self.pixel_order is not None:
             pixels = pixels[:, self.pixel_order]
+        if not whole:
+            return self._formula(pixels)
         table = self._table()
         values = np.empty(pixels.shape, dtype=np.float32)
         for channel in range(self.channels):
             np.take(table[channel], pixels[..., channel], out=values[..., channel])
         return values
 
-    def _normalise_numbers(self, pixels: NDArray[Any], name: str) -> NDArray[np.float32]:
-        if not (np.issubdtype(pixels.dtype, np.floating) or np.issubdtype(pixels.dtype, np.integer)):
-            raise UsageError(f"{name} holds {pixels.dtype}, expected whole numbers from 0 to 255 or floats.")
-        numbers = pixels.astype(np.float64)
-        if not np.isfinite(numbers).all():
-            raise UsageError(f"{name} holds NaN or infinity, expected finite pixels.")
-        top = 255.0 if self.do_rescale or np.issubdtype(pixels.dtype, np.integer) else 1.0
-        if numbers.min() < 0 or numbers.max() > top:
-            raise UsageError(
-                f"{name} holds values from {numbers.min():g} to {numbers.max():g}, expected 0 to {top:g}; "
-                "whole numbers are 0 to 255, and floats too unless do_rescale is False."
-            )
-        if top == 255 and numbers.max() <= 1 and (numbers % 1).any():
-            raise UsageError(
-                f"{name} holds fractions from {numbers.min():g} to {numbers.max():g}, expected 0 to 255; "
-                "build the processor with do_rescale=False for pixels that are scaled to 0 ... 1."
-            )
-        if numbers.shape[-1] != self.channels:
-            if self.channels == 3:
-                numbers = np.repeat(numbers, 3, axis=-1)
-            elif (numbers % 1).any():
-                numbers = numbers @ (_GREY_WEIGHTS / 65536.0)[:, None]
-            else:
-                numbers = _to_channels_uint8(numbers.astype(np.uint8), 1).astype(np.float64)
-        if self.pixel_order is not None:
-            numbers = numbers[:, self.pixel_order]
-        return self._formula(numbers)
-
     def _formula(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-        scale = 255.0 if self.do_rescale else 1.0
-        normalised: NDArray[np.float64] = (numbers / scale - np.array(self.image_mean)) / np.array(self.image_std)
+        normalised: NDArray[np.float64] = (numbers / 255.0 - np.array(self.image_mean)) / np.array(self.image_std)
         return normalised.astype(np.float32)
 
     def _table(self) -> NDArray[np.float32]:
@@ -266,29 +207,31 @@ def pixel_permutation(length: int, seed: int) -> list[int]:
     return [int(index) for index in np.random.RandomState(seed).permutation(length)]
 
 
-def _to_channels_uint8(pixels: Bytes, channels: int) -> Bytes:
-    if pixels.shape[-1] == channels:
-        return pixels
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=-1)
+def _in_order(array: Array, size: tuple[int, int], *, colour_first: bool) -> Array | None:
+    """An array as `(batch, height, width, channels)`; None if it is no image. `size` decides where two are possible."""
+    shape = array.shape
+    if array.ndim == 2:
+        return array[None, :, :, None]
+    if array.ndim == 3:
+        if shape[1:] != size and shape[2] in (1, 3, 4):
+            return array[None]
+        # Grey images one after another; three of them are a colour image where colour or one image is expected.
+        return np.moveaxis(array, 0, -1)[None] if colour_first and shape[0] == 3 else array[..., None]
+    if array.ndim == 4:
+        if shape[3] in (1, 3, 4) and (shape[1:3] == size or shape[1] not in (1, 3, 4)):
+            return array
+        if shape[1] in (1, 3, 4):
+            return np.moveaxis(array, 1, -1)
+    return None
+
+
+def _to_colour(pixels: Array) -> Array:
+    return np.repeat(pixels, 3, axis=-1)
+
+
+def _to_grey(pixels: Array) -> Array:
+    if pixels.dtype != np.uint8:
+        return pixels @ (_GREY_WEIGHTS / 65536.0)[:, None]
     # What PIL's convert("L") computes, in whole numbers.
     grey = (pixels.astype(np.uint32) @ _GREY_WEIGHTS + np.uint32(0x8000)) >> np.uint32(16)
     return grey.astype(np.uint8)[..., None]
-
-
-def _open(path: str | Path) -> PIL.Image.Image:
-    """The image in a file, upright as its EXIF data say; a string may also be a URL, as in the pipelines.
-
-    Raises:
-        UsageError: There is no such file, or it is not an image.
-    """
-    if isinstance(path, str) and path.startswith(("http://", "https://", "data:")):
-        return load_image(path)
-    try:
-        with PIL.Image.open(path) as image:
-            image.load()
-            return PIL.ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise UsageError(f"there is no image file {str(path)!r}; give the path of an existing one.") from None
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UsageError(f"{str(path)!r} cannot be read as an image: {one_line(error)}.") from error

@@ -15,6 +15,7 @@ from types import ModuleType
 _CONFIGURATION = "transformers.models.auto.configuration_auto"
 _IMAGES = "transformers.models.auto.image_processing_auto"
 _MODELS = "transformers.models.auto.modeling_auto"
+_PIPELINES = "transformers.pipelines"
 # Not Auto modules, but they import one midway, when urzoo's classes cannot be imported yet.
 _USERS = (
     "transformers.modeling_layers",
@@ -24,7 +25,7 @@ _USERS = (
     "urzoo.models.classification_urlstm",
     "urzoo.models.causal_lm_urlstm",
 )
-_WATCHED = frozenset({_CONFIGURATION, _IMAGES, _MODELS, *_USERS})
+_WATCHED = frozenset({_CONFIGURATION, _IMAGES, _MODELS, _PIPELINES, *_USERS})
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
@@ -92,6 +93,8 @@ def _register_loaded() -> None:
         _register_image_processor()
     if _MODELS in sys.modules:
         _register_models()
+    if _PIPELINES in sys.modules:
+        _register_pipeline()
 
 
 def _register_configuration() -> None:
@@ -128,3 +131,12 @@ def _register_models() -> None:
         (auto.AutoModelForSequenceClassification, URLSTMForSequenceClassification),
     ):
         auto_class.register(URLSTMConfig, model_class, exist_ok=True)
+
+
+def _register_pipeline() -> None:
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from urzoo.models.pipeline_urlstm import PixelSequencePipeline
+
+    # `register_pipeline` would warn that the task is known, and forget its models.
+    PIPELINE_REGISTRY.supported_tasks["image-classification"]["impl"] = PixelSequencePipeline
