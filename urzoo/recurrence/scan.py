@@ -146,6 +146,11 @@ def scan(
     if mask is not None:
         _check_mask(mask, inputs)
     chosen = _choose(gating, dtype, inputs.device, backend)
+    if inputs.shape[1] == 1 and mask is None:
+        # What generation does at every token: none of the set-up of a sequence.
+        weights = input_weight, recurrent_weight, bias, gate_bias
+        state = chosen.step(inputs[:, 0], *weights, state, gating=gating, dtype=dtype)
+        return state[0].unsqueeze(1).to(dtype), state
     return chosen.scan(
         inputs,
         input_weight,
