@@ -1,16 +1,13 @@
-import itertools
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from urzoo.leaderboard.build import make_board
-from urzoo.leaderboard.charts import MOST_LABELS, Chart, charts
-from urzoo.leaderboard.labels import place_labels
-from urzoo.leaderboard.svg import render_svg
+from urzoo.leaderboard.charts import Chart, Line, charts
+from urzoo.recurrence import GATINGS
 
-SVG = "{http://www.w3.org/2000/svg}"
+from .test_groups import put_seeds
 
 
 def drawn(results: Path, checkpoints: Path) -> dict[tuple[str, str], Chart]:
@@ -18,9 +15,15 @@ def drawn(results: Path, checkpoints: Path) -> dict[tuple[str, str], Chart]:
     return {(chart.task, chart.kind): chart for chart in charts(board)}
 
 
-def test_every_task_with_data_has_its_four_plots(example: Path, checkpoints: Path):
-    kinds = ("parameters", "training_cost", "learning_curves", "gatings")
-    assert set(drawn(example, checkpoints)) == {(task, kind) for task in ("smnist", "pmnist") for kind in kinds}
+def test_a_plot_is_drawn_where_there_are_two_to_compare(example: Path, checkpoints: Path):
+    # One measured model on permuted MNIST stands beside the published ones; one curve shows nothing.
+    wanted = {("", "overview"), ("smnist", "standings"), ("smnist", "learning_curves"), ("pmnist", "standings")}
+    assert set(drawn(example, checkpoints)) == wanted
+
+
+def test_a_model_alone_makes_no_plot(put: Callable[..., Path], results: Path, checkpoints: Path):
+    put("urlstm-512-imdb", "imdb", 0.92)  # of the published figures only one that no paper vouches for
+    assert not drawn(results, checkpoints)
 
 
 def test_without_measured_rows_there_are_no_plots(results: Path, checkpoints: Path):
@@ -30,98 +33,79 @@ def test_without_measured_rows_there_are_no_plots(results: Path, checkpoints: Pa
 def test_every_mark_lies_inside_the_frame(example: Path, checkpoints: Path):
     for chart in drawn(example, checkpoints).values():
         for point in chart.points:
-            assert 0 <= chart.x.place(point.x) <= 1
-            assert 0 <= chart.y.place(point.y) <= 1
+            assert all(0 <= chart.x.place(x) <= 1 for x in (point.x, *(point.interval or ())))
+            assert 0 <= point.y < len(chart.names)
         for line in chart.lines:
             assert all(0 <= chart.x.place(x) <= 1 and 0 <= chart.y.place(y) <= 1 for x, y in line.points)
 
 
-def test_every_axis_has_marks_to_read_it_by(example: Path, checkpoints: Path):
-    for chart in drawn(example, checkpoints).values():
-        for axis in (chart.x, chart.y):
-            assert 1 <= len(axis.ticks) <= 10
-            assert len({text for _, text in axis.ticks}) == len(axis.ticks)
-
-
-def test_measured_marks_are_filled_and_published_ones_hollow(example: Path, checkpoints: Path):
-    chart = drawn(example, checkpoints)["smnist", "gatings"]
+def test_models_stand_from_the_best_to_the_worst_measured_filled_and_published_hollow(example: Path, checkpoints: Path):
+    chart = drawn(example, checkpoints)["smnist", "standings"]
+    assert chart.names[:3] == ("S4", "LSSL", "LipschitzRNN")
+    assert {"someone/urgru-256", "urlstm-128", "lstm-128", "google/vit-tiny", "UR-LSTM"} <= set(chart.names)
+    assert [point.x for point in chart.points] == sorted((point.x for point in chart.points), reverse=True)
     assert {point.hollow for point in chart.points if "measured" in point.title} == {False}
     assert {point.hollow for point in chart.points if "published" in point.title} == {True}
-    assert all("measured" in point.title or "published" in point.title for point in chart.points)
+    assert not any("-64-" in point.row for point in chart.points)  # outdated
 
 
-def test_the_gatings_stand_side_by_side_with_ur_first(example: Path, checkpoints: Path):
-    chart = drawn(example, checkpoints)["smnist", "gatings"]
-    names = [name for _, name in sorted(chart.y.ticks, reverse=True)]
-    assert names == ["UR LSTM", "-- LSTM", "UR GRU"]
+def test_the_overview_has_the_best_of_each_task_and_what_is_published(example: Path, checkpoints: Path):
+    chart = drawn(example, checkpoints)["", "overview"]
+    assert chart.names == ("Permuted MNIST", "Sequential MNIST")
+    smnist = {point.row: point for point in chart.points if point.y == 1}
+    best = smnist["smnist/someone__urgru-256"]
+    assert best.x == pytest.approx(100 - 98.71)
+    assert best.interval == (pytest.approx(100 - 98.89), pytest.approx(100 - 98.51))
+    assert {point.hollow for row, point in smnist.items() if "published" in row} == {True}
+    assert len(smnist) == 3
 
 
-def test_outdated_rows_are_in_no_plot(example: Path, checkpoints: Path):
-    for chart in drawn(example, checkpoints).values():
-        assert not any("-64-" in point.row for point in chart.points)
+def test_the_gatings_of_the_study_stand_in_one_order_with_their_rows(
+    put: Callable[..., Path], results: Path, checkpoints: Path
+):
+    for name, gate, cell in (("plain", "--", "lstm"), ("gru", "UR", "gru"), ("r", "-R", "lstm"), ("ur", "UR", "lstm")):
+        put_seeds(put, (0.96, 0.98), f"urlstm-128-{name}", model__gate=gate, model__cell=cell)
+    chart = drawn(results, checkpoints)["smnist", "gatings"]
+    assert chart.names == ("UR LSTM", "-R LSTM", "-- LSTM", "UR GRU")
+    assert sum(point.small for point in chart.points) == 8
+    assert not chart.references
+    # The study stays out of the plot of the models to choose from.
+    assert ("smnist", "standings") not in drawn(results, checkpoints)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_labels_never_cover_each_other(put: Callable[..., Path], results: Path, checkpoints: Path, count: int):
-    for n in range(count):
-        put(f"model-{n}", "smnist", 0.98)
-    chart = drawn(results, checkpoints)["smnist", "training_cost"]
-    labels = place_labels(chart, 360, 240, 6.6, 14)
-    assert len(labels) == count
-    boxes = []
-    for label in labels:
-        x, y = chart.x.place(label.x) * 360 + label.right, chart.y.place(label.y) * 240 + label.up
-        length = 6.6 * len(label.text)
-        boxes.append((x, x + length, y) if label.right > 0 else (x - length, x, y))
-    for one, other in itertools.combinations(boxes, 2):
-        apart = one[1] <= other[0] or other[1] <= one[0] or abs(one[2] - other[2]) >= 14 - 1e-6
-        assert apart, (one, other)
-    assert all(left >= -20 and right <= 380 and 7 <= y <= 240 for left, right, y in boxes)
-
-
-def test_a_crowd_of_marks_is_not_labelled(put: Callable[..., Path], results: Path, checkpoints: Path):
-    for n in range(MOST_LABELS + 1):
-        put(f"model-{n}", "smnist", 0.98)
-    assert not place_labels(drawn(results, checkpoints)["smnist", "training_cost"], 360, 240, 6.6, 14)
+def test_chance_is_drawn_where_a_row_stands_at_it_and_no_deviation_leaves_the_scale(
+    put: Callable[..., Path], results: Path, checkpoints: Path
+):
+    interval = {"accuracy": {"low": 0.1074, "high": 0.1199, "level": 0.95, "method": "Wilson"}}
+    put_seeds(put, (0.99, 0.1135), "urlstm-128-ur", intervals={})
+    put_seeds(put, (0.1135, 0.1135), "urlstm-128-plain", model__gate="--", intervals=interval)
+    chart = drawn(results, checkpoints)["smnist", "gatings"]
+    assert chart.references == (("chance", 11.35),)
+    [mean] = [point for point in chart.points if point.title.startswith("urlstm-128-ur-smnist:")]
+    assert mean.interval == (0.0, 100.0)
+    assert all(0 <= value <= 100 for value, _ in chart.x.ticks)
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 1.0, 0.1, 0.99999])
 def test_extreme_scores_can_be_drawn(put: Callable[..., Path], results: Path, checkpoints: Path, accuracy: float):
-    put("model", "smnist", accuracy, model__parameters=1, model__training__wall_seconds=1.0, intervals={})
+    for task in ("smnist", "pmnist"):
+        put("model", task, accuracy, model__parameters=1, model__training__wall_seconds=1.0, intervals={})
     for chart in drawn(results, checkpoints).values():
-        ET.fromstring(render_svg(chart))
+        assert all(0 <= chart.x.place(point.x) <= 1 for point in chart.points)
 
 
-def test_the_svg_is_well_formed_and_says_what_it_shows(example: Path, checkpoints: Path):
-    for chart in drawn(example, checkpoints).values():
-        root = ET.fromstring(render_svg(chart))
-        title, description = root.find("title"), root.find("desc")
-        assert title.text == chart.title
-        assert description.text == chart.description
-        named = {title.get("id"), description.get("id")}
-        assert set(root.get("aria-labelledby").split()) == named
-        assert {link.get("href") for link in root.iter("a")} == {f"#{point.row}" for point in chart.points}
-        # The page's policy allows no inline style.
-        assert not any(element.get("style") for element in root.iter())
+def test_a_crowd_of_models_is_cut_to_the_best_and_the_published_reference_stays(
+    put: Callable[..., Path], results: Path, checkpoints: Path
+):
+    for n in range(40):
+        put(f"model-{n}", "smnist", 0.98 + n / 10_000)
+    names = drawn(results, checkpoints)["smnist", "standings"].names
+    assert len(names) <= 30
+    assert {"model-39", "UR-LSTM"} <= set(names)
+    assert "model-0" not in names
 
 
-def test_drawings_are_the_same_each_time(example: Path, checkpoints: Path):
-    first, second = ([render_svg(chart) for chart in drawn(example, checkpoints).values()] for _ in range(2))
-    assert first == second
-
-
-def test_curves_of_one_gating_differ_in_their_strokes(put: Callable[..., Path], results: Path, tmp_path: Path):
-    from .conftest import write_checkpoint
-
-    for n in range(4):
-        put(f"model-{n}", "smnist", 0.98, model__weights_sha256=str(n) * 64)
-        write_checkpoint(tmp_path / "zoo" / f"model-{n}", "smnist", str(n) * 64, [0.5, 0.9])
-    lines = drawn(results, tmp_path / "zoo")["smnist", "learning_curves"].lines
+def test_curves_of_one_gating_differ_in_their_strokes():
+    lines = [Line(((0.0, 0.0),), "x", "UR", place=place) for place in range(4)]
     assert len({line.dashes for line in lines}) == 4
-    assert {line.hue for line in lines} == {"accent"}
-
-
-def test_published_gatings_alone_are_no_comparison(put: Callable[..., Path], results: Path, checkpoints: Path):
-    nothing = dict.fromkeys(("model__cell", "model__gate", "model__hidden_size", "model__training"))
-    put("vit", "scifar", 0.5, model__architecture="ViTForImageClassification", **nothing)
-    assert ("scifar", "gatings") not in drawn(results, checkpoints)
+    assert {Line(((0.0, 0.0),), "x", gate).dashes for gate in GATINGS if gate.endswith("M")} == {(7, 4)}

@@ -11,11 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from urzoo.leaderboard.build import build
+from urzoo.leaderboard.tables import GENERATED
 
 from .conftest import BuiltBoard
 
+NOTE = f"{GENERATED}\n"
 VOID = {"meta", "link", "input"}
 
 
@@ -187,7 +190,11 @@ def test_hostile_text_is_shown_as_it_is(hostile: Path):
 
 def test_hostile_text_breaks_no_table_in_markdown(hostile: Path):
     text = (hostile / "README.md").read_text()
-    assert "<script" not in text
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    parts = [part for token in tokens for part in (token, *(token.children or ()))]
+    assert {part.content for part in parts if part.type.startswith("html_")} <= {NOTE, "<code>", "</code>"}
+    links = {part.attrs["href"] for part in parts if part.type == "link_open"}
+    assert all(link.startswith("https://arxiv.org/abs/") or "/" not in link for link in links)
     assert "](javascript" not in text
     assert "](http://evil" not in text
     width = None

@@ -1,5 +1,6 @@
 """Learning curves on the synthetic problems, from tables that anyone may have edited."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,22 +48,22 @@ def test_a_long_run_is_thinned_and_keeps_its_end(tmp_path: Path):
 def test_the_board_draws_and_lists_them(tmp_path: Path):
     out = tmp_path / "board"
     for task in HEADS:
-        write_curves(out / "curves", task)
+        write_curves(out / "curves", task, ("UR", "--", "-R", "C-", "U-"))
     board, _ = make_board(out / "results", out)
     drawn = [chart for chart in charts(board) if chart.kind == "problem_curves"]
     assert {chart.task for chart in drawn} == set(HEADS)
-    assert [board.sections[0].task, board.sections[1].task] == ["adding", "copy"]
+    assert [section.task for section in board.sections[-2:]] == ["copy", "adding"]
     for chart in drawn:
-        assert len(chart.lines) == 2
-        assert chart.reference is not None
+        assert [line.gate for line in chart.lines] == ["UR", "U-", "C-", "-R", "--"]
+        assert [name for name, _ in chart.references] == ["chance"]
         assert all(0 <= chart.y.place(y) <= 1 for line in chart.lines for _, y in line.points)
     built = build(out / "results", out)
-    assert (out / "plots" / "problem_curves.png") in built.files
+    assert (out / "plots" / "problem_curves.svg") in built.files
     text = (out / "README.md").read_text()
-    assert "plots/problem_curves.png" in text
+    assert "plots/problem_curves.svg" in text
     assert "curves/copy.csv" in text
     page = (out / "index.html").read_text()
-    assert page.count('<path class="band accent"') == 2
+    assert len(re.findall(r'<path class="band hue\d"', page)) == 10
     assert 'href="curves/adding.csv"' in page
 
 

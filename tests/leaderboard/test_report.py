@@ -72,8 +72,8 @@ def test_it_says_which_gating_solves_a_problem_and_when(results: Path, checkpoin
     path.write_text("\n".join(lines) + "\n")
     report = report_of(results, checkpoints)
     assert row_of(report, "UR", "1") == ["UR", "1", "20", "10", "0.005"]
-    assert row_of(report, "--", "1")[3] == "not solved"
-    assert "The first to solve it is UR. Not solved within the steps trained: --." in report
+    assert row_of(report, "&#45;-", "1")[3] == "not solved"
+    assert "The first to solve it is UR. Not solved within the steps trained: &#45;-." in report
 
 
 def test_an_empty_board_has_a_report(results: Path, checkpoints: Path):

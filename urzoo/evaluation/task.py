@@ -73,7 +73,9 @@ class Task(Strict):
     2.0 is twice the sampling rate. `trained_as` names the task whose checkpoints are evaluated, where that is another.
     `context`, for language models only, names what they may use beside their state: "neural-cache" with the settings of
     the checkpoint's configuration. Rows of different contexts are rows of different tasks, and never ranked together.
-    `published` is the key under which the leaderboard keeps published figures of the same task.
+    `chance` is what the primary metric gives, as stored, for an answer that is always the same, the best of those.
+    `published` is the key under which the leaderboard keeps published figures of the same task, and `order` says where
+    the task stands there: the lower, the earlier.
     """
 
     name: Name
@@ -87,9 +89,11 @@ class Task(Strict):
     trained_as: Name | None = None
     context: Literal["neural-cache"] | None = None
     metrics: Annotated[list[MetricSpec], Field(min_length=1)]
+    chance: float | None = None
     licence: Line
     citation: Line
     published: Name | None
+    order: int = 100
 
     @model_validator(mode="after")
     def _one_primary_metric(self) -> Self:

@@ -1,7 +1,7 @@
 """The axes of the board's plots: their ends, and marks at round numbers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -22,15 +22,20 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
 
-def linear_axis(label: str, values: Sequence[float], margin: float = 0.06) -> Axis:
-    """An axis over all `values`, with a margin of that part of their spread at both ends and marks at round numbers."""
+def linear_axis(
+    label: str, values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf), margin: float = 0.06
+) -> Axis:
+    """An axis over all `values`, with marks at round numbers and a margin of that part of their spread at both ends.
+
+    No mark lies outside `bounds`, between which the values must be by their nature.
+    """
     low, high = min(values), max(values)
     spread = high - low or abs(high) * 0.02 or 1.0
     low, high = low - margin * spread, high + margin * spread
     step = _nice_step((high - low) / 6)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
+    first = math.ceil(max(low, bounds[0]) / step - 1e-9)
+    last = math.floor(min(high, bounds[1]) / step + 1e-9)
     name = si if step >= 1000 else (lambda value: f"{value:.{digits}f}")
     return Axis(label, low, high, tuple((n * step, name(n * step)) for n in range(first, last + 1)))
 
@@ -40,37 +45,26 @@ def _nice_step(rough: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
 
 
-# Durations that people say, in seconds: from 1 second to 1,000 hours.
-TIMES = (
-    1,
-    2,
-    5,
-    10,
-    30,
-    *(60 * n for n in (1, 2, 5, 10, 20, 30)),
-    *(3600 * n for n in (1, 2, 5, 10, 20, 50, 100, 1000)),
-)
-MOST_MARKS = 6
+MOST_MARKS = 8
 
 
-def log_axis(
-    label: str, values: Sequence[float], name: Callable[[float], str], marks: Sequence[float] | None = None
-) -> Axis:
-    """A logarithmic axis over positive `values`; `name` writes its marks, which are among `marks` if given."""
-    low, high = min(values) / 1.8, max(values) * 1.8
-    if marks is None:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        # 1-2-5 marks over less than two decades, decades over more.
-        factors = (1, 2, 5) if high / low < 120 else (1,)
-        marks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+def log_axis(label: str, values: Sequence[float]) -> Axis:
+    """A logarithmic axis over positive `values`, with marks at round numbers."""
+    low, high = min(values) / 1.3, max(values) * 1.3
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    # 1-2-5 marks over less than two decades, decades over more.
+    factors = (1, 2, 5) if high / low < 300 else (1,)
+    marks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
     inside = [mark for mark in marks if low <= mark <= high]
-    inside = inside[:: -(-len(inside) // MOST_MARKS)] if inside else [min(values)]
-    return Axis(label, low, high, tuple((float(mark), name(mark)) for mark in inside), log=True)
+    # Values so close together that no such mark lies among them.
+    inside = inside or [float(f"{min(values):.2g}")]
+    inside = inside[:: -(-len(inside) // MOST_MARKS)]
+    return Axis(label, low, high, tuple((float(mark), f"{mark:g}") for mark in inside), log=True)
 
 
 def si(value: float) -> str:
     """A number in thousands, millions or milliards, as the marks of an axis have it."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

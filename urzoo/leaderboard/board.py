@@ -3,22 +3,21 @@
 `assemble` is a pure function of its arguments. Rows measured with urzoo and figures that others
 published never stand in one list, and only measured rows have ranks. A row is ranked if it was measured
 under today's version of the task, on today's data, and if it is known not to have been selected on the
-test split; `reason` says why another is not.
+test split; `reason` says why another is not. The rows of a study (checkpoints that differ by their seed) are ranked
+among themselves.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from urzoo.errors import ResultError, unknown
+from urzoo.evaluation.recommended import SEED
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task
 from urzoo.leaderboard.groups import groups, in_groups
 from urzoo.leaderboard.published import Published, PublishedFile
 from urzoo.leaderboard.schema import Board, Curve, Kind, ProblemCurve, PublishedRow, Row, Section, Status
-
-_GATING = re.compile(r"[-COU][-MR]")
-_CELLS = ("lstm", "gru")
+from urzoo.recurrence.gates import CELLS, GATINGS
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ def assemble(
     tasks: Mapping[str, CurrentTask],
     curves: Mapping[tuple[str, str], Curve] | None = None,
     problem_curves: Mapping[str, tuple[ProblemCurve, ...]] | None = None,
+    recommended: Mapping[str, str] | None = None,
 ) -> Board:
     """Put a board together.
 
@@ -53,6 +53,7 @@ def assemble(
         tasks: Today's tasks by name.
         curves: Learning curves by task and model, each that of the weights in the result.
         problem_curves: Learning curves of the gatings on the synthetic problems, by task.
+        recommended: The shipped checkpoint to take, by task.
 
     Raises:
         ResultError: A result is not fit for a board (see `admit`); the message names file and key.
@@ -61,7 +62,7 @@ def assemble(
     for one in evidence:
         admit(one, tasks)
         name = one.result.task.name
-        rows[name].append(_row(one, tasks[name]))
+        rows[name].append(_row(one, tasks[name], (recommended or {}).get(name)))
     sections = [
         _section(
             name,
@@ -71,27 +72,11 @@ def assemble(
             list((curves or {}).items()),
             (problem_curves or {}).get(name, ()),
         )
-        for name in sorted(tasks)
+        for name in sorted(tasks, key=lambda name: (tasks[name].task.order, name))
     ]
     keys = {current.task.published for current in tasks.values()}
     sections += [_published_only(key, published) for key in published.titles if key not in keys]
-    order = list(published.titles)
-    # Tasks with results first, then those that can be evaluated, then those that are only published.
-    sections.sort(
-        key=lambda section: (
-            not section.measured,
-            not section.problem_curves,
-            section.version is None,
-            _place(section.task, order),
-            section.task,
-        )
-    )
     return Board(sections=tuple(sections))
-
-
-def _place(task: str, order: Sequence[str]) -> int:
-    """Where a task stands among the published ones, which are ordered by use; a variant stands with its plain task."""
-    return next((place for place, key in enumerate(order) if task == key or task.startswith(f"{key}_")), len(order))
 
 
 def admit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
@@ -105,12 +90,10 @@ def admit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
     if result.task.name not in tasks:
         raise ResultError(f"{file}: key task.name: {unknown('task', result.task.name, tasks)}")
     gate, cell = result.model.gate, result.model.cell
-    if gate is not None and not _GATING.fullmatch(gate):
-        raise ResultError(
-            f"{file}: key model.gate is {gate!r}; expected a gating of two letters, such as 'UR' or '--'."
-        )
-    if cell is not None and cell not in _CELLS:
-        raise ResultError(f"{file}: key model.cell: {unknown('cell', cell, _CELLS)}")
+    if gate is not None and gate not in GATINGS:
+        raise ResultError(f"{file}: key model.gate: {unknown('gate', gate, GATINGS)}")
+    if cell is not None and cell not in CELLS:
+        raise ResultError(f"{file}: key model.cell: {unknown('cell', cell, CELLS)}")
     training = result.model.training
     if training is None and result.model.cell is not None:
         raise ResultError(
@@ -136,7 +119,7 @@ def admit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
             )
 
 
-def _row(evidence: Evidence, current: CurrentTask) -> Row:
+def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> Row:
     result, task = evidence.result, current.task
     model, training = result.model, result.model.training
     # An outdated result may be in a metric that the task no longer has; it is then shown as stored.
@@ -154,6 +137,8 @@ def _row(evidence: Evidence, current: CurrentTask) -> Row:
         reason=reason,
         model=model.name,
         kind=kind,
+        recommended=kind == "shipped" and model.name == recommended,
+        study=SEED.search(model.name) is not None,
         architecture=model.architecture,
         cell=model.cell,
         gate=model.gate,
@@ -201,7 +186,8 @@ def _section(
     problem_curves: tuple[ProblemCurve, ...],
 ) -> Section:
     spec = task.primary_metric
-    measured = _ranked([row for row in rows if row.status != "outdated"], spec.higher_is_better)
+    fresh = [row for row in rows if row.status != "outdated"]
+    measured = [row for part in (False, True) for row in _ranked([row for row in fresh if row.study is part], spec)]
     seeds = groups(name, measured, spec.digits, higher_is_better=spec.higher_is_better)
     figures = [row for row in published.rows if row.task == task.published]
     return Section(
@@ -214,6 +200,8 @@ def _section(
         unit=spec.unit,
         digits=spec.digits,
         higher_is_better=spec.higher_is_better,
+        variant=task.trained_as is not None,
+        chance=None if task.chance is None else _tidy(task.chance * spec.scale),
         data=f"{task.data.name}, split {task.data.split}",
         licence=task.licence,
         citation=task.citation,
@@ -240,6 +228,8 @@ def _published_only(key: str, published: PublishedFile) -> Section:
         unit=unit,
         digits=2,
         higher_is_better=higher_is_better,
+        chance=None,
+        variant=False,
         data=None,
         licence=None,
         citation=None,
@@ -252,8 +242,8 @@ def _published_only(key: str, published: PublishedFile) -> Section:
     )
 
 
-def _ranked(rows: Sequence[Row], higher_is_better: bool) -> tuple[Row, ...]:  # noqa: FBT001 - the metric's direction
-    sign = -1 if higher_is_better else 1
+def _ranked(rows: Sequence[Row], spec: MetricSpec) -> tuple[Row, ...]:
+    sign = -1 if spec.higher_is_better else 1
     order = sorted(rows, key=lambda row: (row.status != "ranked", sign * row.value, row.model))
     ranked: list[Row] = []
     for position, row in enumerate(order, 1):

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urzoo.errors import StaleError, UrzooError
+from urzoo.evaluation.recommended import recommended_checkpoints
 from urzoo.files import write_bytes
 from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.charts import KINDS, Chart, charts
 from urzoo.leaderboard.collect import collect, current_tasks
 from urzoo.leaderboard.curves import shipped_curves
 from urzoo.leaderboard.page import render_page
-from urzoo.leaderboard.png import drawn_from, render_png, source_digest
 from urzoo.leaderboard.problem_curves import CURVES, problem_curves
 from urzoo.leaderboard.published import read_published
 from urzoo.leaderboard.readme import embedded_board, update_readme
 from urzoo.leaderboard.report import REMARKS, REPORT, render_report
 from urzoo.leaderboard.schema import Board
+from urzoo.leaderboard.svg import render_picture
 from urzoo.leaderboard.tables import REGENERATE, render_csv, render_json, render_markdown
 from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
 
@@ -54,31 +55,30 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
         tasks,
         shipped_curves(collected.evidence, tasks, checkpoints),
         problem_curves(out / CURVES, tasks),
+        recommended_checkpoints(),
     )
     return board, collected.partial
 
 
 def render(board: Board, drawn: Sequence[Chart], out: Path, checkpoints: Path) -> dict[str, bytes]:
-    """Every file of the board but the pictures, by path from its folder; always the same bytes for the same board.
+    """Every file of the board, by path from its folder; always the same bytes for the same board.
 
     `out` is the board's folder, where remarks for the report may lie, `checkpoints` that of the shipped checkpoints.
     """
-    plots = [(_picture(kind), KINDS[kind]) for kind in _by_kind(drawn)]
+    pictures = _by_kind(drawn)
     texts = {
-        "README.md": render_markdown(board, plots),
+        "README.md": render_markdown(board, [(_picture(kind), KINDS[kind]) for kind in pictures]),
         "leaderboard.csv": render_csv(board),
         "leaderboard.json": render_json(board),
         "index.html": render_page(board, drawn),
         REPORT: render_report(board, remarks=out / REMARKS, checkpoints=checkpoints),
+        **{_picture(kind): render_picture(shown) for kind, shown in pictures.items()},
     }
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
 
 def build(results: Path, out: Path, *, readme: Path | None = None, checkpoints: Path = CHECKPOINTS_FOLDER) -> Built:
     """Regenerate the board in `out` from the result files under `results`.
-
-    A picture is drawn anew only if what it shows has changed, because another build of matplotlib draws
-    the same picture with other bytes.
 
     Args:
         results: The folder of result files.
@@ -91,20 +91,15 @@ def build(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
         UrzooError: `out` cannot be written to, or `readme` lacks the marks; nothing is changed.
     """
     board, partial = make_board(results, out, checkpoints=checkpoints)
-    drawn = charts(board)
-    files = render(board, drawn, out, checkpoints)
-    pictures = {_picture(kind): shown for kind, shown in _by_kind(drawn).items()}
-    for name, shown in pictures.items():
-        if drawn_from(out / name) != source_digest(shown):
-            files[name] = render_png(shown)
+    files = render(board, charts(board), out, checkpoints)
     if readme is not None:
         embedded_board(readme, board, out)
     _replace_all(out, files)
-    for path in _leftover_pictures(pictures, out):
+    for path in _leftover_pictures(files, out):
         path.unlink()
     if readme is not None:
         update_readme(readme, board, out)
-    return Built(board, tuple(out / name for name in sorted({*files, *pictures})), partial)
+    return Built(board, tuple(out / name for name in sorted(files)), partial)
 
 
 def check(results: Path, out: Path, *, readme: Path | None = None, checkpoints: Path = CHECKPOINTS_FOLDER) -> None:
@@ -115,13 +110,9 @@ def check(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
         ResultError: A result file cannot be read or must not be on a board.
     """
     board, _ = make_board(results, out, checkpoints=checkpoints)
-    drawn = charts(board)
-    pictures = {_picture(kind): shown for kind, shown in _by_kind(drawn).items()}
-    stale = [
-        name for name, content in render(board, drawn, out, checkpoints).items() if _content(out / name) != content
-    ]
-    stale += [name for name, shown in pictures.items() if drawn_from(out / name) != source_digest(shown)]
-    stale += [path.relative_to(out).as_posix() for path in _leftover_pictures(pictures, out)]
+    files = render(board, charts(board), out, checkpoints)
+    stale = [name for name, content in files.items() if _content(out / name) != content]
+    stale += [path.relative_to(out).as_posix() for path in _leftover_pictures(files, out)]
     paths = [str(out / name) for name in sorted(stale)]
     if readme is not None and embedded_board(readme, board, out) is not None:
         paths.append(str(readme))
@@ -136,13 +127,13 @@ def _by_kind(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:
 
 
 def _picture(kind: str) -> str:
-    return f"plots/{kind}.png"
+    return f"plots/{kind}.svg"
 
 
-def _leftover_pictures(pictures: Container[str], out: Path) -> list[Path]:
-    """Pictures of an earlier board for which there are no data any more."""
-    names = [_picture(kind) for kind in KINDS]
-    return [out / name for name in names if name not in pictures and (out / name).exists()]
+def _leftover_pictures(files: Container[str], out: Path) -> list[Path]:
+    """Pictures of an earlier board that this one does not have."""
+    found = sorted((out / "plots").glob("*.svg"))
+    return [path for path in found if path.relative_to(out).as_posix() not in files]
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,44 +1,35 @@
-"""What the board's plots show, as data: the SVG of the page and the PNG of the README draw the same charts.
+"""What the board's plots show, as data; `svg.py` draws them, for the page and for Markdown alike.
 
-A filled mark was measured with urzoo, a hollow one is published. The accent colour stands for the UR
-gating, the subject of this project; other marks are drawn in ink. A group of seeds is one mark, its mean, with the
-deviation as its bar; the single rows show in the gatings chart. Curves have a colour for each primary gate and a stroke
-for each auxiliary one, the same in every chart.
+A filled mark was measured with urzoo, a hollow one is published. The accent colour stands for the paper's method, the
+subject of this project; other marks are drawn in ink. A group of seeds is one mark, its mean, with the deviation as its
+bar; its single rows are small marks below. Curves have the colour and the stroke of their gating. A plot is drawn where
+there are two or more to compare.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from urzoo.data.generate import SYMBOLS
-from urzoo.leaderboard.axes import TIMES, Axis, linear_axis, log_axis, si
+from urzoo.leaderboard.axes import Axis, linear_axis, log_axis
 from urzoo.leaderboard.schema import Board, Group, PublishedRow, Row, Section
-from urzoo.leaderboard.text import duration
+from urzoo.recurrence.gates import AUXILIARY, SUBJECT, Gating
 
 
 @dataclass(frozen=True)
 class Point:
-    """A mark at `(x, y)` with its interval along the axis that carries the metric, and the row or group it stands for.
+    """A mark at `x` on the line `y` of a chart, with its interval, and the row or group it stands for.
 
     `small` where it is one of a group that has a mark of its own.
     """
 
     x: float
     y: float
-    label: str
     title: str
     row: str
     accent: bool
     hollow: bool
     interval: tuple[float, float] | None = None
     small: bool = False
-
-
-Hue = Literal["accent", "ink", "blue", "red", "green"]
-_HUES: dict[str, Hue] = {"-": "ink", "C": "red", "O": "green", "U": "blue"}
-# Lengths of strokes and gaps by the auxiliary gate: refined, master gates, none.
-_DASHES: dict[str, tuple[int, ...]] = {"R": (), "M": (7, 4), "-": (2, 3)}
-_MIXED = (9, 3, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -56,266 +47,270 @@ class Line:
     place: int = 0
 
     @property
-    def hue(self) -> Hue:
-        """The colour, by the primary gate; UR, the subject, has its own."""
-        return "accent" if self.gate == "UR" else _HUES[(self.gate or "-")[0]]
-
-    @property
     def dashes(self) -> tuple[int, ...]:
-        """Lengths of strokes and gaps, by the auxiliary gate; of further lines of the gating other ones."""
-        first = _DASHES[self.gate[1]] if self.gate else _MIXED
-        others = [dashes for dashes in (*_DASHES.values(), _MIXED) if dashes != first]
+        """Lengths of strokes and gaps: those of the gating, and other ones for further lines of it."""
+        first = Gating(self.gate).dashes if self.gate else _MIXED
+        others = [dashes for dashes in (*(gate.dashes for gate in AUXILIARY.values()), _MIXED) if dashes != first]
         return first if self.place == 0 else others[(self.place - 1) % len(others)]
 
 
 @dataclass(frozen=True)
-class Key:
-    """An entry of the list of lines under a chart."""
-
-    text: str
-    line: Line
-
-
-@dataclass(frozen=True)
 class Chart:
-    """One plot. `metric_axis` is the axis ("x" or "y") along which intervals and `reference` lie."""
+    """One plot: marks on named lines (`names`, from the top) along `x`, or curves over `x` and `y`.
+
+    `references` are named values of the metric, drawn across: on `x` where there are named lines, else on `y`.
+    `task` is "" for the plot of the whole board.
+    """
 
     task: str
     kind: str
     title: str
     description: str
     x: Axis
-    y: Axis
+    y: Axis | None = None
+    names: tuple[str, ...] = ()
     points: tuple[Point, ...] = ()
     lines: tuple[Line, ...] = ()
-    reference: tuple[str, float] | None = None
-    metric_axis: str = "y"
+    references: tuple[tuple[str, float], ...] = ()
 
     @property
-    def keys(self) -> tuple[Key, ...]:
-        """What the list of lines names: each line, or each gating where there are many lines."""
-        if len(self.lines) <= MOST_LABELS:
-            return tuple(Key(line.label, line) for line in self.lines)
-        by_gate = {line.gate or "other": line for line in self.lines}
-        return tuple(Key(gate, line) for gate, line in by_gate.items())
+    def keys(self) -> tuple[Line, ...]:
+        """The lines that the list below the chart names: each, or one for each gating where there are many."""
+        if len(self.lines) <= MOST_KEYS:
+            return self.lines
+        by_gate = {line.gate or "other": replace(line, label=line.gate or "other") for line in self.lines}
+        return tuple(by_gate.values())
 
 
+_MIXED = (9, 3, 2, 3)
 # Errors and perplexities that lie further apart than this are drawn on a logarithmic axis.
 _LOG_FROM = 20.0
-MOST_LABELS = 12  # more names than this would cover each other; the titles of the marks remain
+MOST_KEYS = 6
+MOST_ROWS = 14  # measured ones in a plot, and as many published ones; the table has all
+MOST_LETTERS = 26  # of a name beside a plot
 
 KINDS = {
-    "parameters": "Score against the number of parameters",
-    "training_cost": "Score against training time",
+    "overview": "Error on each task, best measured and published",
+    "standings": "Measured and published",
     "learning_curves": "Learning curves",
     "gatings": "Gatings side by side",
-    "problem_curves": "Learning curves of the gatings on synthetic problems",
+    "problem_curves": "Gatings by training step",
 }
 
 
 def charts(board: Board) -> list[Chart]:
-    """All plots for which the board has data, by task, in the order of `KINDS`."""
-    made = []
+    """All plots for which the board has data: that of the board, then by task in the order of `KINDS`."""
+    suffix = re.compile(rf"-({'|'.join(re.escape(section.task) for section in board.sections)})$")
+    made = [_overview(board)]
     for section in board.sections:
-        made += [_against_parameters(section), _against_training(section), _curves(section), _gatings(section)]
-        made.append(_problem_curves(section))
+        made += [_standings(section, suffix), _curves(section), _gatings(section), _problem_curves(section)]
     return [chart for chart in made if chart is not None]
 
 
-def _against_parameters(section: Section) -> Chart | None:
-    points = [_measured(section, row, row.parameters) for row in _alone(section) if row.parameters > 0]
-    points += [_mean(section, group, group.parameters) for group in section.groups]
-    if not points:
-        return None
-    points += [
-        _published(section, row, row.parameters)
-        for row in section.published
-        if row.comparable and row.parameters is not None
+def _overview(board: Board) -> Chart | None:
+    """What is left to 100 % on each task with an accuracy, on one logarithmic axis."""
+    shown = [
+        (section, best)
+        for section in board.sections
+        if section.unit == "%"
+        and section.higher_is_better
+        and not section.variant
+        and (best := section.best) is not None
     ]
+    if len(shown) < 2:
+        return None
+    points: list[Point] = []
+    # An accuracy of 100 % has no place on a logarithmic axis; what it can be told apart from has.
+    least = {section.task: 100.0 / (2 * best.samples) for section, best in shown}
+    for line, (section, best) in enumerate(shown):
+        marks = [_measured(section, best, line)]
+        quoted = {row.id: row for row in (section.best_published, section.reference) if row}
+        marks += [_published(section, row, line) for row in quoted.values()]
+        points += [_as_error(mark, least[section.task]) for mark in marks]
+    ends = [end for point in points for end in (point.x, *(point.interval or ()))]
     return Chart(
-        task=section.task,
-        kind="parameters",
-        title=f"{section.title}: {section.metric_title.lower()} against parameters",
-        description=_describe(section, points, "parameters"),
-        x=log_axis("Parameters", [point.x for point in points], si),
-        y=_metric_axis(section, points, _reference(section)),
+        task="",
+        kind="overview",
+        title="Error on each task",
+        description=f"What is left to 100 % of each task's accuracy, lower is better. {_listed(points)}.",
+        x=log_axis("Error, %", ends),
+        names=tuple(_short(section.title) for section, _ in shown),
         points=tuple(points),
-        reference=_reference(section),
     )
 
 
-def _against_training(section: Section) -> Chart | None:
-    points = [_measured(section, row, row.training_seconds) for row in _alone(section) if row.training_seconds]
-    points += [_mean(section, group, group.training_seconds) for group in section.groups if group.training_seconds]
-    if not points:
+def _as_error(mark: Point, least: float) -> Point:
+    interval = mark.interval and (max(100.0 - mark.interval[1], least), max(100.0 - mark.interval[0], least))
+    return replace(mark, x=max(100.0 - mark.x, least), interval=interval)
+
+
+def _standings(section: Section, suffix: re.Pattern[str]) -> Chart | None:
+    """Each model on a line of its own, the best first."""
+    published = [row for row in section.published if row.comparable and not row.secondary]
+    kept = published[:MOST_ROWS]
+    if section.reference is not None and section.reference not in kept:
+        kept.append(section.reference)
+    rows: list[Row | PublishedRow] = [*section.main[:MOST_ROWS], *kept]
+    if len(rows) < 2 or not section.main:
         return None
+    rows.sort(key=lambda row: (-_value(row) if section.higher_is_better else _value(row), row.model))
+    points = [
+        _measured(section, row, line) if isinstance(row, Row) else _published(section, row, line)
+        for line, row in enumerate(rows)
+    ]
     return Chart(
         task=section.task,
-        kind="training_cost",
-        title=f"{section.title}: {section.metric_title.lower()} against training time",
-        description=_describe(section, points, "training time"),
-        x=log_axis("Training time, on the hardware named in the row", [point.x for point in points], duration, TIMES),
-        y=_metric_axis(section, points, _reference(section)),
+        kind="standings",
+        title=section.title,
+        description=f"{section.heading} of each model. {_listed(points)}.",
+        x=_metric_axis(section, points),
+        names=tuple(_short(suffix.sub("", row.model)) for row in rows),
         points=tuple(points),
-        reference=_reference(section),
+        references=_chance(section, section.main),
     )
 
 
 def _curves(section: Section) -> Chart | None:
-    curves = [curve for curve in section.curves if len(curve.epochs) > 1]
-    if not curves:
+    study = {row.model for row in section.study}
+    curves = [curve for curve in section.curves if len(curve.epochs) > 1 and curve.model not in study]
+    if len(curves) < 2:
         return None
     lines: list[Line] = []
     for curve in curves:
-        same = sum(line.gate == curve.gate for line in lines) if len(curves) <= MOST_LABELS else 0
-        points = tuple(zip(curve.epochs, curve.values, strict=True))
-        lines.append(Line(points, curve.model, curve.gate, place=same))
+        same = sum(line.gate == curve.gate for line in lines) if len(curves) <= MOST_KEYS else 0
+        lines.append(Line(tuple(zip(curve.epochs, curve.values, strict=True)), curve.model, curve.gate, place=same))
     ends = [f"{curve.model} ends at {curve.values[-1]:.{section.digits}f}" for curve in curves]
     return Chart(
         task=section.task,
         kind="learning_curves",
-        title=f"{section.title}: learning curves on held-out training rows",
-        description=f"{section.metric_title} in {section.unit} by epoch. {'; '.join(ends[:20])}.",
+        title=section.title,
+        description=f"{section.metric_title} in {section.unit} on held-out training rows, by epoch. "
+        f"{'; '.join(ends[:20])}.",
         x=linear_axis("Epoch", [0.0, *(epoch for curve in curves for epoch in curve.epochs)], margin=0.0),
-        y=linear_axis(f"Validation, {section.unit}", [value for curve in curves for value in curve.values]),
+        y=linear_axis(
+            f"Validation, {section.unit}", [value for curve in curves for value in curve.values], section.bounds
+        ),
         lines=tuple(lines),
     )
 
 
 def _gatings(section: Section) -> Chart | None:
-    rows: list[Row | PublishedRow] = [row for row in section.measured if row.gate and row.cell]
-    rows += [row for row in section.published if row.comparable and row.gate and row.cell]
-    names = sorted({_gating_name(row) for row in rows}, key=_gating_order)
-    if len(names) < 2 or not any(row.gate for row in section.measured):
+    """The means of the study's groups on a line for each gating and cell, the single rows below, and the published."""
+    groups = [group for group in section.groups if group.gate and group.cell]
+    rows: list[Row | PublishedRow] = [row for row in section.study if row.group]
+    rows += [row for row in section.published if row.comparable and row.gate and row.cell and not row.secondary]
+    of = {one.id: Gating(one.gate, one.cell) for one in (*groups, *rows) if one.gate and one.cell}
+    order = sorted({(of[group.id].order, _name(group)) for group in groups})
+    names = tuple(name for _, name in order)
+    if len(names) < 2:
         return None
-    places = {name: float(len(names) - 1 - position) for position, name in enumerate(names)}
-    marks = [_measured(section, row, 0) if isinstance(row, Row) else _published(section, row, 0) for row in rows]
-    # The rows of a group stand a little below its mean, small and without their intervals.
-    points = [
-        replace(mark, x=mark.y, y=places[_gating_name(row)] - 0.22, label="", interval=None, small=True)
-        if isinstance(row, Row) and row.group
-        else replace(mark, x=mark.y, y=places[_gating_name(row)], label="")
-        for mark, row in zip(marks, rows, strict=True)
-    ]
-    means = [(group, _mean(section, group, 0)) for group in section.groups if group.gate and group.cell]
-    points += [replace(mark, x=mark.y, y=places[_gating_name(group)], label="") for group, mark in means]
-    marks += [mark for _, mark in means]
+    points: list[Point] = []
+    for row in rows:
+        if row.id not in of or _name(row) not in names:
+            continue
+        line = names.index(_name(row))
+        if isinstance(row, Row):
+            points.append(replace(_measured(section, row, line + 0.25), interval=None, small=True))
+        else:
+            points.append(_published(section, row, line))
+    points += [_mean(section, group, names.index(_name(group))) for group in groups]
     return Chart(
         task=section.task,
         kind="gatings",
-        title=f"{section.title}: gatings side by side",
-        description=f"{section.metric_title} in {section.unit} by gating and cell: {', '.join(names)}.",
-        x=_metric_axis(section, marks, None),
-        y=Axis("", -0.5, len(names) - 0.5, tuple((places[name], name) for name in names)),
+        title=section.title,
+        description=f"{section.heading} by gating and cell. {_listed(points)}.",
+        x=_metric_axis(section, points, [value for _, value in _chance(section, section.study)]),
+        names=names,
         points=tuple(points),
-        metric_axis="x",
+        references=_chance(section, section.study),
     )
 
 
-def _gating_order(name: str) -> tuple[int, int, str]:
-    """LSTM before GRU; primary gates U, O, C, none, and auxiliary ones R, M, none."""
-    gate, cell = name.split()
-    return (cell != "LSTM", "UOC-".index(gate[0]) * 3 + "RM-".index(gate[1]), name)
-
-
 def _problem_curves(section: Section) -> Chart | None:
-    curves = section.problem_curves
-    if not curves:
+    curves = sorted(section.problem_curves, key=lambda curve: Gating(curve.gate).order)
+    if len(curves) < 2:
         return None
-    chance = _CHANCE.get(section.task)
-    values = [value for curve in curves for value in (*curve.low, *curve.high)] + ([chance] if chance else [])
+    values = [value for curve in curves for value in (*curve.low, *curve.high)]
+    chance = section.chance
+    at_chance = chance is not None and min(values) <= chance <= max(values)
     logarithmic = min(values) > 0 and not section.higher_is_better
     ends = [f"{curve.gate} ends at {curve.median[-1]:.4g} ({curve.seeds} seeds)" for curve in curves]
     return Chart(
         task=section.task,
         kind="problem_curves",
-        title=f"{section.title}: gatings by training step",
+        title=section.title,
         description=f"{section.heading}, the median over the seeds, by training step. {'; '.join(ends)}.",
         x=linear_axis("Training step", [0.0, *(step for curve in curves for step in curve.steps)], margin=0.0),
-        y=log_axis(section.heading, values, lambda value: f"{value:g}")
-        if logarithmic
-        else linear_axis(section.heading, values),
+        y=log_axis(section.heading, values) if logarithmic else linear_axis(section.heading, values, section.bounds),
         lines=tuple(
             Line(tuple(zip(curve.steps, curve.median, strict=True)), curve.gate, curve.gate, curve.low, curve.high)
             for curve in curves
         ),
-        reference=("knowing nothing", chance) if chance else None,
+        references=(("chance", chance),) if chance is not None and at_chance else (),
     )
 
 
-# What always giving the same answer scores: one of the symbols; the mean, whose square error is twice 1/12.
-_CHANCE = {"copy": 100 / SYMBOLS, "adding": 1 / 6}
-
-
-def _alone(section: Section) -> list[Row]:
-    """The rows that no group stands for."""
-    return [row for row in section.measured if row.group is None]
-
-
-def _mean(section: Section, group: Group, x: float) -> Point:
+def _mean(section: Section, group: Group, line: float) -> Point:
     return Point(
-        x=float(x),
-        y=group.mean,
-        label=group.name,
+        x=group.mean,
+        y=line,
         title=f"{group.name}: {group.shown} {section.unit}, mean and deviation of {len(group.seeds)} seeds, measured",
         row=group.id,
-        accent=_is_accent(group.gate),
+        accent=group.gate == SUBJECT,
         hollow=False,
-        interval=(group.mean - group.deviation, group.mean + group.deviation),
+        interval=section.clipped(group),
     )
 
 
-def _measured(section: Section, row: Row, x: float) -> Point:
-    interval = (row.low, row.high) if row.low is not None and row.high is not None else None
+def _measured(section: Section, row: Row, line: float) -> Point:
     return Point(
-        x=float(x),
-        y=row.value,
-        label=row.model,
+        x=row.value,
+        y=line,
         title=f"{row.model}: {row.shown} {section.unit}, measured {row.date}",
         row=row.id,
-        accent=_is_accent(row.gate),
+        accent=row.gate == SUBJECT,
         hollow=False,
-        interval=interval,
+        interval=(row.low, row.high) if row.low is not None and row.high is not None else None,
     )
 
 
-def _published(section: Section, row: PublishedRow, x: float) -> Point:
+def _published(section: Section, row: PublishedRow, line: float) -> Point:
     return Point(
-        x=float(x),
-        y=float(row.shown),
-        label=row.model,
+        x=float(row.shown),
+        y=line,
         title=f"{row.model}: {row.shown} {section.unit}, published ({row.listed})",
         row=row.id,
-        accent=_is_accent(row.gate),
+        accent=row.gate == SUBJECT,
         hollow=True,
     )
 
 
-def _is_accent(gate: str | None) -> bool:
-    return gate == "UR"
+def _value(row: Row | PublishedRow) -> float:
+    return row.value if isinstance(row, Row) else float(row.shown)
 
 
-def _gating_name(row: Row | PublishedRow | Group) -> str:
+def _name(row: Row | PublishedRow | Group) -> str:
     return f"{row.gate} {(row.cell or '').upper()}"
 
 
-def _reference(section: Section) -> tuple[str, float] | None:
-    """The published UR-LSTM, where its figure is in the metric of the section."""
-    row = section.reference
-    return (f"UR-LSTM published {row.shown}", float(row.shown)) if row else None
+def _short(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
-def _describe(section: Section, points: Sequence[Point], against: str) -> str:
-    shown = [point.title for point in points[:20]]
+def _chance(section: Section, rows: Sequence[Row]) -> tuple[tuple[str, float], ...]:
+    """The level of chance, where a row stands at it."""
+    if section.chance is None or not any(section.at_chance(row) for row in rows):
+        return ()
+    return (("chance", section.chance),)
+
+
+def _listed(points: Sequence[Point]) -> str:
     more = f" and {len(points) - 20} more" if len(points) > 20 else ""
-    return f"{section.metric_title} in {section.unit} against {against}. {'; '.join(shown)}{more}."
+    return "; ".join(point.title for point in points[:20]) + more
 
 
-def _metric_axis(section: Section, points: Sequence[Point], reference: tuple[str, float] | None) -> Axis:
-    values = [point.y for point in points]
-    values += [end for point in points if point.interval for end in point.interval]
-    if reference:
-        values.append(reference[1])
+def _metric_axis(section: Section, points: Sequence[Point], further: Sequence[float] = ()) -> Axis:
+    values = [*further, *(end for point in points for end in (point.x, *(point.interval or ())))]
     if not section.higher_is_better and min(values) > 0 and max(values) > _LOG_FROM * min(values):
-        return log_axis(section.heading, values, si)
-    return linear_axis(section.heading, values)
+        return log_axis(section.heading, values)
+    return linear_axis(section.heading, values, section.bounds)

@@ -16,11 +16,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from urzoo.leaderboard import columns
 from urzoo.leaderboard.charts import KINDS, Chart
 from urzoo.leaderboard.problem_curves import CURVES
 from urzoo.leaderboard.schema import Board, Group, PublishedRow, Row
-from urzoo.leaderboard.svg import render_svg
-from urzoo.leaderboard.text import count, duration, script_json
+from urzoo.leaderboard.svg import plot_style, render_svg
+from urzoo.leaderboard.tables import STUDY
+from urzoo.leaderboard.text import script_json
+from urzoo.recurrence.gates import Gating
 
 PAGE_FILES = Path(__file__).parent / "page_files"
 
@@ -40,8 +43,7 @@ def render_page(board: Board, drawn: Sequence[Chart]) -> str:
         board: What to show.
         drawn: Its charts.
     """
-    style, script = _asset("page.css"), _asset("page.js")
-    drawings = [(chart, render_svg(chart)) for chart in drawn]
+    style, script = plot_style() + _asset("page.css"), _asset("page.js")
     rows: list[Row | Group | PublishedRow] = []
     for section in board.sections:
         rows += [*section.measured, *section.outdated, *section.published]
@@ -55,24 +57,20 @@ def render_page(board: Board, drawn: Sequence[Chart]) -> str:
             style=Markup(style),
             script=Markup(script),
             provenance=Markup(script_json(_provenance(board))),
-            sections=[
-                {
-                    "board": section,
-                    "id": f"task-{section.task}",
-                    "table": f"{CURVES}/{section.task}.csv",
-                    "direction": "higher is better" if section.higher_is_better else "lower is better",
-                    "plots": [
-                        {"caption": KINDS[chart.kind], "svg": Markup(svg)}
-                        for chart, svg in drawings
-                        if chart.task == section.task
-                    ],
-                }
-                for section in board.sections
+            sections=board.sections,
+            table=CURVES,
+            study=STUDY,
+            columns=columns,
+            plots=lambda section, *kinds: [
+                {"caption": KINDS[chart.kind], "svg": Markup(render_svg(chart))}
+                for chart in drawn
+                if chart.task == (section.task if section else "") and chart.kind in kinds
             ],
-            gates=sorted({row.gate for row in rows if row.gate}),
+            gates=sorted({row.gate for row in rows if row.gate}, key=lambda gate: Gating(gate).order),
             cells=sorted({row.cell for row in rows if row.cell}),
             kinds=[
                 *sorted({row.kind for section in board.sections for row in section.measured}),
+                *(["study"] if any(section.study for section in board.sections) else []),
                 *(["outdated"] if any(section.outdated for section in board.sections) else []),
                 *(["published"] if any(section.published for section in board.sections) else []),
             ],
@@ -113,7 +111,7 @@ def _asset(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(PAGE_FILES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -121,6 +119,3 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["count"] = count
-    environment.filters["duration"] = duration
-    return environment

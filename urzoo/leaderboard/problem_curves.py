@@ -7,7 +7,6 @@ seeds at each step, and the range.
 import csv
 import io
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -16,10 +15,10 @@ from urzoo.errors import ResultError
 from urzoo.evaluation.task import MetricSpec
 from urzoo.leaderboard.board import CurrentTask
 from urzoo.leaderboard.schema import ProblemCurve
+from urzoo.recurrence.gates import GATINGS
 from urzoo.schema import read_text
 
 CURVES = "curves"
-_GATE = re.compile(r"[-COU][-MR]")
 # Curves of one task on the page; a run scores some hundreds of times, the page needs no more than this many points.
 _MOST_POINTS = 120
 
@@ -63,7 +62,7 @@ def _parsed(line: list[str], path: Path, number: int) -> tuple[str, int, int, fl
     try:
         task, gate, seed, step, text = line
         value = float(text)
-        if task == path.stem and _GATE.fullmatch(gate) and int(seed) >= 0 and int(step) >= 0 and math.isfinite(value):
+        if task == path.stem and gate in GATINGS and int(seed) >= 0 and int(step) >= 0 and math.isfinite(value):
             return gate, int(seed), int(step), value
     except ValueError:
         pass

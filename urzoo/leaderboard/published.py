@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from urzoo.errors import UrzooError
+from urzoo.errors import UrzooError, unknown
+from urzoo.recurrence.gates import GATINGS
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
 
 PUBLISHED_FILE = Path(__file__).parent / "published.yaml"
@@ -18,6 +19,12 @@ PUBLISHED_FILE = Path(__file__).parent / "published.yaml"
 Figure = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?$")]
 ArxivId = Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{5}$")]
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _known_gating(name: str) -> str:
+    if name not in GATINGS:
+        raise ValueError(unknown("gate", name, GATINGS))
+    return name
 
 
 class Source(Strict):
@@ -42,7 +49,7 @@ class Published(Strict):
     table: Line | None = None
     listed_by: tuple[Name, ...] = ()
     cell: Literal["lstm", "gru"] | None = None
-    gate: Annotated[str, StringConstraints(pattern=r"^[-COU][-MR]$")] | None = None
+    gate: Annotated[str, AfterValidator(_known_gating)] | None = None
     hidden_size: Positive | None = None
     parameters: Positive | None = None
     note: Line | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from urzoo.errors import StaleError, UrzooError
 from urzoo.files import write_text
+from urzoo.leaderboard.charts import charts
 from urzoo.leaderboard.schema import Board
 from urzoo.leaderboard.tables import REGENERATE, overview_table
 
@@ -25,8 +26,9 @@ def with_board(text: str, board: Board, link: str, name: str = "README.md") -> s
     Raises:
         UrzooError: The marks are missing or stand more than once.
     """
-    picture = f"[![Scores against the number of parameters]({link}/plots/parameters.png)]({link}/README.md)"
-    shown = [overview_table(board), *([picture] if any(section.measured for section in board.sections) else [])]
+    picture = f"[![Error on each task, best measured and published]({link}/plots/overview.svg)]({link}/README.md)"
+    is_drawn = any(chart.kind == "overview" for chart in charts(board))
+    shown = [overview_table(board), *([picture] if is_drawn else [])]
     return between(text, BEGIN, END, "\n\n".join(shown), name)
 
 

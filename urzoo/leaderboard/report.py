@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from urzoo.errors import UrzooError
 from urzoo.leaderboard.schema import Board, Group, ProblemCurve, PublishedRow, Row, Section
-from urzoo.leaderboard.tables import table
+from urzoo.leaderboard.tables import Right, table
 from urzoo.leaderboard.text import count, duration
 from urzoo.markdown import markdown
 from urzoo.schema import read_text
@@ -79,8 +79,9 @@ def _trained(board: Board, summaries: Mapping[str, TrainingSummary]) -> str | No
                     f"{row.shown} {_unit(section)}".strip(),
                 ]
             )
-    head = ["Checkpoint", "Task", "Gating", "Parameters", "Epochs", "Seed", "Time", "Memory", "Hardware", "Validation"]
-    return table([*head, "Test"], rows, right={3, 4, 5, 6, 7, 9, 10}) if rows else None
+    costs = [Right(name) for name in ("Parameters", "Epochs", "Seed", "Time", "Memory")]
+    head = ["Checkpoint", "Task", "Gating", *costs, "Hardware", Right("Validation"), Right("Test")]
+    return table(head, rows) if rows else None
 
 
 def _validation(section: Section, summary: TrainingSummary | None) -> str:
@@ -108,8 +109,16 @@ def _standings(board: Board) -> str | None:
                 "; ".join(_listed(row) for row in section.published if row.secondary),
             ]
         )
-    head = ["Task", "Best here", "Figure", "Interval", "UR-LSTM, published", "Difference", "Listed under the paper"]
-    return table(head, rows, right={2, 3}) if rows else None
+    head = [
+        "Task",
+        "Best here",
+        Right("Figure"),
+        Right("Interval"),
+        "UR-LSTM, published",
+        "Difference",
+        "Listed under the paper",
+    ]
+    return table(head, rows) if rows else None
 
 
 def _listed(row: PublishedRow) -> str:
@@ -141,13 +150,14 @@ def _comparison(section: Section) -> dict[str, str]:
                 _difference(section, group, base) if base is not None and base is not group else "",
             ]
         )
-    head = ["Gating", "Seeds", f"{section.metric_title}, mean ± deviation", "Range", "Against `--`, ± standard error"]
+    title = f"{section.metric_title}, mean ± deviation"
+    head = ["Gating", *map(Right, ("Seeds", title, "Range", "Against `--`, ± standard error"))]
     best, worst = section.groups[0], section.groups[-1]
     sentence = (
         f"{markdown(best.name)} has the best mean and {markdown(worst.name)} the worst, "
         f"{abs(best.mean - worst.mean):.{section.digits}f} apart."
     )
-    return {"title": markdown(section.title), "table": table(head, rows, right={1, 2, 3, 4}), "sentence": sentence}
+    return {"title": markdown(section.title), "table": table(head, rows), "sentence": sentence}
 
 
 def _difference(section: Section, group: Group, base: Group) -> str:
@@ -169,7 +179,8 @@ def _curves(section: Section) -> dict[str, str]:
         ]
         for curve in order
     ]
-    head = ["Gating", "Seeds", "Steps trained", "Solved at step", f"{section.heading}, median at the end"]
+    title = f"{section.heading}, median at the end"
+    head = ["Gating", *map(Right, ("Seeds", "Steps trained", "Solved at step", title))]
     first = [curve.gate for curve in order if solved[curve.gate] is not None]
     never = [curve.gate for curve in order if solved[curve.gate] is None]
     sign = "at least" if section.higher_is_better else "at most"
@@ -178,7 +189,7 @@ def _curves(section: Section) -> dict[str, str]:
         sentence += f" The first to solve it is {markdown(first[0])}."
     if never:
         sentence += f" Not solved within the steps trained: {markdown(', '.join(never))}."
-    return {"title": markdown(section.title), "table": table(head, rows, right={1, 2, 3, 4}), "sentence": sentence}
+    return {"title": markdown(section.title), "table": table(head, rows), "sentence": sentence}
 
 
 def _solved_at(section: Section, curve: ProblemCurve, wanted: float) -> int | None:

@@ -1,5 +1,6 @@
 """The leaderboard as data: the one object that the Markdown, CSV, JSON and HTML are written from."""
 
+import math
 from typing import Any, Final, Literal
 
 from urzoo.schema import Strict
@@ -14,9 +15,11 @@ class Row(Strict):
     """One measured result. `value`, `low` and `high` are shown in `unit`; `shown` has the metric's decimals.
 
     `kind`: "shipped" (a checkpoint that comes with urzoo), "submitted" (another of urzoo's models) or "baseline"
-    (any other model). `training_seconds` is None where the checkpoint does not tell. `context` says how much of the
-    data the model reads at a time, where that is not all. `group` is the id of the group of seeds the row is in.
-    `provenance` is all of the result file.
+    (any other model). `recommended` marks the checkpoint to take for the task, chosen by its validation scores.
+    `study` is true of a checkpoint that is one of several of different seeds, there to be compared with others: its
+    rank is among those of the study. `training_seconds` is None where the checkpoint does not tell. `context` says
+    how much of the data the model reads at a time, where that is not all. `group` is the id of the group of seeds
+    the row is in. `provenance` is all of the result file.
     """
 
     id: str
@@ -25,6 +28,8 @@ class Row(Strict):
     reason: str | None
     model: str
     kind: Kind
+    recommended: bool
+    study: bool
     architecture: str
     cell: str | None
     gate: str | None
@@ -118,7 +123,11 @@ class ProblemCurve(Strict):
 
 
 class Section(Strict):
-    """A task's part of the board. `version` is None where there are published figures but no task yet."""
+    """A task's part of the board. `version` is None where there are published figures but no task yet.
+
+    `chance` is what the best answer that is always the same scores, in `unit`. `variant` is true where the checkpoints
+    were trained for another task of which this is a variant.
+    """
 
     task: str
     title: str
@@ -129,6 +138,8 @@ class Section(Strict):
     unit: str
     digits: int
     higher_is_better: bool
+    chance: float | None
+    variant: bool
     data: str | None
     licence: str | None
     citation: str | None
@@ -145,9 +156,48 @@ class Section(Strict):
         return self.metric_title if self.unit in self.metric_title.lower() else f"{self.metric_title}, {self.unit}"
 
     @property
+    def direction(self) -> str:
+        """Whether more is better, in words."""
+        return "higher is better" if self.higher_is_better else "lower is better"
+
+    @property
+    def main(self) -> tuple[Row, ...]:
+        """The measured rows that are not of a study."""
+        return tuple(row for row in self.measured if not row.study)
+
+    @property
+    def study(self) -> tuple[Row, ...]:
+        """The measured rows of the study over gatings and seeds."""
+        return tuple(row for row in self.measured if row.study)
+
+    @property
     def best(self) -> Row | None:
-        """The first of the ranked rows."""
-        return next((row for row in self.measured if row.rank == 1), None)
+        """The best of the ranked rows, be it of a study or not."""
+        first = [row for row in (*self.main, *self.study) if row.rank == 1]
+        return min(first, key=lambda row: -row.value if self.higher_is_better else row.value, default=None)
+
+    @property
+    def recommended(self) -> Row | None:
+        """The checkpoint to take."""
+        return next((row for row in self.measured if row.recommended), None)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between what the metric lies: no accuracy is above 100 %, no error or perplexity below 0."""
+        return 0.0, 100.0 if self.unit == "%" else math.inf
+
+    def clipped(self, group: Group) -> tuple[float, float]:
+        """A group's mean less and plus its deviation, within the metric's bounds."""
+        low, high = self.bounds
+        return max(group.mean - group.deviation, low), min(group.mean + group.deviation, high)
+
+    def at_chance(self, row: Row) -> bool:
+        """Whether a row is no better than an answer that is always the same: its interval holds that one's score."""
+        if self.chance is None:
+            return False
+        if row.low is None or row.high is None:
+            return abs(row.value - self.chance) < 0.5 * 10.0**-self.digits
+        return row.low <= self.chance <= row.high
 
     @property
     def best_published(self) -> PublishedRow | None:

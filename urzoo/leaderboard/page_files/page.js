@@ -55,10 +55,13 @@
     code.setAttribute("aria-label", "Command that reproduces this row");
     command.append(code);
     if (navigator.clipboard) {
-      const copy = make("button", "Copy");
-      copy.type = "button";
-      copy.addEventListener("click", () => navigator.clipboard.writeText(record.command).then(() => { copy.textContent = "Copied"; }));
-      command.append(copy);
+      const link = location.href.replace(/#.*/, "") + `#${row.id}`;
+      for (const [name, text] of [["Copy command", record.command], ["Copy link", link]]) {
+        const copy = make("button", name);
+        copy.type = "button";
+        copy.addEventListener("click", () => navigator.clipboard.writeText(text).then(() => { copy.textContent = "Copied"; }));
+        command.append(copy);
+      }
     }
     inside.append(command);
     const groups = make("div", undefined, "groups");
@@ -79,7 +82,7 @@
   };
 
   const toggle = (row, open) => {
-    const button = row.querySelector(".open button");
+    const button = row.querySelector(".c-open button");
     if (!button) return;
     const next = row.nextElementSibling;
     const existing = next && next.classList.contains("detail") ? next : null;
@@ -90,7 +93,7 @@
   };
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest(".open button");
+    const button = event.target.closest(".c-open button");
     if (button) toggle(button.closest("tr"));
     const link = event.target.closest('a[href^="#"]');
     // A second click on the same link changes no hash, and should still open the row.
@@ -163,6 +166,10 @@
       const empty = section.querySelector(".empty");
       if (empty) empty.hidden = left.get(section) > 0;
     }
+    // Rows that were asked for do not stay folded away.
+    if (fields.some((name) => name !== "task" && wanted[name])) {
+      for (const folded of document.querySelectorAll("details")) folded.open = true;
+    }
     output.textContent = `${visible} of ${rows.length} rows`;
     return wanted;
   };
@@ -196,6 +203,8 @@
       form.reset();
       changed();
     }
+    const folded = row.closest("details");
+    if (folded) folded.open = true;
     row.classList.add("linked");
     toggle(row, true);
     row.scrollIntoView({ block: "center" });

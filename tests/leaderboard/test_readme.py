@@ -22,8 +22,10 @@ def test_the_boards_head_goes_between_the_marks(example: Path, checkpoints: Path
     before, rest = text.split(BEGIN)
     head, after = rest.split(END)
     assert (before, after) == ("# Project\n\nBefore.\n\n", "\n\nAfter \\1 stays.\n")
-    assert "| Sequential MNIST | Accuracy, %, higher is better | someone/urgru-256: **98.71** |" in head
-    assert "(board/plots/parameters.png)" in head
+    assert (
+        "| Sequential MNIST | Accuracy, %, higher is better | **98.71** (98.51 to 98.89), someone/urgru-256 |" in head
+    )
+    assert "(board/plots/overview.svg)" in head
 
 
 def test_a_second_update_changes_nothing(example: Path, checkpoints: Path, readme: Path):
