@@ -116,6 +116,32 @@ def test_generation_goes_on_from_a_given_cache(model, ids, options):
     assert torch.equal(generate(model, rest, cache_params=cache, attention_mask=mask, **options)[:, 3:], expected)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("negative", [None, torch.tensor([[5, 6, 7], [8, 9, 10], [0, 0, 11]])])
+def test_guidance_moves_away_from_what_follows_without_the_prompt(model, ids, negative, use_cache):
+    options = {} if negative is None else {"negative_prompt_ids": negative}
+    if negative is not None:
+        options["negative_prompt_attention_mask"] = (negative != 0).long()
+    written = generate(model, ids, guidance_scale=1.5, use_cache=use_cache, max_new_tokens=5, **options)
+    expected, bare = ids, ids[:, -1:] if negative is None else negative
+    mask = None if negative is None else (negative != 0).long()
+    for _ in range(written.shape[1] - ids.shape[1]):
+        scores = model(expected).logits[:, -1].log_softmax(-1)
+        without = model(bare, attention_mask=mask).logits[:, -1].log_softmax(-1)
+        following = (1.5 * (scores - without) + without).argmax(-1, keepdim=True)
+        # Rows that have ended are filled up with padding, whatever they would go on with.
+        following = torch.where((expected[:, ids.shape[1] :] == 2).any(1, keepdim=True), 0, following)
+        expected, bare = torch.cat([expected, following], 1), torch.cat([bare, following], 1)
+        mask = None if mask is None else torch.cat([mask, torch.ones_like(following)], 1)
+    assert torch.equal(written, expected)
+
+
+def test_guidance_of_several_beams_is_refused(model, ids):
+    with pytest.raises(UsageError, match="guidance_scale was given with num_beams=3"):
+        generate(model, ids, guidance_scale=1.5, num_beams=3)
+
+
 def test_the_returned_cache_continues_the_generation(model, ids):
     expected = generate(model, ids, max_new_tokens=12, eos_token_id=None)
     first = generate(model, ids, max_new_tokens=5, eos_token_id=None, return_dict_in_generate=True)

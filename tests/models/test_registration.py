@@ -86,3 +86,20 @@ def test_code_beside_a_checkpoint_is_never_run(folder, tmp_path):
         "assert type(model).__module__ == 'urzoo.models.classification_urlstm'",
         tmp_path,
     )
+
+
+def test_the_tables_of_names_know_the_models(folder):
+    run(
+        "import urzoo\n"
+        "from transformers.models.auto import modeling_auto as auto\n"
+        "assert 'URLSTMForCausalLM' in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()\n"
+        "assert 'URLSTMForImageClassification' in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()\n"
+        "assert 'URLSTMForSequenceClassification' in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()\n"
+        "assert 'URLSTMModel' in auto.MODEL_MAPPING_NAMES.values()\n"
+        # What transformers makes of its tables still works.
+        "names = [value.__name__ for value in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING._extra_content.values()]\n"
+        "assert names == ['URLSTMForImageClassification'], names\n"
+        "assert 'urlstm' not in auto.CONFIG_MAPPING_NAMES\n"
+        "assert len(auto.MODEL_FOR_CAUSAL_LM_MAPPING) > 0",
+        folder,
+    )

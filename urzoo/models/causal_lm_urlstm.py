@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.generation.configuration_utils import GenerationConfig
+from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import ModelOutput, can_return_tuple
@@ -74,7 +76,6 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,  # noqa: FBT001
         logits_to_keep: int | Tensor = 0,
         *,
-        shift_labels: Tensor | None = None,
         compute_logits: bool = True,
         neural_cache: bool = False,
         num_items_in_batch: Tensor | int | None = None,
@@ -91,13 +92,12 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             labels: The token ids themselves, `(batch, time)`, shifted here; -100 is left out of the loss.
             use_cache: Whether to return the state; by default as configured, and not in training.
             logits_to_keep: Score only the last so many steps, or the steps of this index; 0 for all.
-            shift_labels: In place of `labels`: at each step the id that follows, so that the last step of a
-                segment has a target too.
             compute_logits: False with labels: return the loss without the scores, which saves their memory.
             neural_cache: Mix in what followed those of the last `config.neural_cache_size` states that were most like
                 the present one, see `urzoo.models.neural_cache_urlstm`; give it with every piece of a text.
             num_items_in_batch: What the summed loss is divided by; the number of targets when omitted.
-            kwargs: Handed to the layers, such as `output_hidden_states`.
+            kwargs: `shift_labels` in place of `labels`: at each step the id that follows, so that the last step of a
+                segment has a target too. All else is handed to the layers, such as `output_hidden_states`.
 
         Raises:
             UsageError: An id or label is outside the vocabulary, or arguments exclude each other; or `neural_cache` was
@@ -105,6 +105,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                 tokens.
             ShapeError: Shapes of inputs, mask, labels and cache do not agree.
         """
+        # Not in the signature, where transformers' Trainer would take it for labels that every batch must have.
+        shift_labels = kwargs.pop("shift_labels", None)
         if neural_cache:
             self._check_looking_back(input_ids, inputs_embeds, cache_params)
         outputs = self.model(input_ids, attention_mask, inputs_embeds, cache_params, use_cache, **kwargs)
@@ -266,6 +268,31 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             steps = (inputs["input_ids"] if embedded is None else embedded).shape[1]
             inputs["attention_mask"] = mask[:, -steps:]
         return inputs
+
+    def _get_logits_processor(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' own; that of `guidance_scale` calls the model, and knows states as past_key_values."""
+        processors = super()._get_logits_processor(generation_config, *args, **kwargs)
+        for processor in processors:
+            if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
+                if generation_config.num_beams > 1:
+                    raise UsageError(
+                        f"guidance_scale was given with num_beams={generation_config.num_beams}, whose beams would "
+                        "get each other's states without the prompt; omit one of the two."
+                    )
+                processor.model = self._with_past_key_values
+        return processors
+
+    def _with_past_key_values(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor,
+        use_cache: bool,
+        past_key_values: URLSTMCache | None,
+    ) -> ModelOutput:
+        mask = attention_mask[:, -input_ids.shape[1] :]
+        outputs = self(input_ids, attention_mask=mask, use_cache=use_cache, cache_params=past_key_values)
+        return ModelOutput(logits=outputs.logits, past_key_values=outputs.cache_params)
 
     def _expand_inputs_for_generation(
         self,

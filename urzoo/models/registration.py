@@ -124,13 +124,23 @@ def _register_models() -> None:
     from urzoo.models.configuration_urlstm import URLSTMConfig
     from urzoo.models.modeling_urlstm import URLSTMModel
 
-    for auto_class, model_class in (
-        (auto.AutoModel, URLSTMModel),
-        (auto.AutoModelForCausalLM, URLSTMForCausalLM),
-        (auto.AutoModelForImageClassification, URLSTMForImageClassification),
-        (auto.AutoModelForSequenceClassification, URLSTMForSequenceClassification),
+    for auto_class, model_class, names in (
+        (auto.AutoModel, URLSTMModel, auto.MODEL_MAPPING_NAMES),
+        (auto.AutoModelForCausalLM, URLSTMForCausalLM, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        (
+            auto.AutoModelForImageClassification,
+            URLSTMForImageClassification,
+            auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        ),
+        (
+            auto.AutoModelForSequenceClassification,
+            URLSTMForSequenceClassification,
+            auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        ),
     ):
         auto_class.register(URLSTMConfig, model_class, exist_ok=True)
+        # By these tables of names the Trainer shifts labels for label smoothing, and cards are tagged.
+        names[URLSTMConfig.model_type] = model_class.__name__
 
 
 def _register_pipeline() -> None:
