@@ -25,7 +25,7 @@ from transformers.utils import logging
 from urzoo.errors import BackendError, CheckpointError, UrzooError, UsageError, one_line
 from urzoo.models.modeling_urlstm import LOADING
 from urzoo.zoo.lookup import path, read_config, training_summary, verified_weights_sha256
-from urzoo.zoo.weights import WEIGHTS_FILE, check_against, read_header
+from urzoo.zoo.weights import check_against, read_headers, weights_files
 
 _AUTO_CLASSES = {
     "ForImageClassification": AutoModelForImageClassification,
@@ -57,8 +57,8 @@ def load(
     """
     folder = path(name_or_folder)
     architecture = read_config(folder)["architectures"][0]
-    weights = folder / WEIGHTS_FILE
-    header = read_header(weights)
+    header = read_headers(folder)
+    weights = weights_files(folder)[0]
     verified_weights_sha256(folder, training_summary(folder))
     config = _config(folder)
     if backend is not None:

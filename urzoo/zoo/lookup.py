@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from urzoo.errors import CheckpointError, UsageError, unknown
 from urzoo.schema import describe, read_json
 from urzoo.zoo.schema import CheckpointInfo, TrainingSummary, read_training_summary
-from urzoo.zoo.weights import WEIGHTS_FILE, file_sha256, parameter_count, read_header
+from urzoo.zoo.weights import WEIGHTS_FILE, file_sha256, parameter_count, read_headers, weights_files, weights_sha256
 
 CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
 TRAINING_FILE = "training.json"
@@ -86,7 +86,7 @@ def info(name_or_folder: str | Path) -> CheckpointInfo:
     """
     folder = path(name_or_folder)
     config = read_config(folder)
-    header = read_header(folder / WEIGHTS_FILE)
+    header = read_headers(folder)
     training = training_summary(folder)
     weights = verified_weights_sha256(folder, training)
     known = _urzoo_fields(config) if config["model_type"] == "urlstm" else {}
@@ -102,7 +102,7 @@ def info(name_or_folder: str | Path) -> CheckpointInfo:
             hidden_size=known.get("hidden_size"),
             num_layers=known.get("num_layers"),
             parameters=parameter_count(header),
-            weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+            weights_bytes=sum(file.stat().st_size for file in weights_files(folder)),
             weights_sha256=weights,
             checkpoint_sha256=_checkpoint_sha256(folder, weights),
             task=training.task if training else None,
@@ -137,10 +137,10 @@ def verified_weights_sha256(folder: Path, training: TrainingSummary | None) -> s
     Raises:
         CheckpointError: The two differ.
     """
-    weights = file_sha256(folder / WEIGHTS_FILE)
+    weights = weights_sha256(folder)
     if training is not None and training.weights_sha256 != weights:
         raise CheckpointError(
-            f"{folder / WEIGHTS_FILE} is damaged or was replaced: its sha256 is {weights}, "
+            f"{weights_files(folder)[0]} is damaged or was replaced: its sha256 is {weights}, "
             f"{TRAINING_FILE} says {training.weights_sha256}. Fetch the checkpoint again."
         )
     return weights
@@ -161,7 +161,7 @@ def _urzoo_fields(config: dict[str, Any]) -> dict[str, Any]:
     return {field: config.get(field, getattr(defaults, field)) for field in fields}
 
 
-def _checkpoint_sha256(folder: Path, weights_sha256: str) -> str:
-    parts = [f"{WEIGHTS_FILE} {weights_sha256}"]
+def _checkpoint_sha256(folder: Path, weights: str) -> str:
+    parts = [f"{WEIGHTS_FILE} {weights}"]
     parts += [f"{name} {file_sha256(folder / name)}" for name in _DECIDING if (folder / name).is_file()]
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()

@@ -2,18 +2,23 @@
 
 A safetensors file is a header (names, types, shapes, offsets) and the numbers. `read_header` refuses a file that is
 truncated, padded or whose header is damaged; `check_against` refuses one that does not fit the model; the sha256
-of `training.json` finds a flipped bit among the numbers.
+of `training.json` finds a flipped bit among the numbers. Weights may be in several files (shards), with an index that
+says which tensor is in which.
 """
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from urzoo.errors import CheckpointError, one_line
+from urzoo.schema import read_json
 
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
 
 
 class Tensor(NamedTuple):
@@ -21,6 +26,60 @@ class Tensor(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint's weights: `model.safetensors`, or where there is none the shards of the index.
+
+    Raises:
+        CheckpointError: The index is malformed.
+    """
+    if (folder / WEIGHTS_FILE).is_file() or not (folder / INDEX_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    return [folder / name for name in sorted(set(_index(folder).values()))]
+
+
+def read_headers(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's weights by name, of all shards.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the index says otherwise than the shards.
+    """
+    files = weights_files(folder)
+    if files == [folder / WEIGHTS_FILE]:
+        return read_header(files[0])
+    headers = {file.name: read_header(file) for file in files}
+    found = {(name, file) for file, header in headers.items() for name in header}
+    if stray := sorted(found ^ set(_index(folder).items())):
+        name, file = stray[0]
+        raise CheckpointError(
+            f"{folder / INDEX_FILE} and {file} do not agree about {name!r}. Fetch the checkpoint again."
+        )
+    return {name: tensor for header in headers.values() for name, tensor in header.items()}
+
+
+def weights_sha256(folder: Path) -> str:
+    """The sha256 of a checkpoint's weights; of shards that of their names and sha256, a line each."""
+    files = weights_files(folder)
+    if files == [folder / WEIGHTS_FILE]:
+        return file_sha256(files[0])
+    lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Which tensor is in which shard."""
+    file = folder / INDEX_FILE
+    content = read_json(file, error=CheckpointError)
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not shards:
+        raise CheckpointError(f"{file}: key weight_map is missing; expected which tensor is in which file.")
+    for name in shards.values():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise CheckpointError(
+                f"{file} names {str(name)[:80]!a}, expected files such as model-00001-of-00002.safetensors."
+            )
+    return shards
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
