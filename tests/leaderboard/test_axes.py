@@ -16,7 +16,7 @@ def test_marks_are_round_few_and_different(make, values: list[float]):
     assert len(set(texts)) == len(texts)
     assert all(len(text.strip("-0.").replace(".", "").rstrip("kMG")) <= 6 for text in texts)
     assert all(axis.low <= value <= axis.high for value, _ in axis.ticks)
-    assert all(0 <= axis.place(value) <= 1 for value in values)
+    assert all(0 <= axis.position(value) <= 1 for value in values)
 
 
 def test_no_mark_stands_where_no_value_can_be():

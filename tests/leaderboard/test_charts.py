@@ -33,10 +33,10 @@ def test_without_measured_rows_there_are_no_plots(results: Path, checkpoints: Pa
 def test_every_mark_lies_inside_the_frame(example: Path, checkpoints: Path):
     for chart in drawn(example, checkpoints).values():
         for point in chart.points:
-            assert all(0 <= chart.x.place(x) <= 1 for x in (point.x, *(point.interval or ())))
+            assert all(0 <= chart.x.position(x) <= 1 for x in (point.x, *(point.interval or ())))
             assert 0 <= point.y < len(chart.names)
         for line in chart.lines:
-            assert all(0 <= chart.x.place(x) <= 1 and 0 <= chart.y.place(y) <= 1 for x, y in line.points)
+            assert all(0 <= chart.x.position(x) <= 1 and 0 <= chart.y.position(y) <= 1 for x, y in line.points)
 
 
 def test_models_stand_from_the_best_to_the_worst_measured_filled_and_published_hollow(example: Path, checkpoints: Path):
@@ -91,7 +91,7 @@ def test_extreme_scores_can_be_drawn(put: Callable[..., Path], results: Path, ch
     for task in ("smnist", "pmnist"):
         put("model", task, accuracy, model__parameters=1, model__training__wall_seconds=1.0, intervals={})
     for chart in drawn(results, checkpoints).values():
-        assert all(0 <= chart.x.place(point.x) <= 1 for point in chart.points)
+        assert all(0 <= chart.x.position(point.x) <= 1 for point in chart.points)
 
 
 def test_a_crowd_of_models_is_cut_to_the_best_and_the_published_reference_stays(
@@ -106,6 +106,6 @@ def test_a_crowd_of_models_is_cut_to_the_best_and_the_published_reference_stays(
 
 
 def test_curves_of_one_gating_differ_in_their_strokes():
-    lines = [Line(((0.0, 0.0),), "x", "UR", place=place) for place in range(4)]
+    lines = [Line(((0.0, 0.0),), "x", "UR", nth=nth) for nth in range(4)]
     assert len({line.dashes for line in lines}) == 4
     assert {Line(((0.0, 0.0),), "x", gate).dashes for gate in GATINGS if gate.endswith("M")} == {(7, 4)}

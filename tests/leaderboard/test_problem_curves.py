@@ -56,7 +56,7 @@ def test_the_board_draws_and_lists_them(tmp_path: Path):
     for chart in drawn:
         assert [line.gate for line in chart.lines] == ["UR", "U-", "C-", "-R", "--"]
         assert [name for name, _ in chart.references] == ["chance"]
-        assert all(0 <= chart.y.place(y) <= 1 for line in chart.lines for _, y in line.points)
+        assert all(0 <= chart.y.position(y) <= 1 for line in chart.lines for _, y in line.points)
     built = build(out / "results", out)
     assert (out / "plots" / "problem_curves.svg") in built.files
     text = (out / "README.md").read_text()

@@ -13,7 +13,7 @@ from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from urzoo.evaluation import Pair, Subject
-    from urzoo.leaderboard.verify import Comparison
+    from urzoo.leaderboard.verify import Repetition
 
 RESULTS = Path("leaderboard/results")
 BOARD = Path("leaderboard")
@@ -227,7 +227,7 @@ def _verify(results: Path, count: int, checkpoints: list[str], *, seed: int, dat
         _tell(compared)
 
 
-def _tell(one: "Comparison") -> None:
+def _tell(one: "Repetition") -> None:
     typer.echo(f"{one.model} on {one.task}: {one.metric} {one.stored:.6g} in the result, {one.measured:.6g} here")
 
 

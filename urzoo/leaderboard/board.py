@@ -56,11 +56,11 @@ def assemble(
         recommended: The shipped checkpoint to take, by task.
 
     Raises:
-        ResultError: A result is not fit for a board (see `admit`); the message names file and key.
+        ResultError: A result is not fit for a board (see `refuse_unfit`); the message names file and key.
     """
     rows: dict[str, list[Row]] = {name: [] for name in tasks}
     for one in evidence:
-        admit(one, tasks)
+        refuse_unfit(one, tasks)
         name = one.result.task.name
         rows[name].append(_row(one, tasks[name], (recommended or {}).get(name)))
     sections = [
@@ -79,7 +79,7 @@ def assemble(
     return Board(sections=tuple(sections))
 
 
-def admit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
+def refuse_unfit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
     """Refuse a result that must not appear on a board in any form.
 
     Raises:

@@ -36,7 +36,7 @@ class Point:
 class Line:
     """A curve through `points`, with the range `low` to `high` around it where it stands for several.
 
-    `place` counts the lines of one gating in a chart that names each of its lines; they differ in their strokes.
+    `nth` counts the lines of one gating in a chart that names each of its lines; they differ in their strokes.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -44,14 +44,14 @@ class Line:
     gate: str | None
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    place: int = 0
+    nth: int = 0
 
     @property
     def dashes(self) -> tuple[int, ...]:
         """Lengths of strokes and gaps: those of the gating, and other ones for further lines of it."""
         first = Gating(self.gate).dashes if self.gate else _MIXED
         others = [dashes for dashes in (*(gate.dashes for gate in AUXILIARY.values()), _MIXED) if dashes != first]
-        return first if self.place == 0 else others[(self.place - 1) % len(others)]
+        return first if self.nth == 0 else others[(self.nth - 1) % len(others)]
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _curves(section: Section) -> Chart | None:
     lines: list[Line] = []
     for curve in curves:
         same = sum(line.gate == curve.gate for line in lines) if len(curves) <= MOST_KEYS else 0
-        lines.append(Line(tuple(zip(curve.epochs, curve.values, strict=True)), curve.model, curve.gate, place=same))
+        lines.append(Line(tuple(zip(curve.epochs, curve.values, strict=True)), curve.model, curve.gate, nth=same))
     ends = [f"{curve.model} ends at {curve.values[-1]:.{section.digits}f}" for curve in curves]
     return Chart(
         task=section.task,

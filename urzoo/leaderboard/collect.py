@@ -45,10 +45,10 @@ def collect(results: Path, board: Path | None = None) -> Collected:
         result = read_result(path)
         # Not the path as it stands on this machine: messages may be, but links and ids must not be.
         refuse_unprintable(path, result.model_dump(mode="json"))
-        place = result_path(results, result.model.name, result.task.name)
-        if place != path:
+        expected = result_path(results, result.model.name, result.task.name)
+        if expected != path:
             raise ResultError(
-                f"{path}: holds the result of {result.model.name} on {result.task.name}; expected it at {place}."
+                f"{path}: holds the result of {result.model.name} on {result.task.name}; expected it at {expected}."
             )
         if result.partial:
             partial.append(name)

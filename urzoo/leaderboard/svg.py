@@ -101,12 +101,12 @@ class _Frame:
         return [*self._axes(), *self._references(), *self._lines(), *marks, *self._keys()]
 
     def _x(self, value: float) -> float:
-        return self.left + self.chart.x.place(value) * self.width
+        return self.left + self.chart.x.position(value) * self.width
 
     def _y(self, value: float) -> float:
         if self.chart.y is None:
             return self.top + (value + 0.5) * self.line_height
-        return self.top + (1 - self.chart.y.place(value)) * self.height
+        return self.top + (1 - self.chart.y.position(value)) * self.height
 
     def _axes(self) -> list[str]:
         chart, parts = self.chart, []
@@ -145,12 +145,12 @@ class _Frame:
                 # Above the line, unless that leaves the frame. Curves begin at the left, where they know nothing.
                 text = y - 5 if y > self.top + KEY_HEIGHT else y + 14
                 parts.append(f'<path class="reference" d="M{self.left} {_n(y)}H{WIDTH - RIGHT}"/>')
-                place = f'x="{WIDTH - RIGHT - 4}" y="{_n(text)}" text-anchor="end"'
+                where = f'x="{WIDTH - RIGHT - 4}" y="{_n(text)}" text-anchor="end"'
             else:
                 x = self._x(value)
                 parts.append(f'<path class="reference" d="M{_n(x)} {self.top - 4}V{self.bottom}"/>')
-                place = f'x="{_n(x)}" y="{self.top - 8}" text-anchor="middle"'
-            parts.append(f'<text class="note" {place}>{escape(label)}</text>')
+                where = f'x="{_n(x)}" y="{self.top - 8}" text-anchor="middle"'
+            parts.append(f'<text class="note" {where}>{escape(label)}</text>')
         return parts
 
     def _lines(self) -> list[str]:

@@ -16,7 +16,7 @@ from urzoo.data import lacking
 from urzoo.errors import ResultError, UrzooError, UsageError
 from urzoo.evaluation.schema import Result, read_result
 from urzoo.evaluation.task import Task
-from urzoo.leaderboard.board import CurrentTask, Evidence, admit, standing
+from urzoo.leaderboard.board import CurrentTask, Evidence, refuse_unfit, standing
 from urzoo.leaderboard.collect import collect, current_tasks
 from urzoo.leaderboard.text import refuse_unprintable
 from urzoo.zoo import checkpoints, info, path
@@ -26,7 +26,7 @@ STANDARD_ERRORS = 4.0
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Repetition:
     """One metric of one row, as stored and as measured again; `tolerance` is what may lie between them."""
 
     model: str
@@ -46,7 +46,7 @@ class Comparison:
 class Verification:
     """What was compared, and the rows that cannot be repeated here, with the reason for each."""
 
-    compared: tuple[Comparison, ...]
+    compared: tuple[Repetition, ...]
     unrepeatable: tuple[str, ...]
 
 
@@ -80,25 +80,25 @@ def verify(
     possible: list[tuple[Result, str | Path]] = []
     unrepeatable = []
     for evidence in collect(results).evidence:
-        admit(evidence, tasks)
+        refuse_unfit(evidence, tasks)
         found = _checkpoint(evidence, tasks, folders or {}, data_root)
         if isinstance(found, _Obstacle):
             unrepeatable.append(f"{evidence.file}: {found.reason}")
         else:
-            possible.append((evidence.result, found.place))
+            possible.append((evidence.result, found.checkpoint))
     if not possible:
         reasons = f" {unrepeatable[0]}" if unrepeatable else ""
         raise UrzooError(f"no result under {results} can be repeated here.{reasons}")
     # The same seed picks the same rows wherever the same rows can be repeated.
     chosen = random.Random(seed).sample(possible, min(n, len(possible)))
-    compared: list[Comparison] = []
+    compared: list[Repetition] = []
     complaints: list[str] = []
-    for result, place in chosen:
-        changed = _weights_complaint(result, place)
+    for result, checkpoint in chosen:
+        changed = _weights_complaint(result, checkpoint)
         if changed:
             complaints.append(changed)
             continue
-        compared += _repeat(result, place, tasks[result.task.name].task, data_root, progress=progress)
+        compared += _repeat(result, checkpoint, tasks[result.task.name].task, data_root, progress=progress)
     complaints += [_complaint(comparison) for comparison in compared if not comparison.agrees]
     if complaints:
         raise ResultError("; ".join(complaints) + ".")
@@ -113,7 +113,7 @@ def check_submission(
     seed: int = 0,
     data_root: Path | str | None = None,
     progress: bool = True,
-) -> tuple[Comparison, ...]:
+) -> tuple[Repetition, ...]:
     """Check a result that was sent in: by schema, by digests, by its own arithmetic and by repeating it.
 
     Args:
@@ -138,7 +138,7 @@ def check_submission(
     result = read_result(file)
     refuse_unprintable(file, result.model_dump(mode="json"))
     tasks = current_tasks()
-    admit(Evidence(result, str(file), None), tasks)
+    refuse_unfit(Evidence(result, str(file), None), tasks)
     current = tasks[result.task.name]
     if result.partial:
         raise ResultError(f"{file}: key partial is true; a result of {result.samples} rows cannot be on the board.")
@@ -161,7 +161,7 @@ def check_submission(
 
 @dataclass(frozen=True)
 class _Found:
-    place: str | Path
+    checkpoint: str | Path
 
 
 @dataclass(frozen=True)
@@ -178,22 +178,22 @@ def _checkpoint(
     if status == "outdated":
         return _Obstacle(f"outdated: {reason}")
     if result.model.name in folders:
-        place: str | Path = folders[result.model.name]
+        checkpoint: str | Path = folders[result.model.name]
     elif result.model.name in checkpoints():
-        place = result.model.name
+        checkpoint = result.model.name
     else:
         return _Obstacle(f"the checkpoint {result.model.name} is not at hand; name its folder")
     missing = lacking(result.data.name, result.data.split, data_root=data_root)
-    return _Obstacle(missing) if missing else _Found(place)
+    return _Obstacle(missing) if missing else _Found(checkpoint)
 
 
-def _weights_complaint(result: Result, place: str | Path) -> str | None:
-    present = info(path(place)).checkpoint_sha256
+def _weights_complaint(result: Result, checkpoint: str | Path) -> str | None:
+    present = info(path(checkpoint)).checkpoint_sha256
     if present == result.model.checkpoint_sha256:
         return None
     return (
         f"{result.model.name} on {result.task.name} was measured with checkpoint "
-        f"{result.model.checkpoint_sha256[:12]}, but {place} is {present[:12]}"
+        f"{result.model.checkpoint_sha256[:12]}, but {checkpoint} is {present[:12]}"
     )
 
 
@@ -204,14 +204,14 @@ def _samples_tell(task: Task) -> bool:
 
 def _repeat(
     result: Result,
-    place: str | Path,
+    checkpoint: str | Path,
     task: Task,
     data_root: Path | str | None,
     *,
     samples: int | None = None,
     seed: int = 0,
     progress: bool,
-) -> list[Comparison]:
+) -> list[Repetition]:
     from urzoo.data import load_split
     from urzoo.evaluation.runner import Evaluation, Settings, Subject
 
@@ -221,7 +221,7 @@ def _repeat(
         # At random: the rows of some data sets are sorted by their class.
         split = split.select(np.array(sorted(random.Random(seed).sample(range(split.rows), samples)), dtype=np.int64))
     settings = Settings(result.batch_size, dtype=result.dtype, seed=result.seed)
-    again = Evaluation(Subject.of(place), task, split, settings).run(progress=progress).result
+    again = Evaluation(Subject.of(checkpoint), task, split, settings).run(progress=progress).result
     compared = []
     for spec in task.metrics:
         tolerance = spec.tolerance
@@ -230,7 +230,7 @@ def _repeat(
                 continue
             tolerance += _sampling_tolerance(result.metrics[spec.name], again.samples, result.samples)
         stored, measured = result.metrics[spec.name], again.metrics[spec.name]
-        compared.append(Comparison(result.model.name, task.name, spec.name, stored, measured, tolerance))
+        compared.append(Repetition(result.model.name, task.name, spec.name, stored, measured, tolerance))
     return compared
 
 
@@ -257,7 +257,7 @@ def _refuse_impossible(file: Path, result: Result) -> None:
         )
 
 
-def _complaint(comparison: Comparison) -> str:
+def _complaint(comparison: Repetition) -> str:
     return (
         f"{comparison.model} on {comparison.task}: {comparison.metric} is {comparison.stored:.6g} in the result and "
         f"{comparison.measured:.6g} here, expected at most {comparison.tolerance:.2g} apart"
