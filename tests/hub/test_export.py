@@ -145,3 +145,27 @@ def test_a_link_is_not_followed_into_an_export(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="LICENSE is a link"):
         export(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_with_onnx_is_a_checkpoint_with_the_model_for_other_runtimes(tmp_path: Path) -> None:
+    import onnxruntime
+
+    for kind, make in KINDS.items():
+        if kind == "bare":
+            with pytest.raises(UsageError, match="model is a URLSTMModel, expected one of URLSTMForCausalLM"):
+                export(make(tmp_path / f"{kind}-in"), tmp_path / kind, onnx=True)
+            continue
+        exported = export(make(tmp_path / f"{kind}-in"), tmp_path / kind, onnx=True)
+        assert "model.onnx" in exported.files
+        session = onnxruntime.InferenceSession(tmp_path / kind / "model.onnx", providers=["CPUExecutionProvider"])
+        assert session.get_outputs()[-1].name == "logits"
+        assert export(tmp_path / kind, tmp_path / f"{kind}-again").files == tuple(
+            name for name in exported.files if name != "model.onnx"
+        )
+
+
+def test_an_export_that_cannot_be_had_as_onnx_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urzoo.onnx.export.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'urzoo\[onnx\]'"):
+        export(image_checkpoint(tmp_path / "in"), tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()

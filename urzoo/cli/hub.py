@@ -116,6 +116,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
     *,
     with_code: WithCode = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="With the model as model.onnx, for other runtimes.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint to a folder of its own, complete or not at all.
@@ -126,7 +127,7 @@ def export(
     """
     from urzoo.hub.export import export as write
 
-    exported = write(checkpoint, folder, with_code=with_code)
+    exported = write(checkpoint, folder, with_code=with_code, onnx=onnx)
     if as_json:
         print_json(asdict(exported) | {"folder": str(exported.folder)})
     else:

@@ -22,7 +22,9 @@ from urzoo.errors import CheckpointError
 from urzoo.files import check_empty, new_folder
 from urzoo.hub import contents
 from urzoo.hub.folder import check_checkpoint, refuse_link
+from urzoo.onnx import export_onnx
 from urzoo.schema import read_json
+from urzoo.zoo.loading import load
 from urzoo.zoo.lookup import path as find_checkpoint
 from urzoo.zoo.lookup import read_config
 
@@ -45,7 +47,7 @@ class Exported:
     has_code: bool
 
 
-def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = False) -> Exported:
+def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = False, onnx: bool = False) -> Exported:
     """Write a checkpoint to a new folder, complete or not at all.
 
     Args:
@@ -53,9 +55,11 @@ def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = Fal
         out: The folder to make; it must not exist, or be empty.
         with_code: Whether the folder carries the code, and so loads without urzoo by
             `AutoModelFor...from_pretrained(out, trust_remote_code=True)`.
+        onnx: Whether the folder also holds the model as `model.onnx`, see `urzoo.onnx.to_onnx`.
 
     Raises:
-        UsageError: There is no such checkpoint, or `out` holds something.
+        UsageError: There is no such checkpoint, or `out` holds something; or `onnx` without its packages, or of a model
+            that is not urzoo's.
         CheckpointError: The checkpoint is incomplete or damaged; nothing was written.
         UrzooError: `out` cannot be written; nothing was written.
     """
@@ -72,6 +76,8 @@ def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = Fal
                 copy = folder / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(_adapted(path, classes))
+        if onnx:
+            export_onnx(load(source), folder / "model.onnx")
         for name, text in code.items():
             (folder / name).write_text(text, encoding="utf-8")
         files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))

@@ -6,9 +6,11 @@ is asked for, the last steps that it looks back on, and no more.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import GetAttrKey, register_pytree_node
 
 from urzoo.errors import ShapeError, UsageError
 from urzoo.models.neural_cache_urlstm import History
@@ -111,3 +113,35 @@ class URLSTMCache:
         self.states = [None if state is None else tuple(change(part) for part in state) for state in self.states]
         if self.history is not None:
             self.history = self.history.changed(change)
+
+
+_PARTS = ("states", "history", "seen_tokens")
+
+
+def _flatten(cache: URLSTMCache) -> tuple[list[Any], tuple[int, int, int]]:
+    history = cache.history
+    kept = None if history is None else (history.keys, history.tokens, history.filled)
+    return [cache.states, kept, cache.seen_tokens], (cache.num_layers, cache.hidden_size, cache.parts)
+
+
+def _flatten_with_keys(cache: URLSTMCache) -> tuple[list[tuple[Any, Any]], tuple[int, int, int]]:
+    content, sizes = _flatten(cache)
+    return [(GetAttrKey(name), part) for name, part in zip(_PARTS, content, strict=True)], sizes
+
+
+def _unflatten(content: Any, sizes: tuple[int, int, int]) -> URLSTMCache:
+    cache = URLSTMCache(*sizes)
+    states, kept, cache.seen_tokens = content
+    cache.states = list(states)
+    cache.history = None if kept is None else History(*kept)
+    return cache
+
+
+# So that torch.export sees the tensors in it, as transformers does with its own caches.
+register_pytree_node(
+    URLSTMCache,
+    _flatten,
+    _unflatten,
+    serialized_type_name="urzoo.URLSTMCache",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
