@@ -70,9 +70,9 @@ def test_torch_compile_traces_it_whole(gating: Gating):
         torch.testing.assert_close(ours, eager, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("half", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("save", ["nothing", "activations", "recompute"])
-def test_the_operators_keep_torchs_rules(save: str, bf16: bool):
+def test_the_operators_keep_torchs_rules(save: str, half: torch.dtype):
     inputs, input_weight, recurrent_weight, bias, _ = arguments(batch=2, time=3, hidden_size=5)
     if save == "nothing":
         inputs, input_weight, recurrent_weight, bias = (
@@ -80,12 +80,13 @@ def test_the_operators_keep_torchs_rules(save: str, bf16: bool):
         )
     weights, state = (inputs, input_weight, recurrent_weight, bias), torch.zeros(2, 5)
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")
-    call = (*weights, state, state.clone(), None, True, True, False, False, False, bf16, save)
-    torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
-    call = (*weights, state, state.clone(), None, True, True, False, True, False, False, save)
-    torch.library.opcheck(torch.ops.urzoo.lstm_scan.default, call, test_utils=rules)
-    call = (*weights, state, None, True, False, bf16, save)
-    torch.library.opcheck(torch.ops.urzoo.gru_scan.default, call, test_utils=rules)
+    for kind, dtype in (("lstm UR", half), ("lstm OR", torch.float32), ("gru UR", half), ("gru -R reverse", half)):
+        cell = state.clone() if kind.startswith("lstm") else None
+        call = (*weights, state, cell, None, kind, dtype, save, False)
+        torch.library.opcheck(torch.ops.urzoo.cpu_scan.default, call, test_utils=rules)
+    for kind, cell in (("lstm UR", state.clone()), ("gru UR", None)):
+        call = (weights[0][:, 0].detach(), *weights[1:], state, cell, kind, half)
+        torch.library.opcheck(torch.ops.urzoo.cpu_step.default, call, test_utils=rules)
 
 
 @each_cell

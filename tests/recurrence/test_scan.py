@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from urzoo.errors import BackendError, ShapeError, UsageError
-from urzoo.recurrence import Gating, SlowBackendWarning, backend_for, backends, reference, scan, step
+from urzoo.recurrence import GATINGS, Gating, SlowBackendWarning, backend_for, backends, gates, reference, scan, step
 
 
 def arguments(**changes: object) -> dict[str, object]:
@@ -29,7 +29,6 @@ def arguments(**changes: object) -> dict[str, object]:
 
 MISTAKES = [
     ({"inputs": torch.zeros(2, 5)}, r"inputs has 2 dimensions, expected 3: \(batch, time, input_size\)"),
-    ({"inputs": torch.zeros(0, 5, 3)}, r"inputs is empty, expected every size .* its shape is \(0, 5, 3\)\."),
     ({"inputs": torch.zeros(2, 0, 3)}, r"inputs is empty, expected every size .* its shape is \(2, 0, 3\)\."),
     ({"inputs": torch.zeros(2, 5, 3, dtype=torch.long)}, r"inputs is int64, expected a floating-point dtype; give"),
     (
@@ -199,3 +198,17 @@ def test_a_named_reference_does_not_warn(install: Callable):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scan(**arguments(backend="reference"))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("name", ["X-", "-X", "XR", "UX"])
+def test_a_gating_that_back_ends_do_not_know_runs_on_the_reference(
+    name: str, cell: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(gates, "GATINGS", (*GATINGS, name))
+    for dtype in (torch.float32, torch.bfloat16):
+        assert backend_for(torch.zeros(1, dtype=dtype), Gating(name, cell)) == "reference"
+    from urzoo.recurrence import triton
+
+    assert triton.unsupported(Gating(name, cell), torch.float32, torch.device("cuda"))
+    assert not triton.unsupported(Gating("UR", cell), torch.float32, torch.device("cuda"))

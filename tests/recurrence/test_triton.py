@@ -235,7 +235,7 @@ def test_the_operator_keeps_torchs_rules(problem: Callable):
         )
         torch.library.opcheck(
             gpu_scan,
-            (*arguments, gating.cell == "gru", True, True, False, True, torch.float32),
+            (*arguments, gating.cell == "gru", True, True, False, True, torch.float32, False),
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
         )
 
@@ -254,7 +254,9 @@ def test_dynamo_traces_through(problem: Callable):
 
 def test_what_it_cannot_take_is_refused_by_name(problem: Callable):
     assert backends()["triton"] == ""
-    with pytest.raises(BackendError, match=r"backend 'triton' cannot run on gate 'OR'; usable here: .*reference"):
+    with pytest.raises(
+        BackendError, match=r"backend 'triton' cannot run on gate 'OR' of the LSTM; usable here: .*reference"
+    ):
         backend_for(torch.zeros(1, device=DEVICE), Gating("OR"), backend="triton")
     with pytest.raises(BackendError, match=r"backend 'triton' cannot run on float64 inputs"):
         backend_for(torch.zeros(1, device=DEVICE, dtype=torch.float64), backend="triton")

@@ -24,7 +24,7 @@ from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask
 from urzoo.models.neural_cache_urlstm import History, keys_of, mixed_scores
-from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, vocabulary_scores
+from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, may_be_read, vocabulary_scores
 
 
 @dataclass
@@ -136,10 +136,14 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         )
 
     @property
-    def _head_dtype(self) -> torch.dtype:
+    def _head_dtype(self) -> torch.dtype | None:
         # A model that is itself in 16 bits has nothing to gain from a wider product.
-        weight = self.lm_head.weight.dtype
-        return torch.bfloat16 if self.config.head_dtype == "bfloat16" else weight
+        return torch.bfloat16 if self.config.head_dtype == "bfloat16" else None
+
+    @property
+    def _words(self) -> int:
+        # Of whatever stands in the place of the linear map.
+        return int(getattr(self.lm_head, "out_features", self.config.vocab_size))
 
     def _scores(self, hidden: Tensor) -> Tensor:
         if self.clusters is not None:
@@ -195,9 +199,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
 
     def _cutoffs(self) -> list[int]:
         cutoffs = list(self.config.adaptive_cutoffs or [])
-        if cutoffs and cutoffs[-1] >= self.lm_head.weight.shape[0]:
+        if cutoffs and cutoffs[-1] >= self._words:
             raise UsageError(
-                f"the vocabulary was resized to {self.lm_head.weight.shape[0]}, at or below the last of "
+                f"the vocabulary was resized to {self._words}, at or below the last of "
                 f"adaptive_cutoffs {cutoffs}; it can only grow."
             )
         return cutoffs
@@ -212,10 +216,10 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             )
         if given.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = (int(value) for value in torch.aminmax(given.masked_fill(given == IGNORED, 0)))
-            if low < 0 or high >= self.lm_head.weight.shape[0]:
+            if low < 0 or high >= self._words:
                 raise UsageError(
                     f"{name} holds {low if low < 0 else high}, expected ids from 0 to "
-                    f"{self.lm_head.weight.shape[0] - 1}, or {IGNORED} for steps that do not count."
+                    f"{self._words - 1}, or {IGNORED} for steps that do not count."
                 )
         if shift_labels is not None:
             return shift_labels.to(hidden.device)
@@ -224,6 +228,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
     def _loss(
         self, hidden: Tensor, logits: Tensor | None, targets: Tensor, num_items_in_batch: Tensor | int | None
     ) -> Tensor:
+        head = [self.lm_head] if self.clusters is None else [self.lm_head, self.clusters]
+        if logits is None and not all(may_be_read(module) for module in head):
+            logits = self._scores(hidden)
         if logits is not None:
             loss: Tensor = self.loss_function(
                 logits=logits,

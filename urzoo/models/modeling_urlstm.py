@@ -26,7 +26,6 @@ from urzoo.errors import ShapeError, UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.nn import URGRU, URLSTM
-from urzoo.recurrence import step
 
 # Held while transformers loads. It exchanges functions of PreTrainedModel meanwhile and puts back what it found; two
 # threads that did so in each other's midst would leave weights untied, from then on and in every model of the process.
@@ -79,32 +78,22 @@ class URLSTMLayer(GradientCheckpointingLayer):
             `(directions, batch, hidden)`.
         """
         inputs = self.dropout(self.norm(hidden_states))
-        if hidden_states.shape[1] == 1 and mask is None and not self.recurrence.bidirectional and not self.training:
-            return self._step(hidden_states, inputs, state)
         given = None if state is None else tuple(part.unsqueeze(0) for part in state)
         hx = given if given is None or len(given) > 1 else given[0]
-        outputs, final = functional_call(self.recurrence, self._dropped_weights(), (inputs, hx), {"mask": mask})
+        if self.training and self.weight_dropout:
+            outputs, final = functional_call(self.recurrence, self._dropped_weights(), (inputs, hx), {"mask": mask})
+        else:
+            outputs, final = self.recurrence(inputs, hx, mask=mask)
         if self.residual:
             outputs = outputs + hidden_states
         return (outputs, *(final if isinstance(final, tuple) else (final,)))
 
-    def _step(self, hidden_states: Tensor, inputs: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-        # What generation does at every token: no loop over time, and none of the set-up of a sequence.
-        cell = self.recurrence
-        weights = cell._parameters_of("_l0")
-        parts = step(inputs[:, 0], *weights, state, gating=cell.gating, backend=cell.backend)
-        outputs = parts[0].unsqueeze(1).to(inputs.dtype)
-        if self.residual:
-            outputs = outputs + hidden_states
-        return (outputs, *(part.unsqueeze(0) for part in parts))
-
     def _dropped_weights(self) -> dict[str, Tensor]:
-        if not (self.training and self.weight_dropout):
-            return {}
+        # A parametrised or pruned weight goes by a longer name, such as parametrizations.weight_hh_l0.original.
         return {
             name: nn.functional.dropout(weight, self.weight_dropout)
             for name, weight in self.recurrence.named_parameters()
-            if name.startswith("weight_hh")
+            if "weight_hh" in name
         }
 
 
@@ -199,7 +188,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
     def __init__(self, config: URLSTMConfig) -> None:
         super().__init__(config)
         if config.vocab_size is None:
-            self.embed_tokens = None
+            self.embed_tokens: nn.Module | None = None
         else:
             self.embed_tokens = nn.Embedding(config.vocab_size, config.token_size, padding_idx=config.pad_token_id)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
@@ -210,13 +199,12 @@ class URLSTMModel(URLSTMPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding | None:  # type: ignore[override]
+    def get_input_embeddings(self) -> nn.Module | None:  # type: ignore[override]
         """The token embedding; None for a model without vocabulary."""
         return self.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
-        assert isinstance(value, nn.Embedding)
         self.embed_tokens = value
 
     @capture_outputs
@@ -275,7 +263,8 @@ class URLSTMModel(URLSTMPreTrainedModel):
                     f"input_ids was given, but this model has no vocabulary; give inputs_embeds of shape "
                     f"(batch, time, {size})."
                 )
-            check_ids(input_ids, self.embed_tokens.num_embeddings)
+            # An adapter in the place of the embedding need not say how many rows it has.
+            check_ids(input_ids, int(getattr(self.embed_tokens, "num_embeddings", self.config.vocab_size or 0)))
             inputs_embeds = self.embed_tokens(input_ids)
         assert inputs_embeds is not None
         if inputs_embeds.dim() != 3 or inputs_embeds.shape[-1] != size:

@@ -18,37 +18,67 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
 
 # Scores of one chunk: as many as stay in a processor's last-level cache, twice.
 _CHUNK_SCORES = 2 * 1024 * 1024
 IGNORED = -100
 
 
-def vocabulary_scores(hidden: Tensor, words: nn.Linear, dtype: torch.dtype) -> Tensor:
-    """Unnormalised scores `(..., vocabulary)` in float32, the product computed in `dtype`."""
-    bias = None if words.bias is None else words.bias.to(dtype)
-    return nn.functional.linear(hidden.to(dtype), words.weight.to(dtype), bias).float()
+def vocabulary_scores(hidden: Tensor, words: nn.Module, dtype: torch.dtype | None) -> Tensor:
+    """Unnormalised scores `(..., vocabulary)` in float32, the product computed in `dtype`.
+
+    Args:
+        hidden: Shape `(..., size)`.
+        words: The output map, which is called, so that whatever wraps, hooks or replaces it takes part.
+        dtype: The type of the product, as autocast has it; that of the map's weights when None.
+    """
+    device = hidden.device.type
+    if dtype is None or not torch.amp.is_autocast_available(device):
+        scores: Tensor = words(hidden)
+    else:
+        # A cached copy of the weights would outlive a write to them.
+        with torch.autocast(device, dtype=dtype, cache_enabled=False):
+            scores = words(hidden)
+    return scores.float()
 
 
 def adaptive_scores(
-    hidden: Tensor, words: nn.Linear, clusters: nn.Linear, cutoffs: list[int], dtype: torch.dtype
+    hidden: Tensor, words: nn.Module, clusters: nn.Module, cutoffs: list[int], dtype: torch.dtype | None
 ) -> Tensor:
     """Log-probabilities `(..., vocabulary)` of the adaptive softmax, in float32."""
-    weights, biases = _split(words, cutoffs)
-    first = _product(hidden, *_first_choice(weights, biases, clusters), dtype).log_softmax(-1)
+    scores, choices = (vocabulary_scores(hidden, module, dtype) for module in (words, clusters))
     frequent = cutoffs[0]
+    first = torch.cat([scores[..., :frequent], choices], dim=-1).log_softmax(-1)
     parts = [first[..., :frequent]]
-    for index, (weight, bias) in enumerate(zip(weights[1:], biases[1:], strict=True)):
-        within = _product(hidden, weight, bias, dtype).log_softmax(-1)
-        parts.append(within + first[..., frequent + index, None])
+    for index, (start, end) in enumerate(pairwise([*cutoffs, scores.shape[-1]])):
+        parts.append(scores[..., start:end].log_softmax(-1) + first[..., frequent + index, None])
     return torch.cat(parts, dim=-1)
+
+
+def may_be_read(module: nn.Module) -> bool:
+    """Whether a module is a linear map that nothing wraps, hooks, offloads or parametrises.
+
+    Only then may its weights be read in place of a call, as `cross_entropy` does.
+    """
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+        module_hooks._global_forward_hooks,
+        module_hooks._global_forward_pre_hooks,
+        module_hooks._global_backward_hooks,
+        module_hooks._global_backward_pre_hooks,
+    )
+    return type(module) is nn.Linear and module.bias is not None and "forward" not in vars(module) and not any(hooks)
 
 
 def cross_entropy(
     hidden: Tensor,
     targets: Tensor,
     words: nn.Linear,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     clusters: nn.Linear | None = None,
     cutoffs: list[int] | None = None,
 ) -> Tensor:
@@ -57,13 +87,14 @@ def cross_entropy(
     Args:
         hidden: Shape `(steps, size)`.
         targets: Word ids `(steps,)`; steps with -100 do not count.
-        words: The output weights, `(vocabulary, size)`.
-        dtype: The type of the products; sums and softmax are in float32.
+        words: The output map, whose weights are `(vocabulary, size)`; it `may_be_read`.
+        dtype: The type of the products, that of the weights when None; sums and softmax are in float32.
         clusters: Of the adaptive softmax, one row a cluster.
         cutoffs: Of the adaptive softmax, the ids at which its clusters begin.
     """
     counted = targets != IGNORED
     hidden, targets = hidden[counted], targets[counted]
+    dtype = dtype or words.weight.dtype
     if clusters is None or not cutoffs:
         return _linear_cross_entropy(hidden, words.weight, words.bias, targets, dtype)
     weights, biases = _split(words, cutoffs)
@@ -87,10 +118,6 @@ def _first_choice(
     weights: tuple[Tensor, ...], biases: tuple[Tensor, ...], clusters: nn.Linear
 ) -> tuple[Tensor, Tensor]:
     return torch.cat([weights[0], clusters.weight]), torch.cat([biases[0], clusters.bias])
-
-
-def _product(hidden: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    return nn.functional.linear(hidden.to(dtype), weight.to(dtype), bias.to(dtype)).float()
 
 
 def _linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,10 +1,12 @@
 """URLSTMCell and URGRUCell: one step of the recurrence, called as torch.nn.LSTMCell and GRUCell are."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor, nn
 
 from urzoo.errors import ShapeError
-from urzoo.nn.parameters import check_sizes, empty_parameters, initialise
+from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, refuse_scripting
 from urzoo.recurrence.gates import Gating, State
 from urzoo.recurrence.scan import check_options, step
 
@@ -49,6 +51,9 @@ class _Cell(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the parameters anew: see `urzoo.nn.parameters.initialise`."""
         initialise(self.gating, self.weight_ih, self.weight_hh, self.bias, self.forget_bias, max_time=self.max_time)
+
+    def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script calls first
+        refuse_scripting(self)
 
     def extra_repr(self) -> str:
         """The arguments that tell this module from another."""
@@ -173,6 +178,7 @@ class URGRUCell(_Cell):
             hx: The hidden state before the step, `(batch, hidden_size)` or `(hidden_size,)`; zeros when omitted.
 
         Returns:
-            The hidden state after the step.
+            The hidden state after the step, in the dtype of the parameters. In a 16-bit dtype it is therefore rounded
+            at every step, as in torch.nn.GRUCell; `URGRU` carries it in float32.
         """
-        return self._step(input, None if hx is None else (hx,))[0]
+        return self._step(input, None if hx is None else (hx,))[0].to(self.weight_hh.dtype)

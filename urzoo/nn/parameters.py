@@ -1,5 +1,7 @@
 """The parameters of one recurrent layer or cell: their shapes and how they begin."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,18 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise UsageError(f"{name} is {size!r}, expected a whole number of at least 1.")
+
+
+def refuse_scripting(module: nn.Module) -> NoReturn:
+    """Say in one line what torch.jit.script cannot do and what can.
+
+    Raises:
+        UsageError: Always.
+    """
+    raise UsageError(
+        f"torch.jit.script cannot compile {type(module).__name__}; "
+        "take torch.compile, torch.export.export or torch.jit.trace."
+    )
 
 
 def empty_parameters(

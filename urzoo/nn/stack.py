@@ -6,6 +6,7 @@ and the gate bias has an entry of its own, `forget_bias_l0`.
 """
 
 import warnings
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from urzoo.errors import ShapeError, UsageError
-from urzoo.nn.parameters import check_sizes, empty_parameters, initialise
+from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, refuse_scripting
 from urzoo.recurrence.gates import Gating, State
 from urzoo.recurrence.scan import check_options, scan
 
@@ -93,6 +94,15 @@ class Stack(nn.Module):
         for layer in range(self.num_layers):
             for suffix in self._suffixes(layer):
                 initialise(self.gating, *self._parameters_of(suffix), max_time=self.max_time)
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters of each direction of each layer, as torch.nn.LSTM lists them, the gate bias last."""
+        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+        return [[tensor for tensor in self._parameters_of(suffix) if tensor is not None] for suffix in suffixes]
+
+    def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script calls first
+        refuse_scripting(self)
 
     def flatten_parameters(self) -> None:
         """Nothing to do; here because callers of torch.nn.LSTM call it."""

@@ -15,6 +15,7 @@ time: the LSTM's cell and the GRU's hidden state. Gradients reach weights kept i
 Source: Gu et al. 2020, arXiv:1910.09890; gates.py has the other gatings.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ def scan(
     reverse: bool,
     save: str,  # noqa: ARG001
     dtype: torch.dtype,
+    named: bool = False,  # noqa: ARG001
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked.
 
@@ -58,7 +60,7 @@ def scan(
     if mask is not None:
         # A NaN in the padding must not reach the gradients, where it would survive the product with zero.
         inputs = torch.where(mask[:, :, None], inputs, 0.0)
-    with torch.autocast(inputs.device.type, enabled=False):
+    with without_autocast(inputs.device):
         # The projection of all steps at once: one large product in place of many small ones.
         projected = _projected(inputs, input_weight, bias, dtype)
         weight = _factor(recurrent_weight, dtype)
@@ -87,14 +89,21 @@ def step(
     *,
     gating: Gating,
     dtype: torch.dtype,
+    named: bool = False,  # noqa: ARG001
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
-    with torch.autocast(inputs.device.type, enabled=False):
+    with without_autocast(inputs.device):
         projection = _projected(inputs, input_weight, bias, dtype)
         state = tuple(part.to(carry_dtype(dtype)) for part in state)
         weight = _factor(recurrent_weight, dtype)
         state = _update(gating, projection, weight, _carried(gate_bias, dtype), state, dtype)
         return _leave(gating, state, dtype)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Products in the dtype of their factors; nothing on a device that knows no autocast, such as "meta"."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def carry_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -7,6 +7,7 @@ replaced by another.
 
 import importlib
 import warnings
+from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from urzoo.errors import BackendError, ShapeError, UsageError, unknown
 from urzoo.recurrence import reference
+from urzoo.recurrence.derivatives import needs_reference, refuse
 from urzoo.recurrence.gates import Gating, State, zero_state
 
 PREFERENCE = ("triton", "cpu", "reference")
@@ -26,6 +28,9 @@ class SlowBackendWarning(UserWarning):
 
 class Backend(Protocol):
     """What a back end offers. It receives checked arguments: shapes, devices and dtypes agree, no size is 0.
+
+    It differentiates once, in reverse. Where the caller asks for another derivative the reference runs, or if
+    `named`, because the caller chose the back end by its name, `urzoo.recurrence.derivatives.refuse` says so.
 
     `dtype` is that of the products and of the outputs. In a 16-bit dtype what is carried over time (the
     LSTM's cell, the GRU's hidden state) and the gate arithmetic are float32, and the state is returned as
@@ -55,6 +60,7 @@ class Backend(Protocol):
         reverse: bool,
         save: str,
         dtype: torch.dtype,
+        named: bool,
     ) -> tuple[Tensor, State]:
         """Run over a sequence."""
 
@@ -69,6 +75,7 @@ class Backend(Protocol):
         *,
         gating: Gating,
         dtype: torch.dtype,
+        named: bool,
     ) -> State:
         """Run one step."""
 
@@ -84,9 +91,10 @@ def _load(backend: str) -> Backend | None:
         return None
 
 
+_REFERENCE: Backend = reference
 _BACKENDS: dict[str, Backend] = {
     **{name: module for name in PREFERENCE[:-1] if (module := _load(name)) is not None},
-    "reference": reference,
+    "reference": _REFERENCE,
 }
 _warned = False
 
@@ -108,7 +116,7 @@ def scan(
     """Run a gated recurrence over a sequence.
 
     Args:
-        inputs: Shape `(batch, time, input_size)`; no size may be 0.
+        inputs: Shape `(batch, time, input_size)`; only batch may be 0.
         input_weight: Shape `(len(gating.blocks) * hidden, input_size)`.
         recurrent_weight: Shape `(len(gating.blocks) * hidden, hidden)`.
         bias: Shape `(len(gating.blocks) * hidden,)`; zeros when omitted.
@@ -145,19 +153,23 @@ def scan(
     state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
     if mask is not None:
         _check_mask(mask, inputs)
-    chosen = _choose(gating, dtype, inputs.device, backend)
+    weights = input_weight, recurrent_weight, bias, gate_bias
+    chosen = _choose_for((inputs, *weights, *state), gating, dtype, backend)
+    named = backend is not None
+    if inputs.shape[1] == 1 and mask is None:
+        # What generation does at every token: none of the set-up of a sequence.
+        state = chosen.step(inputs[:, 0], *weights, state, gating=gating, dtype=dtype, named=named)
+        return state[0].unsqueeze(1).to(dtype), state
     return chosen.scan(
         inputs,
-        input_weight,
-        recurrent_weight,
-        bias,
-        gate_bias,
+        *weights,
         state,
         gating=gating,
         mask=mask,
         reverse=reverse,
         save=save,
         dtype=dtype,
+        named=named,
     )
 
 
@@ -190,8 +202,9 @@ def step(
         )
     dtype = _product_dtype(inputs)
     state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
-    chosen = _choose(gating, dtype, inputs.device, backend)
-    return chosen.step(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating=gating, dtype=dtype)
+    weights = input_weight, recurrent_weight, bias, gate_bias
+    chosen = _choose_for((inputs, *weights, *state), gating, dtype, backend)
+    return chosen.step(inputs, *weights, state, gating=gating, dtype=dtype, named=backend is not None)
 
 
 def check_options(backend: str | None, save: str = "activations") -> None:
@@ -229,6 +242,21 @@ def backend_for(inputs: Tensor, gating: Gating = Gating(), *, backend: str | Non
 def _product_dtype(inputs: Tensor) -> torch.dtype:
     """The dtype of the products: that of the inputs, or autocast's (which leaves float64 alone)."""
     return torch.get_autocast_dtype(inputs.device.type) if _autocasts(inputs) else inputs.dtype
+
+
+def _choose_for(tensors: Sequence[Tensor | None], gating: Gating, dtype: torch.dtype, backend: str | None) -> Backend:
+    """The back end for the arguments of a call, of which the first is the inputs."""
+    inputs = tensors[0]
+    assert inputs is not None
+    chosen = _choose(gating, dtype, inputs.device, backend)
+    if chosen is not _REFERENCE:
+        if len(inputs) == 0:
+            return _REFERENCE
+        if asked := needs_reference(*tensors):
+            if backend is not None:
+                raise refuse(backend, asked)
+            return _REFERENCE
+    return chosen
 
 
 def _choose(gating: Gating, dtype: torch.dtype, device: torch.device, backend: str | None) -> Backend:
@@ -288,8 +316,10 @@ def _checked(
     """Compare every argument with the recurrent weight, which fixes the sizes; returns the state, zeros if None."""
     if not dtype.is_floating_point:
         raise ShapeError(f"inputs is {_dtype(dtype)}, expected a floating-point dtype; give inputs.float().")
-    if 0 in inputs.shape:
-        raise ShapeError(f"inputs is empty, expected every size to be at least 1; its shape is {_shape(inputs)}.")
+    if 0 in inputs.shape[1:]:
+        raise ShapeError(
+            f"inputs is empty, expected every size but batch to be at least 1; its shape is {_shape(inputs)}."
+        )
     blocks = len(gating.blocks)
     if recurrent_weight.dim() != 2 or recurrent_weight.shape[0] != blocks * recurrent_weight.shape[1]:
         order = ", ".join(gating.blocks)

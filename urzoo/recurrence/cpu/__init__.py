@@ -1,8 +1,7 @@
 """The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
 
-It takes every gating of the LSTM and those without cumax of the GRU in float32, and those without cumax and
-master gates in bfloat16 too. The C++ source in `source/` is compiled with the package when a compiler is there
-(setup.py) and knows nothing of torch; `library` loads it, `ops` and `gru_ops` make operators of it.
+The C++ source in `source/` is compiled with the package when a compiler is there (setup.py) and knows nothing of torch;
+`library` loads it, `ops` makes operators of it. `supports` says which gatings and dtypes it has.
 """
 
 import torch
@@ -10,9 +9,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from urzoo.recurrence.cpu import memory
-from urzoo.recurrence.cpu.gru_ops import gru_scan, gru_step
 from urzoo.recurrence.cpu.library import problem_with_it, variants
-from urzoo.recurrence.cpu.ops import lstm_scan, lstm_step, make_sequence
+from urzoo.recurrence.cpu.ops import cpu_scan, cpu_step, make_sequence
 from urzoo.recurrence.cpu.passes import Kind
 from urzoo.recurrence.cpu.passes import step as unpacked_step
 from urzoo.recurrence.gates import Gating, State, complete_bias
@@ -21,12 +19,17 @@ __all__ = ["name", "release", "scan", "step", "unavailable", "unsupported", "var
 
 name = "cpu"
 
+# The letters that the C++ source computes, by cell and dtype: primary gates, auxiliary gates.
+_TAKES = {
+    ("lstm", torch.float32): ("-CUO", "-RM"),
+    ("lstm", torch.bfloat16): ("-CU", "-R"),
+    ("gru", torch.float32): ("-CU", "-R"),
+    ("gru", torch.bfloat16): ("-CU", "-R"),
+}
+
 # A sequence begins by packing the weights, which takes longer than one step of so few rows without it; of fewer in
 # bfloat16, where such a step converts the weights for every row.
 _FEW_ROWS, _FEW_ROWS_BF16 = 12, 3
-
-# Input weight, recurrent weight, bias and gate bias.
-_Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 def release() -> None:
@@ -43,12 +46,11 @@ def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str
     """Why this back end cannot take such a problem; "" if it can."""
     if device.type != "cpu":
         return f"device {str(device)!r}"
-    if gating.cell == "gru" and gating.uses_cumax:
-        return f"gate {gating.name!r} of the GRU"
-    if dtype not in (torch.float32, torch.bfloat16):
+    if (gating.cell, dtype) not in _TAKES:
         return f"{str(dtype).removeprefix('torch.')} inputs"
-    if dtype == torch.bfloat16 and (gating.uses_cumax or gating.auxiliary == "M"):
-        return f"bfloat16 inputs with gate {gating.name!r} of the {gating.cell.upper()}"
+    primary, auxiliary = _TAKES[gating.cell, dtype]
+    if gating.primary not in primary or gating.auxiliary not in auxiliary:
+        return f"{str(dtype).removeprefix('torch.')} inputs with gate {gating.name!r} of the {gating.cell.upper()}"
     return ""
 
 
@@ -65,32 +67,24 @@ def scan(
     reverse: bool,
     save: str,
     dtype: torch.dtype,
+    named: bool,
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
-    if not _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state):
-        save = "nothing"
-    bias = _complete_bias(gating, bias, gate_bias)
-    refined, bf16 = gating.auxiliary == "R", dtype == torch.bfloat16
-    if gating.cell == "gru":
-        outputs, final_hidden, _ = gru_scan(
-            inputs, input_weight, recurrent_weight, bias, state[0], mask, refined, reverse, bf16, save
-        )
-        return outputs, (final_hidden,)
-    hidden, cell = state
-    outputs, final_hidden, final_cell, _ = lstm_scan(
+    differentiated = _differentiated(inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
+    outputs, *final, _ = cpu_scan(
         inputs,
         input_weight,
         recurrent_weight,
-        bias,
-        hidden,
-        cell,
+        _complete_bias(gating, bias, gate_bias),
+        state[0],
+        state[1] if len(state) > 1 else None,
         mask,
-        *_lstm(gating),
-        reverse,
-        bf16,
-        save,
+        str(Kind(gating, reverse, dtype)),
+        dtype,
+        save if differentiated else "nothing",
+        named,
     )
-    return outputs, (final_hidden, final_cell)
+    return outputs, tuple(final[: len(state)])
 
 
 def step(
@@ -103,57 +97,33 @@ def step(
     *,
     gating: Gating,
     dtype: torch.dtype,
+    named: bool,
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     weights = input_weight, recurrent_weight, bias, gate_bias
-    kind = _kind(gating, dtype)
-    few = inputs.shape[0] <= (_FEW_ROWS_BF16 if kind.bf16 else _FEW_ROWS)
-    if few and not _differentiated(inputs, *weights, *state):
-        unpacked = _step_operator if _traced(inputs, *weights, *state) else _step
-        return unpacked(gating, kind, inputs, weights, state)
-    _, state = scan(
-        inputs[:, None],
-        input_weight,
-        recurrent_weight,
-        bias,
-        gate_bias,
-        state,
-        gating=gating,
-        mask=None,
-        reverse=False,
-        save="activations",
-        dtype=dtype,
-    )
-    return state
-
-
-def _step(gating: Gating, kind: Kind, inputs: Tensor, weights: _Weights, state: State) -> State:
-    """One step without packing, past the dispatcher: the way through it takes as long as a small step."""
-    input_weight, recurrent_weight, bias, gate_bias = weights
+    few = inputs.shape[0] <= (_FEW_ROWS_BF16 if dtype == torch.bfloat16 else _FEW_ROWS)
+    if not few or _differentiated(inputs, *weights, *state):
+        one = inputs[:, None]
+        _, state = scan(
+            one,
+            *weights,
+            state,
+            gating=gating,
+            mask=None,
+            reverse=False,
+            save="activations",
+            dtype=dtype,
+            named=named,
+        )
+        return state
+    kind = Kind(gating, reverse=False, dtype=dtype)
     offsets = _complete_bias(gating, bias, gate_bias)
-    return unpacked_step(make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, offsets, state), kind)
-
-
-def _step_operator(gating: Gating, kind: Kind, inputs: Tensor, weights: _Weights, state: State) -> State:
-    """The same as an operator."""
-    input_weight, recurrent_weight, bias, gate_bias = weights
-    arguments = inputs, input_weight, recurrent_weight, _complete_bias(gating, bias, gate_bias), *state
-    if kind.gru:
-        return (gru_step(*arguments, kind.refined, kind.bf16),)
-    stepped: State = lstm_step(*arguments, *_lstm(gating), kind.bf16)
-    return stepped
-
-
-def _kind(gating: Gating, dtype: torch.dtype, *, reverse: bool = False) -> Kind:
-    """What the library computes."""
-    tied, refined, master, ordered = _lstm(gating)
-    gru, bf16 = gating.cell == "gru", dtype == torch.bfloat16
-    return Kind(tied, refined, reverse, gru=gru, bf16=bf16, master=master, ordered=ordered)
-
-
-def _lstm(gating: Gating) -> tuple[bool, bool, bool, bool]:
-    """A gating in the terms of the LSTM's operators: tied, refined, master, ordered."""
-    return gating.tie_input_gate, gating.auxiliary == "R", gating.auxiliary == "M", gating.uses_cumax
+    if not _traced(inputs, *weights, *state):
+        # Past the dispatcher: the way through it takes as long as a small step.
+        return unpacked_step(make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, offsets, state), kind)
+    cell = state[1] if len(state) > 1 else None
+    hidden, cell = cpu_step(inputs, input_weight, recurrent_weight, offsets, state[0], cell, str(kind), dtype)
+    return (hidden, cell)[: len(state)]
 
 
 def _complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:
@@ -164,7 +134,9 @@ def _complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None
 
 
 def _differentiated(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    # torch.jit.trace compares a graph recorded with gradients with one recorded without.
+    recorded = torch.is_grad_enabled() or torch._C._get_tracing_state() is not None
+    return recorded and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _traced(*tensors: Tensor | None) -> bool:

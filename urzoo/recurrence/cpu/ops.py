@@ -1,9 +1,10 @@
 """The fused recurrence as custom operators of torch, so that autograd, torch.compile and autocast know it.
 
-`urzoo::lstm_scan` runs the whole sequence, `urzoo::lstm_scan_backward` differentiates it. Both take the bias
-with the gate bias already in it: how the gate bias enters is a matter of gates.py, not of the C++ source. With
-`bf16` the factors of the products are rounded to bfloat16, outputs and final hidden state too, whatever the
-arguments are: bfloat16 or float32 each, the bias always float32.
+`urzoo::cpu_scan` runs the whole sequence, `urzoo::cpu_scan_backward` differentiates it, `urzoo::cpu_step` takes one
+step without packing the weights. All take the bias with the gate bias already in it: how the gate bias enters is a
+matter of gates.py, not of the C++ source. What they compute is one string, that of `Kind`; `dtype` is that of the
+factors of the products and of the outputs, whatever the arguments are: bfloat16 or float32 each, the bias float32. The
+GRU has no cell: None goes in and an empty tensor comes out.
 """
 
 from typing import Any
@@ -12,60 +13,58 @@ import torch
 from torch import Tensor
 
 from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, saved_shape, step
+from urzoo.recurrence.derivatives import Problem, refuse, second_derivatives
 from urzoo.recurrence.gates import State
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@torch.library.custom_op("urzoo::lstm_scan", mutates_args=(), device_types="cpu")
-def lstm_scan(
+@torch.library.custom_op("urzoo::cpu_scan", mutates_args=(), device_types="cpu")
+def cpu_scan(
     inputs: Tensor,
     input_weight: Tensor,
     recurrent_weight: Tensor,
     bias: Tensor | None,
     hidden: Tensor,
-    cell: Tensor,
+    cell: Tensor | None,
     mask: Tensor | None,
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    master: bool,  # noqa: FBT001
-    ordered: bool,  # noqa: FBT001
-    reverse: bool,  # noqa: FBT001
-    bf16: bool,  # noqa: FBT001
+    kind: str,
+    dtype: torch.dtype,
     save: str,
+    named: bool,  # noqa: ARG001, FBT001  (operators have no keyword arguments of this kind)
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Outputs, final hidden state, final cell, and what the backward pass needs by `save`, "nothing" included."""
-    kind = Kind(tied, refined, reverse, bf16=bf16, master=master, ordered=ordered)
-    sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
-    outputs, (final_hidden, final_cell), saved = forward(sequence, kind, save)
-    return outputs, final_hidden, final_cell, saved
+    """Outputs, final hidden state, final cell, and what the backward pass needs by `save`, "nothing" included.
+
+    `named` says that the caller chose this back end by its name, so that second derivatives are refused.
+    """
+    what = Kind.read(kind, dtype)
+    sequence = make_sequence(what, inputs, input_weight, recurrent_weight, bias, _state(hidden, cell), mask)
+    outputs, final, saved = forward(sequence, what, save)
+    return outputs, final[0], _cell(final), saved
 
 
-@lstm_scan.register_fake
+@cpu_scan.register_fake
 def _(
     inputs: Tensor,
     input_weight: Tensor,  # noqa: ARG001
     recurrent_weight: Tensor,  # noqa: ARG001
     bias: Tensor | None,  # noqa: ARG001
     hidden: Tensor,
-    cell: Tensor,
+    cell: Tensor | None,
     mask: Tensor | None,  # noqa: ARG001
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    master: bool,  # noqa: FBT001
-    ordered: bool,  # noqa: FBT001
-    reverse: bool,  # noqa: FBT001
-    bf16: bool,  # noqa: FBT001
+    kind: str,
+    dtype: torch.dtype,
     save: str,
+    named: bool,  # noqa: FBT001, ARG001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    kind = Kind(tied, refined, reverse, bf16=bf16, master=master, ordered=ordered)
-    outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1], dtype=kind.dtype)
-    saved = inputs.new_empty(saved_shape(inputs, hidden, kind, save), dtype=torch.float32)
-    return outputs, like(hidden, kind.dtype), like(cell, torch.float32), saved
+    what = Kind.read(kind, dtype)
+    outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1], dtype=dtype)
+    saved = inputs.new_empty(saved_shape(inputs, hidden, what, save), dtype=torch.float32)
+    return outputs, like(hidden, what.state_dtypes[0]), _like_cell(hidden, cell), saved
 
 
-@torch.library.custom_op("urzoo::lstm_scan_backward", mutates_args=(), device_types="cpu")
-def lstm_scan_backward(
+@torch.library.custom_op("urzoo::cpu_scan_backward", mutates_args=(), device_types="cpu")
+def cpu_scan_backward(
     outputs_grad: Tensor | None,
     final_hidden_grad: Tensor | None,
     final_cell_grad: Tensor | None,
@@ -74,24 +73,21 @@ def lstm_scan_backward(
     recurrent_weight: Tensor,
     bias: Tensor | None,
     hidden: Tensor,
-    cell: Tensor,
+    cell: Tensor | None,
     mask: Tensor | None,
     outputs: Tensor,
     saved: Tensor,
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    master: bool,  # noqa: FBT001
-    ordered: bool,  # noqa: FBT001
-    reverse: bool,  # noqa: FBT001
-    bf16: bool,  # noqa: FBT001
+    kind: str,
+    dtype: torch.dtype,
     save: str,
+    named: bool,  # noqa: ARG001, FBT001
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias, hidden and cell."""
-    kind = Kind(tied, refined, reverse, bf16=bf16, master=master, ordered=ordered)
-    sequence = make_sequence(kind, inputs, input_weight, recurrent_weight, bias, (hidden, cell), mask)
+    what = Kind.read(kind, dtype)
+    sequence = make_sequence(what, inputs, input_weight, recurrent_weight, bias, _state(hidden, cell), mask)
     grads = contiguous(outputs_grad), contiguous(final_hidden_grad), contiguous(final_cell_grad)
-    found = backward(sequence, kind, save, outputs, saved, grads, wants_inputs=wants_inputs)
+    found = backward(sequence, what, save, outputs, saved, grads[: 1 + len(sequence.state)], wants_inputs=wants_inputs)
     # The gradient of each argument in the dtype of the argument; those of float32 arguments were never rounded.
     return (
         found[0].to(inputs.dtype),
@@ -99,11 +95,11 @@ def lstm_scan_backward(
         found[2].to(recurrent_weight.dtype),
         found[3],
         found[4].to(hidden.dtype),
-        found[5].to(cell.dtype),
+        torch.empty(0) if cell is None else found[5].to(cell.dtype),
     )
 
 
-@lstm_scan_backward.register_fake
+@cpu_scan_backward.register_fake
 def _(
     outputs_grad: Tensor | None,  # noqa: ARG001
     final_hidden_grad: Tensor | None,  # noqa: ARG001
@@ -113,60 +109,52 @@ def _(
     recurrent_weight: Tensor,
     bias: Tensor | None,  # noqa: ARG001
     hidden: Tensor,
-    cell: Tensor,
+    cell: Tensor | None,
     mask: Tensor | None,  # noqa: ARG001
     outputs: Tensor,  # noqa: ARG001
     saved: Tensor,  # noqa: ARG001
-    tied: bool,  # noqa: FBT001, ARG001
-    refined: bool,  # noqa: FBT001, ARG001
-    master: bool,  # noqa: FBT001, ARG001
-    ordered: bool,  # noqa: FBT001, ARG001
-    reverse: bool,  # noqa: FBT001, ARG001
-    bf16: bool,  # noqa: FBT001, ARG001
+    kind: str,  # noqa: ARG001
+    dtype: torch.dtype,  # noqa: ARG001
     save: str,  # noqa: ARG001
+    named: bool,  # noqa: FBT001, ARG001
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     inputs_grad = inputs.new_empty(inputs.shape if wants_inputs else (0,))
     bias_grad = inputs.new_empty(input_weight.shape[0], dtype=torch.float32)
-    return inputs_grad, like(input_weight), like(recurrent_weight), bias_grad, like(hidden), like(cell)
+    cell_grad = hidden.new_empty(0, dtype=torch.float32) if cell is None else like(cell)
+    return inputs_grad, like(input_weight), like(recurrent_weight), bias_grad, like(hidden), cell_grad
 
 
-@torch.library.custom_op("urzoo::lstm_step", mutates_args=(), device_types="cpu")
-def lstm_step(
+@torch.library.custom_op("urzoo::cpu_step", mutates_args=(), device_types="cpu")
+def cpu_step(
     inputs: Tensor,
     input_weight: Tensor,
     recurrent_weight: Tensor,
     bias: Tensor | None,
     hidden: Tensor,
-    cell: Tensor,
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    master: bool,  # noqa: FBT001
-    ordered: bool,  # noqa: FBT001
-    bf16: bool,  # noqa: FBT001
+    cell: Tensor | None,
+    kind: str,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
-    kind = Kind(tied, refined, reverse=False, bf16=bf16, master=master, ordered=ordered)
-    sequence = make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, bias, (hidden, cell))
-    hidden, cell = step(sequence, kind)
-    return hidden, cell
+    what = Kind.read(kind, dtype)
+    state = _state(hidden, cell)
+    final = step(make_sequence(what, inputs[:, None], input_weight, recurrent_weight, bias, state), what)
+    return final[0], _cell(final)
 
 
-@lstm_step.register_fake
+@cpu_step.register_fake
 def _(
     inputs: Tensor,  # noqa: ARG001
     input_weight: Tensor,  # noqa: ARG001
     recurrent_weight: Tensor,  # noqa: ARG001
     bias: Tensor | None,  # noqa: ARG001
     hidden: Tensor,
-    cell: Tensor,
-    tied: bool,  # noqa: FBT001, ARG001
-    refined: bool,  # noqa: FBT001, ARG001
-    master: bool,  # noqa: FBT001, ARG001
-    ordered: bool,  # noqa: FBT001, ARG001
-    bf16: bool,  # noqa: FBT001
+    cell: Tensor | None,
+    kind: str,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    return like(hidden, torch.bfloat16 if bf16 else torch.float32), like(cell, torch.float32)
+    return like(hidden, Kind.read(kind, dtype).state_dtypes[0]), _like_cell(hidden, cell)
 
 
 def make_sequence(
@@ -197,6 +185,18 @@ def like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return tensor.new_empty(tensor.shape, dtype=dtype)
 
 
+def _state(hidden: Tensor, cell: Tensor | None) -> State:
+    return (hidden,) if cell is None else (hidden, cell)
+
+
+def _cell(final: State) -> Tensor:
+    return final[1] if len(final) > 1 else torch.empty(0)
+
+
+def _like_cell(hidden: Tensor, cell: Tensor | None) -> Tensor:
+    return hidden.new_empty((0,) if cell is None else cell.shape, dtype=torch.float32)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     tensors, options = inputs[:7], inputs[7:]
     outputs, _, _, saved = output
@@ -209,13 +209,31 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     # Asked for once: under activation checkpointing a second look would compute the forward pass again.
     saved = ctx.saved_tensors
-    bias = saved[3]
+    bias, cell = saved[3], saved[5]
     wants_inputs = ctx.needs_input_grad[0]
-    inputs_grad, *weight_grads, bias_grad, hidden_grad, cell_grad = lstm_scan_backward(
-        *grads[:3], *saved, *ctx.options, wants_inputs
+    cell_upstream = None if cell is None else grads[2]
+    inputs_grad, *weight_grads, bias_grad, hidden_grad, cell_grad = cpu_scan_backward(
+        *grads[:2], cell_upstream, *saved, *ctx.options, wants_inputs
     )
     leading = (inputs_grad if wants_inputs else None, *weight_grads, None if bias is None else bias_grad)
-    return (*leading, hidden_grad, cell_grad, *(None,) * (1 + len(ctx.options)))
+    return (*leading, hidden_grad, None if cell is None else cell_grad, *(None,) * (1 + len(ctx.options)))
 
 
-lstm_scan.register_autograd(_backward, setup_context=_setup_context)
+def _setup_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs[:10])
+    ctx.kind, ctx.dtype, _, ctx.named, _ = inputs[12:]
+    ctx.set_materialize_grads(False)
+
+
+def _second(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if ctx.named:
+        raise refuse("cpu", "second derivatives")
+    tensors, kind = ctx.saved_tensors, Kind.read(ctx.kind, ctx.dtype)
+    problem = Problem(gating=kind.gating, mask=tensors[9], reverse=kind.reverse, dtype=ctx.dtype)
+    found = second_derivatives(tensors[:3], tensors[3:9], grads, **problem)
+    # The outputs and what was saved follow from the other arguments.
+    return (*found, *(None,) * 8)
+
+
+cpu_scan.register_autograd(_backward, setup_context=_setup_context)
+cpu_scan_backward.register_autograd(_second, setup_context=_setup_second)

@@ -7,13 +7,14 @@ are alive.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from urzoo.recurrence.cpu.library import current
 from urzoo.recurrence.cpu.memory import empty
-from urzoo.recurrence.gates import State
+from urzoo.recurrence.gates import Gating, State
 
 SEGMENT_LINES = 512
 """Steps times rows of a segment: enough for a well-shaped product, few enough for the cache."""
@@ -27,20 +28,37 @@ _FINAL = ("final_hidden", "final_cell")
 
 @dataclass(frozen=True)
 class Kind:
-    """Which cell it is, in which direction time runs, and whether factors are bfloat16. A GRU counts as tied."""
+    """What a pass computes: the gating, in which direction time runs, and the dtype of the factors and outputs."""
 
-    tied: bool
-    refined: bool
+    gating: Gating
     reverse: bool
-    gru: bool = False
-    bf16: bool = False
-    master: bool = False
-    ordered: bool = False
+    dtype: torch.dtype
+
+    @staticmethod
+    @lru_cache(None)
+    def read(written: str, dtype: torch.dtype) -> "Kind":
+        """The kind that `str` wrote, which leaves out the dtype: operators take it by itself."""
+        cell, name, *more = written.split()
+        return Kind(Gating(name, cell, tie_input_gate="untied" not in more), "reverse" in more, dtype)
+
+    def __str__(self) -> str:
+        untied, reverse = " untied" * (not self.gating.tie_input_gate), " reverse" * self.reverse
+        return f"{self.gating.cell} {self.gating.name}{untied}{reverse}"
 
     @property
     def gates(self) -> int:
-        """The number of row blocks of the weights."""
-        return 3 + (not self.tied) + self.refined + 2 * self.master
+        """The number of vectors of gates that are saved for one vector of units."""
+        return len(self.gating.blocks)
+
+    @property
+    def gru(self) -> bool:
+        """Whether it is a GRU, which counts as tied."""
+        return self.gating.cell == "gru"
+
+    @property
+    def bf16(self) -> bool:
+        """Whether factors are bfloat16."""
+        return self.dtype == torch.bfloat16
 
     @property
     def keeps_carried(self) -> bool:
@@ -51,11 +69,6 @@ class Kind:
     def saved(self) -> int:
         """The number of vectors saved for one vector of units: the gates, and what is carried where kept."""
         return self.gates + self.keeps_carried
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the factors and of the outputs; all else is float32, but for weights that are bfloat16."""
-        return torch.bfloat16 if self.bf16 else torch.float32
 
     @property
     def state_dtypes(self) -> tuple[torch.dtype, ...]:
@@ -203,10 +216,10 @@ def _step_threads(weights: Tensor, batch: int) -> int:
 
 def _options(kind: Kind) -> dict[str, Tensor | int | None]:
     return {
-        "tied": kind.tied,
-        "refined": kind.refined,
-        "master": kind.master,
-        "ordered": kind.ordered,
+        "tied": kind.gating.tie_input_gate,
+        "refined": kind.gating.auxiliary == "R",
+        "master": kind.gating.auxiliary == "M",
+        "ordered": kind.gating.uses_cumax,
         "reverse": kind.reverse,
         "bf16": kind.bf16,
     }

@@ -37,8 +37,8 @@ def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str
     """Why this back end cannot take such a problem; "" if it can."""
     if device.type != "cuda" and not (device.type == "cpu" and _interpreted()):
         return f"device {str(device)!r}"
-    if gating.uses_cumax or gating.auxiliary == "M":
-        return f"gate {gating.name!r}"
+    if gating.cell not in ("lstm", "gru") or gating.primary not in "-CU" or gating.auxiliary not in "-R":
+        return f"gate {gating.name!r} of the {gating.cell.upper()}"
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"{str(dtype).removeprefix('torch.')} inputs"
     return ""
@@ -57,6 +57,7 @@ def scan(
     reverse: bool,
     save: str,
     dtype: torch.dtype,
+    named: bool,
 ) -> tuple[Tensor, State]:
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
     from urzoo.recurrence.triton.ops import gpu_scan  # Triton takes half a second to import.
@@ -79,6 +80,7 @@ def scan(
             reverse,
             differentiated and save == "activations",
             dtype,
+            named,
         )
     return outputs.transpose(0, 1), (hidden, cell) if gating.cell == "lstm" else (hidden,)
 
@@ -93,6 +95,7 @@ def step(
     *,
     gating: Gating,
     dtype: torch.dtype,
+    named: bool,
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     _, state = scan(
@@ -107,6 +110,7 @@ def step(
         reverse=False,
         save="activations",
         dtype=dtype,
+        named=named,
     )
     return state
 

@@ -5,12 +5,16 @@ the gate bias already in it. The large products, input projection and weight gra
 the loops. Sequences are batch-first at this border and time-major behind it.
 """
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from urzoo.recurrence.derivatives import Problem as Derivatives
+from urzoo.recurrence.derivatives import differentiable_gradients, refuse
+from urzoo.recurrence.gates import Gating
 from urzoo.recurrence.triton import loops
 from urzoo.recurrence.triton.graphs import Recorder
 from urzoo.recurrence.triton.loops import Problem, multiply
@@ -63,6 +67,7 @@ def gpu_scan(
     reverse: bool,  # noqa: FBT001
     save: bool,  # noqa: FBT001
     dtype: torch.dtype,
+    named: bool,  # noqa: ARG001, FBT001  (whether second derivatives are refused)
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs `(time, batch, hidden)`, final hidden state, final cell (empty for the GRU); gates, carries, recalled.
 
@@ -107,6 +112,7 @@ def _(
     reverse: bool,  # noqa: FBT001
     save: bool,  # noqa: FBT001
     dtype: torch.dtype,
+    named: bool,  # noqa: ARG001, FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     shapes = _problem(inputs, hidden, mask, gru, tied, refined, reverse, dtype, save=save).shapes(backward=False)
     outputs, gates, carries, recalled = (
@@ -238,13 +244,12 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tensors, (*options, save, dtype) = inputs[:7], inputs[7:]
+    tensors, (*options, save, dtype, named) = inputs[:7], inputs[7:]
     _input, input_weight, recurrent_weight, bias, hidden, cell, mask = tensors
     outputs, _, _, *saved = output
     # Without saved activations the backward pass runs the loop once more, from the bias and the initial cell too.
-    again = (None, None) if save else (bias, cell)
-    ctx.save_for_backward(_input, input_weight, recurrent_weight, hidden, mask, outputs, *saved, *again)
-    ctx.options, ctx.save, ctx.dtype = options, save, dtype
+    ctx.save_for_backward(_input, input_weight, recurrent_weight, hidden, mask, outputs, *saved, bias, cell)
+    ctx.options, ctx.save, ctx.dtype, ctx.named = options, save, dtype, named
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.cell_dtype = None if cell is None else cell.dtype
     # What is saved is an output of the operator: its gradient, never asked for, must not be made of zeros.
@@ -253,10 +258,17 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     *tensors, outputs, gates, carries, recalled, bias, cell = ctx.saved_tensors
+    inputs, input_weight, recurrent_weight, hidden, mask = tensors
+    if torch.is_grad_enabled():
+        # The gradients are to be differentiated again.
+        if ctx.named:
+            raise refuse("triton", "second derivatives")
+        return *_by_the_reference(ctx, grads, (inputs, input_weight, recurrent_weight, bias, hidden, cell), mask), *[
+            None
+        ] * 8
     if not ctx.save:
-        inputs, input_weight, recurrent_weight, hidden, mask = tensors
         arguments = (inputs, input_weight, recurrent_weight, bias, hidden, cell, mask, *ctx.options)
-        _, _, _, gates, carries, recalled = gpu_scan(*arguments, save=True, dtype=ctx.dtype)
+        _, _, _, gates, carries, recalled = gpu_scan(*arguments, save=True, dtype=ctx.dtype, named=ctx.named)
     inputs_grad, input_weight_grad, recurrent_grad, bias_grad, hidden_grad, cell_grad = gpu_scan_backward(
         *grads[:3], *tensors, outputs, gates, carries, recalled, *ctx.options, ctx.needs_input_grad[0]
     )
@@ -267,8 +279,23 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         None if ctx.bias_dtype is None else bias_grad.to(ctx.bias_dtype),
         hidden_grad,
         None if ctx.cell_dtype is None else cell_grad.to(ctx.cell_dtype),
-        *[None] * 7,
+        *[None] * 8,
     )
+
+
+def _by_the_reference(
+    ctx: Any, grads: tuple[Tensor | None, ...], arguments: tuple[Tensor | None, ...], mask: Tensor | None
+) -> Iterator[Tensor | None]:
+    gru, tied, refined, reverse = ctx.options
+    gating = Gating("-R" if refined else "--", "gru" if gru else "lstm", tied)
+    upstream = (None if grads[0] is None else grads[0].transpose(0, 1), *grads[1:3])
+    with torch.enable_grad():
+        # Aliases, for one may depend on another: that way is differentiated outside.
+        arguments = tuple(None if tensor is None else tensor.view_as(tensor) for tensor in arguments)
+    wanted = [tensor for tensor in arguments if tensor is not None and tensor.requires_grad]
+    problem = Derivatives(gating=gating, mask=mask, reverse=reverse, dtype=ctx.dtype)
+    found = iter(differentiable_gradients(upstream, arguments, wanted, **problem))
+    return (None if tensor is None or not tensor.requires_grad else next(found) for tensor in arguments)
 
 
 def release() -> None:
