@@ -6,8 +6,9 @@ import pytest
 
 from tests.zoo.conftest import make_checkpoint
 from urzoo.data import sources
-from urzoo.evaluation import evaluate_pairs
+from urzoo.evaluation import evaluate_pairs, result_name
 from urzoo.evaluation.pairs import Pair
+from urzoo.zoo import info
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,11 @@ def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def permuted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("zoo") / "permuted-8", permutation_seed=0, seed=1)
+
+
+def name_of(checkpoint: Path) -> str:
+    """What results call a checkpoint."""
+    return result_name(info(checkpoint))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from tests.evaluation.conftest import pairs
+from tests.evaluation.conftest import name_of, pairs
 from tests.evaluation.test_schema import RESULT
 from urzoo.errors import ResultError, UsageError
 from urzoo.evaluation import Settings, compare
@@ -93,7 +93,17 @@ def test_sums_are_compared_by_their_errors(results: Path):
 
 def test_real_predictions_are_compared(raster: Path, results: Path):
     pairs([raster], ["smnist"], results=results, settings=Settings(limit=20), save_predictions=True)
-    assert compare(results, "raster-8", "raster-8", "smnist").rows == 20
+    assert compare(results, name_of(raster), name_of(raster), "smnist").rows == 20
+    assert compare(results, "raster-8", name_of(raster), "smnist").rows == 20
+
+
+def test_a_name_may_lack_its_digits_where_that_leaves_no_doubt(results: Path):
+    for name in ("one", "other+12345678"):
+        save(results, name, classes(np.ones(9, dtype=bool)))
+    assert compare(results, "one", "other", "smnist").rows == 9
+    save(results, "other+9abcdef0", classes(np.ones(9, dtype=bool)))
+    with pytest.raises(UsageError, match=r"'other' is the name of 2 models .*: other\+12345678, other\+9abcdef0"):
+        compare(results, "one", "other", "smnist")
 
 
 def test_what_cannot_be_compared_is_refused(results: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation.conftest import pairs
+from tests.evaluation.conftest import name_of, pairs
 from urzoo.errors import ResultError, UrzooError
 from urzoo.evaluation.image_classification import ImageClassification
 from urzoo.evaluation.journal import Journal, JournalFiles, locked
@@ -128,7 +128,7 @@ def test_an_interrupted_evaluation_goes_on_and_covers_all_rows(
     assert pair.result.samples == 40
     [whole] = pairs([raster], ["smnist"], results=results / "again", settings=SETTINGS)
     assert pair.result.metrics == whole.result.metrics
-    assert [path.name for path in pair_files(results / "raster-8")] == ["smnist.json"]
+    assert [path.name for path in pair_files(results / name_of(raster))] == ["smnist.json"]
 
 
 def test_other_settings_do_not_use_the_finished_batches(raster: Path, results: Path, monkeypatch: pytest.MonkeyPatch):
@@ -169,7 +169,7 @@ def test_kill_9_at_any_moment_loses_no_finished_batch_and_leaves_no_unreadable_f
 
 
 def test_what_a_kill_left_of_a_file_being_written_is_removed(raster: Path, results: Path):
-    folder = results / "raster-8"
+    folder = results / name_of(raster)
     folder.mkdir(parents=True)
     others = [folder / ".smnist_more.json.k3x.part", folder / "notes.part"]
     for path in (folder / ".smnist.json.a1b2.part", folder / ".smnist.predictions.parquet.c3.part", *others):

@@ -1,12 +1,14 @@
 """Which pairs are evaluated, which results are kept, and what is told about the rest."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.evaluation.conftest import pairs
+from tests.evaluation.conftest import name_of, pairs
+from tests.zoo.conftest import make_checkpoint
 from urzoo.errors import UsageError
 from urzoo.evaluation import evaluate_pairs
 from urzoo.evaluation import pairs as pairs_module
@@ -14,7 +16,7 @@ from urzoo.evaluation.journal import JournalFiles, locked
 from urzoo.evaluation.predictions import predictions_path, read_predictions
 from urzoo.evaluation.runner import Settings
 from urzoo.evaluation.schema import read_result, result_path
-from urzoo.zoo import lookup
+from urzoo.zoo import info, lookup
 
 LIMITED = Settings(limit=20)
 
@@ -25,13 +27,13 @@ def whole(raster: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     results = tmp_path_factory.mktemp("whole")
     [pair] = pairs([raster], ["smnist"], results=results)
     assert not pair.result.partial
-    return result_path(results, "raster-8", "smnist").read_bytes()
+    return result_path(results, name_of(raster), "smnist").read_bytes()
 
 
 @pytest.fixture
-def place(whole: bytes, results: Path) -> Path:
+def place(raster: Path, whole: bytes, results: Path) -> Path:
     """That file where it belongs."""
-    path = result_path(results, "raster-8", "smnist")
+    path = result_path(results, name_of(raster), "smnist")
     path.parent.mkdir(parents=True)
     path.write_bytes(whole)
     return path
@@ -40,17 +42,17 @@ def place(whole: bytes, results: Path) -> Path:
 def test_a_result_is_kept_and_not_computed_again(raster: Path, results: Path, monkeypatch: pytest.MonkeyPatch):
     first = pairs([raster], ["smnist"], results=results)[0]
     assert first.status == "evaluated"
-    assert read_result(result_path(results, "raster-8", "smnist")) == first.result
+    assert read_result(result_path(results, name_of(raster), "smnist")) == first.result
     monkeypatch.setattr(pairs_module, "Evaluation", None)
     second = pairs([raster], ["smnist"], results=results)[0]
     assert (second.status, second.result) == ("current", first.result)
-    assert sorted(path.name for path in results.rglob("*")) == ["raster-8", "smnist.json"]
+    assert sorted(path.name for path in results.rglob("*")) == [name_of(raster), "smnist.json"]
 
 
 def test_each_checkpoint_gets_the_tasks_it_fits(raster: Path, permuted: Path, results: Path):
     done = pairs([raster, permuted], results=results, settings=LIMITED)
     found = {(pair.model, pair.task) for pair in done if pair.status == "evaluated"}
-    assert found == {("raster-8", "smnist"), ("permuted-8", "pmnist")}
+    assert found == {(name_of(raster), "smnist"), (name_of(permuted), "pmnist")}
 
 
 def test_a_pair_that_was_asked_for_by_name_is_refused_with_the_reason(raster: Path, results: Path):
@@ -113,12 +115,38 @@ def test_overwrite_never_and_always(raster: Path, results: Path, place: Path):
     assert pairs([raster], ["smnist"], results=results, overwrite="always")[0].status == "evaluated"
 
 
-@pytest.mark.parametrize("overwrite", ["never", "stale", "always"])
-def test_a_partial_result_never_replaces_a_whole_one(raster: Path, results: Path, place: Path, overwrite: str):
+@pytest.mark.parametrize("overwrite", ["stale", "always"])
+def test_a_limit_evaluates_and_never_replaces_a_whole_result(raster: Path, results: Path, place: Path, overwrite: str):
     before = place.read_bytes()
     [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED, overwrite=overwrite)
-    assert pair.status == "kept"
+    assert (pair.status, pair.result.samples) == ("evaluated", 20)
+    assert f"not written, {place} covers all rows" in pair.message
     assert place.read_bytes() == before
+    assert [path.name for path in place.parent.iterdir()] == ["smnist.json"]
+
+
+def test_folders_of_one_name_keep_a_result_each(tmp_path: Path, results: Path, place: Path):
+    before = place.read_bytes()
+    folders = [make_checkpoint(tmp_path / name / "raster-8", seed=seed) for seed, name in ((5, "a"), (6, "b"))]
+    done = pairs(folders, ["smnist"], results=results, settings=LIMITED)
+    assert [pair.status for pair in done] == ["evaluated"] * 2
+    assert "not written" not in done[0].message
+    kept = {read_result(path).model.checkpoint_sha256 for path in results.rglob("smnist.json")}
+    assert kept == {info(folder).checkpoint_sha256 for folder in folders} | {read_result(place).model.checkpoint_sha256}
+    assert place.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("my model", "my-model"), ("=cmd|A", "cmd-A"), ("模型", "model"), ("x" * 200, "x" * 80), ("a+b", "a-b")],
+)
+def test_a_folder_of_any_name_gets_a_result(raster: Path, tmp_path: Path, results: Path, name: str, kept: str):
+    folder = shutil.copytree(raster, tmp_path / name)
+    [pair] = pairs([folder], ["smnist"], results=results, settings=LIMITED)
+    assert pair.status == "evaluated"
+    assert pair.model == f"{kept}+{info(raster).checkpoint_sha256[:8]}"
+    assert shlex.split(pair.result.command)[2] == f"path/to/{name}"
+    assert read_result(result_path(results, pair.model, "smnist")) == pair.result
 
 
 def test_a_whole_result_replaces_a_partial_one(raster: Path, results: Path):
@@ -130,7 +158,7 @@ def test_a_whole_result_replaces_a_partial_one(raster: Path, results: Path):
 
 @pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 2}'])
 def test_a_result_file_that_cannot_be_read_is_not_lost(raster: Path, results: Path, content: str):
-    place = result_path(results, "raster-8", "smnist")
+    place = result_path(results, name_of(raster), "smnist")
     place.parent.mkdir(parents=True)
     place.write_text(content)
     [pair] = pairs([raster], ["smnist"], results=results)
@@ -150,6 +178,8 @@ def test_a_results_folder_that_cannot_be_written_is_told_before_the_evaluation(r
 def test_lacking_data_are_told_once_a_task_and_leave_results_alone(
     raster: Path, results: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    place = place.parent.rename(results / "raster-8") / place.name
+    place.write_text(place.read_text().replace(name_of(raster), "raster-8"))
     before = place.read_bytes()
     monkeypatch.setattr(lookup, "CHECKPOINTS_FOLDER", raster.parent)
     monkeypatch.setattr(pairs_module, "lacking", lambda *arguments, **options: "the test split of it is elsewhere.")
@@ -167,7 +197,7 @@ def test_pairs_are_given_as_soon_as_each_is_done(raster: Path, permuted: Path, r
 
 
 def test_two_evaluations_of_one_pair_at_a_time_are_refused(raster: Path, results: Path):
-    files = JournalFiles(results / "raster-8", "smnist")
+    files = JournalFiles(results / name_of(raster), "smnist")
     with locked(files.lock, "evaluating raster-8 on smnist"):
         [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED)
     assert pair.status == "failed"
@@ -176,7 +206,7 @@ def test_two_evaluations_of_one_pair_at_a_time_are_refused(raster: Path, results
 
 
 def test_predictions_are_saved_on_request_with_their_result(raster: Path, results: Path):
-    path = predictions_path(results, "raster-8", "smnist")
+    path = predictions_path(results, name_of(raster), "smnist")
     pairs([raster], ["smnist"], results=results, settings=LIMITED)
     assert not path.exists()
     [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED, save_predictions=True)

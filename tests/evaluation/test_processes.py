@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.conftest import pairs
+from tests.evaluation.conftest import name_of, pairs
 from urzoo.evaluation import Settings, read_result, result_path
 
 SHARED = """
@@ -47,12 +47,12 @@ def launch(raster: Path, results: Path, processes: int, **extra: str) -> subproc
 def test_several_processes_give_the_figures_of_one(raster: Path, results: Path, processes: int):
     done = launch(raster, results, processes)
     assert done.returncode == 0, done.stderr
-    shared = read_result(result_path(results, "raster-8", "smnist"))
+    shared = read_result(result_path(results, name_of(raster), "smnist"))
     [alone] = pairs([raster], ["smnist"], results=results / "alone", settings=Settings(limit=50, batch_size=8))
     assert shared.metrics["accuracy"] == alone.result.metrics["accuracy"]
     assert shared.metrics["cross_entropy"] == pytest.approx(alone.result.metrics["cross_entropy"], rel=1e-6)
     assert (shared.processes, shared.samples) == (processes, 50)
-    assert [path.name for path in (results / "raster-8").iterdir()] == ["smnist.json"]
+    assert [path.name for path in (results / name_of(raster)).iterdir()] == ["smnist.json"]
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_two_machines_share_an_evaluation_without_sharing_a_folder(raster: Path,
     for launcher in launchers:
         _, complaint = launcher.communicate(timeout=300)
         assert launcher.returncode == 0, complaint
-    shared = read_result(result_path(results / "0", "raster-8", "smnist"))
+    shared = read_result(result_path(results / "0", name_of(raster), "smnist"))
     [alone] = pairs([raster], ["smnist"], results=results / "alone", settings=Settings(limit=50, batch_size=8))
     assert shared.metrics == pytest.approx(alone.result.metrics, rel=1e-6)
     assert (shared.processes, shared.samples) == (6, 50)
@@ -97,5 +97,5 @@ def test_a_lost_process_ends_the_others_and_its_batches_are_not_lost(raster: Pat
     assert kept > 0
     done = launch(raster, results, 2)
     assert done.returncode == 0, done.stderr
-    assert read_result(result_path(results, "raster-8", "smnist")).samples == 50
-    assert [path.name for path in (results / "raster-8").iterdir()] == ["smnist.json"]
+    assert read_result(result_path(results, name_of(raster), "smnist")).samples == 50
+    assert [path.name for path in (results / name_of(raster)).iterdir()] == ["smnist.json"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 
+from tests.evaluation.conftest import name_of
 from tests.zoo.conftest import make_checkpoint
 from urzoo.data import load_split
 from urzoo.errors import CheckpointError, UsageError
@@ -58,7 +59,7 @@ def test_other_types_agree_within_their_rounding(permuted: Path, expected: dict[
 def test_a_result_carries_its_provenance(raster: Path):
     result = run(raster, "smnist", backend="reference", seed=3)
     assert (result.samples, result.partial, result.data.rows) == (FEW, True, 10_000)
-    assert (result.model.name, result.model.source, result.model.gate) == ("raster-8", "folder", "UR")
+    assert (result.model.name, result.model.source, result.model.gate) == (name_of(raster), "folder", "UR")
     assert (result.backend, result.device, result.seed) == ("reference", "cpu", 3)
     assert result.torch_version == torch.__version__
     assert result.git_commit == git_commit()

@@ -233,12 +233,10 @@ def _tell(one: "Repetition") -> None:
 
 def _named_folder(model: str) -> tuple[str, Path]:
     """What results call a checkpoint, and its folder; one of the Hub is pulled."""
-    from urzoo.zoo import path
-    from urzoo.zoo.lookup import checkpoint_name
+    from urzoo.evaluation import Subject
 
-    subject = _subject(model)
-    if isinstance(subject, str):
-        return checkpoint_name(subject), path(subject)
+    named = _subject(model)
+    subject = Subject.of(named) if isinstance(named, str) else named
     return subject.name, subject.info.folder
 
 

@@ -148,16 +148,16 @@ def card(
 
         urzoo card urlstm-128-pmnist --check
     """
-    from urzoo.evaluation import read_result
+    from urzoo.evaluation import read_result, result_name
     from urzoo.hub.card import check_card, write_card
     from urzoo.hub.eval_results import generated_files
-    from urzoo.zoo import checkpoint_name, path
+    from urzoo.zoo import checkpoint_name, info, path
 
     folder = path(checkpoint)
     place = RESULTS if results is None else results
     if not place.is_dir() and (results is not None or generated_files(folder)):
         raise UsageError(f"there is no folder {str(place)!r} with result files; name it with --results.")
-    found = [read_result(file) for file in sorted((place / checkpoint_name(folder)).glob("*.json"))]
+    found = [read_result(file) for file in sorted((place / result_name(info(checkpoint))).glob("*.json"))]
     if check:
         check_card(folder, found)
         typer.echo(f"The card of {checkpoint_name(folder)} is up to date.")

@@ -6,7 +6,7 @@ Names are resolved when first used: the schemas are wanted where torch and trans
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from urzoo.evaluation.schema import Result, read_result, result_path
+from urzoo.evaluation.schema import Result, read_result, result_name, result_path
 from urzoo.evaluation.task import Task, load_task, tasks
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "evaluate_pairs",
     "load_task",
     "read_result",
+    "result_name",
     "result_path",
     "tasks",
 ]

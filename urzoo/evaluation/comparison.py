@@ -5,6 +5,7 @@ compared by McNemar's exact test on the rows where only one model is right; othe
 rows' differences.
 """
 
+import glob
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import comb
@@ -15,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from urzoo.data.generate import COPIED
-from urzoo.errors import ResultError
+from urzoo.errors import ResultError, UsageError
 from urzoo.evaluation.predictions import Predictions, predictions_path, read_predictions
-from urzoo.evaluation.schema import Interval
+from urzoo.evaluation.schema import Interval, folder_name
 from urzoo.evaluation.task import load_task
 
 Values = npt.NDArray[Any]
@@ -60,16 +61,16 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
 
     Args:
         results: The folder of results.
-        first: A model's name as results have it.
+        first: A model's name as results have it; without the digits of its digest where that leaves no doubt.
         second: Another's.
         task: The task both were evaluated on.
 
     Raises:
-        UsageError: The task is unknown.
+        UsageError: The task is unknown, or a name stands for several models.
         ResultError: Predictions are missing, damaged, or of different data or task versions.
     """
     load_task(task)
-    one, other = (read_predictions(predictions_path(results, name, task)) for name in (first, second))
+    one, other = (read_predictions(_place(results, name, task)) for name in (first, second))
     for key, values in {
         "versions of the task": (one.result.task, other.result.task),
         "data": (one.result.data.digest, other.result.data.digest),
@@ -85,6 +86,18 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
     if {"label", "prediction", "label_log_probability"} <= set(columns[0]):
         return _classes(task, names, rows, columns)
     return _figures(task, names, rows, columns)
+
+
+def _place(results: Path, model: str, task: str) -> Path:
+    """The predictions of `model`, which may lack the digits of its digest."""
+    place = predictions_path(results, model, task)
+    found = sorted(results.glob(f"{glob.escape(folder_name(model))}+*/{place.name}"))
+    if place.exists() or not found:
+        return place
+    if len(found) > 1:
+        names = ", ".join(path.parent.name for path in found)
+        raise UsageError(f"{model!r} is the name of {len(found)} models with results on {task}: {names}; give one.")
+    return found[0]
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -195,15 +195,7 @@ class _Keeper:
         pair = f"{subject.name} on {task.name}"
         if self.overwrite == "never":
             return Pair("kept", task.name, subject.name, earlier, f"{pair}: kept the earlier result")
-        if limited and not earlier.partial:
-            return Pair(
-                "kept",
-                task.name,
-                subject.name,
-                earlier,
-                f"{pair}: kept the whole result, which no partial one replaces",
-            )
-        if self.overwrite == "always" or outdated(earlier, subject.info, task):
+        if limited or outdated(earlier, subject.info, task):
             return None
         if self.save_predictions and not predictions_path(self.results, subject.name, task.name).exists():
             return None
@@ -211,12 +203,15 @@ class _Keeper:
 
     def _evaluated(self, subject: Subject, task: Task, split: "Split") -> Pair:
         evaluation = Evaluation(subject, task, split, self.settings)
-        files = JournalFiles(result_path(self.results, subject.name, task.name).parent, task.name)
+        path = result_path(self.results, subject.name, task.name)
+        files = JournalFiles(path.parent, task.name)
+        # A partial result never takes the place of a whole one.
+        kept = self.settings.limit is None or not path.exists() or read_result(path).partial
         with contextlib.ExitStack() as stack:
             if evaluation.processes.is_first:
                 stack.enter_context(locked(files.lock, f"evaluating {subject.name} on {task.name}"))
             outcome = evaluation.run(progress=self.progress, journals=files)
-            if evaluation.processes.is_first:
+            if evaluation.processes.is_first and kept:
                 self._keep(outcome)
             # Once the result is kept, the journals go: the first process's folder may be another machine's.
             evaluation.processes.wait()
@@ -225,7 +220,8 @@ class _Keeper:
             else:
                 files.discard(evaluation.processes.number)
         result = outcome.result
-        message = f"{subject.name} on {task.name}: {scores(result, task)} ({result.wall_seconds:.0f} s)"
+        aside = "" if kept else f"; not written, {path} covers all rows"
+        message = f"{subject.name} on {task.name}: {scores(result, task)} ({result.wall_seconds:.0f} s{aside})"
         return Pair("evaluated", task.name, subject.name, result, message)
 
     def _keep(self, outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import platform
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from urzoo.errors import CheckpointError, UsageError, one_line, unknown
 from urzoo.evaluation.journal import Journal, JournalFiles, Outputs
 from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
 from urzoo.evaluation.progress import progress_bar
-from urzoo.evaluation.schema import DType, ModelRecord, Result, TaskRecord, TrainingRecord
+from urzoo.evaluation.schema import DType, ModelRecord, Result, TaskRecord, TrainingRecord, plain_name, result_name
 from urzoo.evaluation.task import Task, load_task
 from urzoo.processes import Processes
 from urzoo.provenance import git_commit, hardware, now, urzoo_version
@@ -116,7 +117,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Subject:
-    """The checkpoint that is evaluated. `name` and `revision` are the Hub's for one that was fetched from there."""
+    """The checkpoint that is evaluated; `name` is what results call it, `revision` its commit on the Hub."""
 
     info: CheckpointInfo
     name: str
@@ -124,9 +125,9 @@ class Subject:
 
     @classmethod
     def of(cls, model: str | Path, *, name: str | None = None, revision: str | None = None) -> "Subject":
-        """The checkpoint called `model`, or in that folder, under another `name` if one is given."""
+        """The checkpoint called `model`, or in that folder; `name` is OWNER/NAME for one that came from the Hub."""
         found = info(model)
-        return cls(found, name or found.name, revision)
+        return cls(found, result_name(found, name), revision)
 
 
 @dataclass(frozen=True)
@@ -268,10 +269,11 @@ class Evaluation:
             return backend_for(example, self.model.config.gating(), backend=self.settings.backend)
 
     def _command(self) -> str:
-        where = self.subject.name if self.subject.info.source == "shipped" else f"path/to/{self.subject.name}"
+        found = self.subject.info
+        where = found.name if found.source == "shipped" else f"path/to/{found.name}"
         if self.subject.revision:
-            where = f"{self.subject.name}@{self.subject.revision}"
-        words = ["urzoo", "eval", where, "--task", self.task.name]
+            where = f"{plain_name(self.subject.name)}@{self.subject.revision}"
+        words = ["urzoo", "eval", shlex.quote(where), "--task", self.task.name]
         words += [
             "--batch-size",
             str(self.batch_size),

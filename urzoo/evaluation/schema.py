@@ -1,6 +1,7 @@
 """The result file: one checkpoint on one task, with everything needed to believe it and to repeat it.
 
-A file lives at `<results>/<model>/<task>.json`, where a `/` of the model's name is written `__`. The
+A file lives at `<results>/<model>/<task>.json`, where a `/` of the model's name is written `__`; the name
+of a model that is not shipped ends in digits of its digest, so that other weights have another file. The
 schema is strict: a key that is missing, unknown or of the wrong type makes the file unreadable, so
 that no row of the leaderboard lacks its provenance. When a field changes, `SCHEMA_VERSION` grows and
 `_UPGRADES` says how the older content becomes the newer; old files must keep loading.
@@ -9,6 +10,7 @@ Metrics are stored in the metric's natural unit (an accuracy as a fraction of 1)
 how they are shown (`MetricSpec.scale`, `unit`, `digits`).
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -18,7 +20,7 @@ from pydantic import Field, StringConstraints, model_validator
 from urzoo.errors import ResultError
 from urzoo.files import write_json
 from urzoo.schema import GitCommit, Line, Moment, Name, Sha256, Strict, read_json, validated
-from urzoo.zoo.schema import SelectionSplit
+from urzoo.zoo.schema import CheckpointInfo, SelectionSplit
 
 SCHEMA_VERSION: Final = 1
 
@@ -149,9 +151,34 @@ class Result(Strict):
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
+def result_name(checkpoint: CheckpointInfo, name: str | None = None) -> str:
+    """What results call a checkpoint: its shipped name, else a name made safe, `+`, and the first digits of its digest.
+
+    Training names many a folder `checkpoint-500`: the digest of what decides the answers tells them apart.
+
+    Args:
+        checkpoint: The checkpoint.
+        name: OWNER/NAME for one of the Hub; the folder's name when omitted.
+    """
+    if checkpoint.source == "shipped" and name is None:
+        return checkpoint.name
+    parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-._")[:80] for part in (name or checkpoint.name).split("/")]
+    return f"{'/'.join(part or 'model' for part in parts)}+{checkpoint.checkpoint_sha256[:8]}"
+
+
+def plain_name(model: str) -> str:
+    """A model's name in results without the digits of its digest."""
+    return model.partition("+")[0]
+
+
 def result_path(results: Path, model: str, task: str) -> Path:
     """Where the result of `model` on `task` lives under the folder `results`."""
-    return results / model.replace("/", "__") / f"{task}.json"
+    return results / folder_name(model) / f"{task}.json"
+
+
+def folder_name(model: str) -> str:
+    """The folder of a model's results: its name with `/` written `__`."""
+    return model.replace("/", "__")
 
 
 def parse_result(content: Any, source: object) -> Result:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from urzoo.errors import ResultError, unknown
 from urzoo.evaluation.recommended import SEED
-from urzoo.evaluation.schema import Result
+from urzoo.evaluation.schema import Result, folder_name
 from urzoo.evaluation.task import MetricSpec, Task
 from urzoo.leaderboard.groups import groups, in_groups
 from urzoo.leaderboard.published import Published, PublishedFile
@@ -297,11 +297,6 @@ def _interval_text(result: Result, spec: MetricSpec | None) -> str | None:
         return None
     scale, digits = (spec.scale, spec.digits) if spec else (1.0, 4)
     return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
-
-
-def folder_name(model: str) -> str:
-    """The folder of a model's results: its name with `/` written `__`."""
-    return model.replace("/", "__")
 
 
 def _tidy(value: float) -> float:

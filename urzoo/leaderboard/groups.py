@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from urzoo.evaluation.recommended import SEED
+from urzoo.evaluation.schema import plain_name
 from urzoo.leaderboard.schema import Group, Row
 
 
@@ -22,10 +23,10 @@ def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: boo
     """
     found: dict[tuple[object, ...], dict[int, Row]] = {}
     for row in rows:
-        named = SEED.search(row.model)
+        named = SEED.search(plain_name(row.model))
         if named is None or row.status != "ranked":
             continue
-        key = (SEED.sub("", row.model, count=1), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers)
+        key = (_without_seed(row.model), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers)
         found.setdefault((*key, row.parameters), {}).setdefault(int(named[1]), row)
     made = [_group(task, members, digits) for members in found.values() if len(members) > 1]
     sign = -1 if higher_is_better else 1
@@ -38,6 +39,10 @@ def in_groups(rows: Sequence[Row], found: Sequence[Group]) -> list[Row]:
     return [row.model_copy(update={"group": of.get(row.id)}) for row in rows]
 
 
+def _without_seed(model: str) -> str:
+    return SEED.sub("", plain_name(model), count=1)
+
+
 def _group(task: str, members: dict[int, Row], digits: int) -> Group:
     seeds = sorted(members)
     rows = [members[seed] for seed in seeds]
@@ -46,7 +51,7 @@ def _group(task: str, members: dict[int, Row], digits: int) -> Group:
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     costs = [row.training_seconds for row in rows if row.training_seconds is not None]
     first = rows[0]
-    name = SEED.sub("", first.model, count=1)
+    name = _without_seed(first.model)
     return Group(
         id=f"{task}/seeds-of-{name.replace('/', '__')}",
         name=name,
