@@ -11,7 +11,20 @@ from urzoo.cli import app, main
 from urzoo.evaluation.recommended import recommended_checkpoints
 from urzoo.zoo import checkpoints
 
-COMMANDS = ["list", "info", "eval", "compare", "leaderboard", "train", "push", "pull", "export", "card", "bench"]
+COMMANDS = [
+    "list",
+    "info",
+    "eval",
+    "reproduce",
+    "compare",
+    "leaderboard",
+    "train",
+    "push",
+    "pull",
+    "export",
+    "card",
+    "bench",
+]
 
 
 def _error(capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,4 +1,4 @@
-"""`urzoo eval`, `compare` and `leaderboard`: figures, and the board made of them."""
+"""`urzoo eval`, `reproduce`, `compare` and `leaderboard`: figures, and the board made of them."""
 
 import os
 import re
@@ -27,6 +27,7 @@ DataRoot = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command("eval")(evaluate)
+    app.command("reproduce")(reproduce)
     app.command("compare")(compare)
     app.command("leaderboard")(leaderboard)
 
@@ -104,6 +105,49 @@ def evaluate(
         print_json(done)
     if not done and not failures and not everything:
         raise UsageError(f"no task is made for {' or '.join(models or ())}; name one with --task.")
+    raise typer.Exit(1 if failures else 0)
+
+
+def reproduce(
+    *,
+    task: Annotated[list[str] | None, typer.Option(help="A task; may be given several times. All if omitted.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every shipped checkpoint on all rows, however long that takes.")
+    ] = False,
+    data_root: DataRoot = None,
+    results: Annotated[Path, typer.Option(help="Folder of the committed result files.")] = RESULTS,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the board; what this machine measures is kept in its folder measured/.")
+    ] = BOARD,
+) -> None:
+    """Measure the recommended checkpoints here, compare with the committed results, and regenerate the board.
+
+    Takes two minutes at most besides loading: where a split has too many rows for that, some are compared row by row
+    with what is committed. What was measured before is not measured again. Exit code 1 if a figure differs by more than
+    its task's tolerance.
+
+    Example:
+
+        urzoo reproduce --task smnist
+    """
+    from urzoo.evaluation.reproduction import reproduce as reproduced
+
+    if not results.is_dir():
+        raise UsageError(f"there is no folder {str(results)!r} with result files; run this in a clone, or name it.")
+    failures = 0
+    left_out: dict[str, list[str]] = {}
+    for row in reproduced(task, everything=everything, results=results, measured=out / "measured", data_root=data_root):
+        if row.status == "lacking":
+            left_out.setdefault(row.message, []).append(row.task)
+        else:
+            (note if row.is_failure else typer.echo)(f"error: {row.message}" if row.is_failure else row.message)
+        failures += row.is_failure
+    if left_out:
+        note("\nNot measured, because the data are not here:")
+        for message, of_tasks in left_out.items():
+            note(f"  {', '.join(of_tasks)}: {message}")
+    _build(results, out, None)
+    typer.echo(f"The board is in {out / 'index.html'}.")
     raise typer.Exit(1 if failures else 0)
 
 
@@ -186,20 +230,30 @@ def leaderboard(
     if verify is not None:
         _verify(results, verify, checkpoint or [], seed=seed, data_root=data_root)
         return
-    from urzoo.leaderboard import build
-    from urzoo.leaderboard.readme import BEGIN
-
-    if readme is None and README.is_file() and BEGIN in README.read_text("utf-8"):
-        readme = README
     if check:
-        build.check(results, out, readme=readme)
+        from urzoo.leaderboard import build
+
+        build.check(results, out, readme=readme or _own_readme(out))
         typer.echo("The board is up to date.")
         return
-    built = build.build(results, out, readme=readme)
+    for path in _build(results, out, readme):
+        typer.echo(path)
+
+
+def _build(results: Path, out: Path, readme: Path | None) -> tuple[Path, ...]:
+    from urzoo.leaderboard.build import build
+
+    built = build(results, out, readme=readme or _own_readme(out))
     for name in built.partial:
         note(f"left out, because it is partial: {name}")
-    for path in built.files:
-        typer.echo(path)
+    return built.files
+
+
+def _own_readme(out: Path) -> Path | None:
+    """The README here, if it shows the head of the board that is in `out`."""
+    from urzoo.leaderboard.readme import BEGIN
+
+    return README if out == BOARD and README.is_file() and BEGIN in README.read_text("utf-8") else None
 
 
 def _check_submission(

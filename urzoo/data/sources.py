@@ -85,10 +85,13 @@ def why_lacking(data_set: DataSet, split: str, data_root: Path | None) -> str:
             f"Then name the folder that holds {data_set.repository}/ with --data-root or URZOO_DATA_ROOT."
         )
     if reason := hub_unreachable():
+        fetch = (
+            f"hf download {data_set.repository} --repo-type dataset --revision {data_set.revision} "
+            f"--include '{data_set.config}/{_file_split(data_set, split)}-*' --local-dir DATA/{data_set.repository}"
+        )
         return (
-            f"the {split} split of {data_set.name} is {looked}, and the Hub cannot be reached ({reason}). To get it: "
-            f"connect, or copy the Hub's {data_set.repository} under a folder and name that with --data-root or "
-            "URZOO_DATA_ROOT."
+            f"the {split} split of {data_set.name} is {looked}, and the Hub cannot be reached ({reason}). "
+            f"To get it, where it can be reached: {fetch}. Then name DATA with --data-root or URZOO_DATA_ROOT."
         )
     return ""
 

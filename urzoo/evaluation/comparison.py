@@ -6,7 +6,7 @@ rows' differences.
 """
 
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -81,7 +81,7 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
     rows = np.intersect1d(one.columns["row"], other.columns["row"])
     if not len(rows):
         raise ResultError(f"{first} and {second} were evaluated on different rows of {task}.")
-    columns = (_at(one, rows), _at(other, rows))
+    columns = (columns_at(one, rows), columns_at(other, rows))
     names = (first, second)
     if {"label", "prediction", "label_log_probability"} <= set(columns[0]):
         return _classes(task, names, rows, columns)
@@ -154,6 +154,14 @@ def _figures(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any
     )
 
 
+def primary_figure(columns: Mapping[str, Values]) -> float:
+    """The metric that ranks, of the rows that `columns` tell of."""
+    if "label_log_probability" in columns:
+        return float((columns["label"] == columns["prediction"]).mean())
+    (loss, _), units, figure = _losses((columns, columns))
+    return float(figure(loss.sum() / units.sum()))
+
+
 def _losses(columns: tuple[Any, Any]) -> tuple[list[Values], Values, Callable[[Any], Any]]:
     """What is summed for each row and model, over what, and the figure of the ratio of the sums."""
     units = np.ones(len(columns[0]["row"]))
@@ -164,8 +172,8 @@ def _losses(columns: tuple[Any, Any]) -> tuple[list[Values], Values, Callable[[A
     return [(part["prediction"] - part["label"]) ** 2 for part in columns], units, np.positive
 
 
-def _at(predictions: Predictions, rows: Values) -> dict[str, Values]:
-    """The columns at `rows`, which are sorted."""
+def columns_at(predictions: Predictions, rows: Values) -> dict[str, Values]:
+    """The columns of the rows whose numbers are `rows`, in that order."""
     order = np.argsort(predictions.columns["row"], kind="stable")
     chosen = order[np.searchsorted(predictions.columns["row"], rows, sorter=order)]
     return {name: values[chosen] for name, values in predictions.columns.items()}

@@ -25,7 +25,7 @@ from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
 from urzoo.evaluation.problem import Figures, Precision, Rows, by_length, consecutive, data_record
-from urzoo.evaluation.task import Task
+from urzoo.evaluation.task import Task, neural_cache_size
 from urzoo.zoo import load_tokenizer
 
 Values = npt.NDArray[Any]
@@ -306,12 +306,6 @@ def _chosen(logits: torch.Tensor, targets: list[int]) -> Values:
 def _letters(text: str) -> str:
     """A text without its blanks, in the form that tokenizers may bring it to without losing anything a reader sees."""
     return "".join(unicodedata.normalize("NFKC", text).split())
-
-
-def neural_cache_size(config: dict[str, Any]) -> int:
-    """How many tokens the neural cache of a checkpoint looks back on by its configuration; 0 without settings."""
-    size = config.get("neural_cache_size", 0) if config.get("model_type") == "urlstm" else 0
-    return size if isinstance(size, int) else 0
 
 
 def _with_neural_cache(config: Any) -> str:

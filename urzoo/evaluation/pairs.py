@@ -14,6 +14,8 @@ from urzoo.data import lacking, load_data_set, load_split
 from urzoo.errors import UrzooError, UsageError, unknown
 from urzoo.evaluation.journal import JournalFiles, locked
 from urzoo.evaluation.predictions import predictions_path, write_predictions
+from urzoo.evaluation.problem import Rows
+from urzoo.evaluation.recommended import has_context
 from urzoo.evaluation.runner import Evaluation, Outcome, Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path, write_result
 from urzoo.evaluation.task import Task, load_task, tasks
@@ -102,7 +104,7 @@ def evaluate_pairs(
     """
     if overwrite not in OVERWRITE:
         raise UsageError(unknown("overwrite", overwrite, OVERWRITE))
-    keeper = _Keeper(results, settings or Settings(), overwrite, save_predictions=save_predictions, progress=progress)
+    keeper = Keeper(results, settings or Settings(), overwrite, save_predictions=save_predictions, progress=progress)
     chosen = [load_task(name) for name in (tasks() if task_names is None else task_names)]
     named = checkpoints() if models is None else models
     subjects, broken = _subjects(named)
@@ -120,7 +122,7 @@ def evaluate_pairs(
 def fits(task: Task, checkpoint: CheckpointInfo) -> bool:
     """Whether a checkpoint is meant for a task: trained for it, or of the right kind where its training is unknown."""
     if checkpoint.task is not None:
-        return checkpoint.task == task.checkpoints_of and has_context(task, checkpoint)
+        return checkpoint.task == task.checkpoints_of and has_context(task, checkpoint.folder)
     if task.problem != "image-classification" or not checkpoint.architecture.endswith("ForImageClassification"):
         # What other models were made for cannot be told from their files.
         return False
@@ -131,16 +133,6 @@ def fits(task: Task, checkpoint: CheckpointInfo) -> bool:
         check_processor(load_image_processor(checkpoint.folder), task, checkpoint.folder)
         return True
     return False
-
-
-def has_context(task: Task, checkpoint: CheckpointInfo) -> bool:
-    """Whether a checkpoint has the settings that the task's context asks for."""
-    if task.context is None:
-        return True
-    from urzoo.evaluation.language_modelling import neural_cache_size
-    from urzoo.zoo.lookup import read_config
-
-    return neural_cache_size(read_config(checkpoint.folder)) > 0
 
 
 def _subjects(named: Sequence[Subject | str | Path]) -> tuple[list[Subject], list[Pair]]:
@@ -156,7 +148,7 @@ def _subjects(named: Sequence[Subject | str | Path]) -> tuple[list[Subject], lis
     return subjects, broken
 
 
-class _Keeper:
+class Keeper:
     """Evaluates the pairs that need it and keeps their results."""
 
     def __init__(
@@ -177,7 +169,7 @@ class _Keeper:
                     yield standing
                 elif not lacks_data:
                     split = split or load_split(task.data.name, task.data.split, data_root=data_root)
-                    yield self._evaluated(subject, task, split)
+                    yield self.evaluated(subject, task, split)
             except UrzooError as failure:
                 if Processes.started_together():
                     # The others would wait for this process's part of the pair.
@@ -201,7 +193,18 @@ class _Keeper:
             return None
         return Pair("current", task.name, subject.name, earlier, f"{pair}: {scores(earlier, task)} (unchanged)")
 
-    def _evaluated(self, subject: Subject, task: Task, split: "Split") -> Pair:
+    def evaluated(self, subject: Subject, task: Task, split: "Split", *, order: Rows | None = None) -> Pair:
+        """Evaluate a pair and keep its result.
+
+        Args:
+            subject: The checkpoint.
+            task: The task.
+            split: Its data.
+            order: For every row of `split` its number in the data, where the two differ.
+
+        Raises:
+            UrzooError: The pair cannot be evaluated, or its result cannot be written.
+        """
         evaluation = Evaluation(subject, task, split, self.settings)
         path = result_path(self.results, subject.name, task.name)
         files = JournalFiles(path.parent, task.name)
@@ -211,6 +214,8 @@ class _Keeper:
             if evaluation.processes.is_first:
                 stack.enter_context(locked(files.lock, f"evaluating {subject.name} on {task.name}"))
             outcome = evaluation.run(progress=self.progress, journals=files)
+            if order is not None:
+                outcome.predictions["row"] = order[outcome.predictions["row"]]
             if evaluation.processes.is_first and kept:
                 self._keep(outcome)
             # Once the result is kept, the journals go: the first process's folder may be another machine's.

@@ -8,11 +8,12 @@ seeds (`-seed0-` in the name) are there to be compared with each other, and are 
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from urzoo.errors import CheckpointError
-from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
+from urzoo.evaluation.task import MetricSpec, Task, load_task, neural_cache_size, tasks
 from urzoo.zoo import checkpoints, path
-from urzoo.zoo.lookup import training_summary
+from urzoo.zoo.lookup import read_config, training_summary
 from urzoo.zoo.schema import TrainingSummary
 
 SEED = re.compile(r"-seed(\d+)(?=-|$)")
@@ -34,6 +35,11 @@ def recommended_checkpoints() -> dict[str, str]:
     """The recommended checkpoint of every task that has one, by the task's name."""
     summaries = _summaries()
     return {task: name for task in tasks() if (name := _best(load_task(task), summaries)) is not None}
+
+
+def has_context(task: Task, folder: Path) -> bool:
+    """Whether the checkpoint in `folder` has the settings that the task's context asks for."""
+    return task.context is None or neural_cache_size(read_config(folder)) > 0
 
 
 def validation_score(scores: Mapping[str, float], task: Task) -> str | None:
@@ -67,7 +73,7 @@ def _best(task: Task, summaries: Mapping[str, TrainingSummary]) -> str | None:
     scored = [
         (badness(training.validation), name)
         for name, training in summaries.items()
-        if training.task == task.checkpoints_of
+        if training.task == task.checkpoints_of and has_context(task, path(name))
     ]
     return min(scored)[1] if scored else None
 

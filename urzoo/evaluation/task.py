@@ -6,7 +6,7 @@ the definition of a metric changes; results of different versions are never comp
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -137,3 +137,9 @@ def load_task(name: str) -> Task:
         raise UsageError(unknown("task", name, known))
     path = TASKS_FOLDER / f"{name}.yaml"
     return validated(Task, read_yaml(path, error=UrzooError), path.name, error=UrzooError)
+
+
+def neural_cache_size(config: dict[str, Any]) -> int:
+    """How many tokens the neural cache of a checkpoint looks back on by its configuration; 0 without settings."""
+    size = config.get("neural_cache_size", 0) if config.get("model_type") == "urlstm" else 0
+    return size if isinstance(size, int) else 0

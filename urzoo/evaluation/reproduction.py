@@ -1,0 +1,244 @@
+"""Measuring the committed rows again on this machine, and telling whether they agree.
+
+What is measured lies in a folder of its own beside the committed results, whose provenance stays as it is; what lies
+there already is not measured again. Where all rows of a split would take too long, some of them are measured, and
+compared with what the committed row says of those very rows (its predictions file): never with a figure of all rows.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+
+from urzoo.data import lacking, load_split
+from urzoo.errors import UrzooError
+from urzoo.evaluation.comparison import columns_at, primary_figure
+from urzoo.evaluation.pairs import DEFAULT_RESULTS, Keeper, fits, outdated
+from urzoo.evaluation.predictions import predictions_path, read_predictions
+from urzoo.evaluation.problem import Rows
+from urzoo.evaluation.recommended import recommended
+from urzoo.evaluation.runner import Evaluation, Settings, Subject
+from urzoo.evaluation.schema import Result, read_result, result_path
+from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
+from urzoo.zoo import checkpoints
+
+DEFAULT_MEASURED = Path("leaderboard/measured")
+SECONDS = 110.0
+"""How long the recommended checkpoints compute in all; loading them and their data comes on top."""
+# A whole split of which nothing else can be compared may take so many times its share of that.
+_PATIENCE = 3.0
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What became of a row, or, where `model` is None, of a task whose data are not at hand.
+
+    Attributes:
+        status: "same", "within" (the tolerance), "beyond" (it), "uncommitted" (there is no row to compare with),
+            "outdated" (the row is of other weights, data or task version), "failed", "skipped" (it would take too
+            long) or "lacking".
+        task: The task's name.
+        model: The checkpoint's name.
+        message: One line for the user.
+    """
+
+    status: Literal["same", "within", "beyond", "uncommitted", "outdated", "failed", "skipped", "lacking"]
+    task: str
+    model: str | None
+    message: str
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the committed row does not hold here."""
+        return self.status in {"beyond", "outdated", "failed"}
+
+
+def reproduce(
+    task_names: Sequence[str] | None = None,
+    *,
+    everything: bool = False,
+    results: Path = DEFAULT_RESULTS,
+    measured: Path = DEFAULT_MEASURED,
+    data_root: Path | str | None = None,
+    seconds: float = SECONDS,
+    progress: bool = True,
+) -> Iterator[Reproduced]:
+    """Measure the recommended checkpoint of every task whose data are at hand, and compare with the committed rows.
+
+    Args:
+        task_names: The tasks; all of them when omitted.
+        everything: Measure every shipped checkpoint on all rows, however long that takes.
+        results: The folder of the committed results.
+        measured: The folder of what this machine measures.
+        data_root: As for `urzoo.data.load_split`.
+        seconds: How long the recommended checkpoints may compute in all, in seconds.
+        progress: Show a progress bar on stderr if that is a terminal.
+
+    Raises:
+        UsageError: A task is not one; nothing has been measured.
+    """
+    chosen = [load_task(name) for name in (tasks() if task_names is None else task_names)]
+    left_out, rows = [], []
+    for task in chosen:
+        if not (names := _names(task, everything=everything)):
+            continue
+        if missing := lacking(task.data.name, task.data.split, data_root=data_root):
+            left_out.append(Reproduced("lacking", task.name, None, missing))
+            continue
+        rows += [_Row(task, name, results, measured, data_root, progress=progress) for name in names]
+    # The quickest first, which leave the others more of the time.
+    rows.sort(key=lambda row: row.expected_seconds)
+    for number, row in enumerate(rows):
+        began = perf_counter()
+        yield row.reproduced(None if everything else max(seconds, 0.0) / (len(rows) - number))
+        seconds -= perf_counter() - began
+    yield from left_out
+
+
+def _names(task: Task, *, everything: bool) -> list[str]:
+    if everything:
+        return [name for name in checkpoints() if fits(task, Subject.of(name).info)]
+    return [name for name in [recommended(task.name)] if name is not None]
+
+
+class _Row:
+    """A shipped checkpoint on a task: what is committed, what was measured here, and how the two compare."""
+
+    def __init__(
+        self, task: Task, name: str, results: Path, measured: Path, data_root: Path | str | None, *, progress: bool
+    ) -> None:
+        self.task, self.name, self.progress, self.data_root = task, name, progress, data_root
+        self.results, self.measured = results, measured
+        path = result_path(results, name, task.name)
+        self.committed = read_result(path) if path.exists() else None
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long the committed row took on its machine."""
+        return self.committed.wall_seconds if self.committed else 0.0
+
+    def reproduced(self, seconds: float | None) -> Reproduced:
+        """Measure what was not, within `seconds` if given, and compare."""
+        try:
+            subject = Subject.of(self.name)
+            if self.committed is not None and (reason := outdated(self.committed, subject.info, self.task)):
+                renew = f"urzoo eval {self.name} --task {self.task.name} --save-predictions"
+                return self._told("outdated", f"the committed row is outdated: {reason}. To renew it: {renew}")
+            if (earlier := self._measured_before(subject, whole=seconds is None)) is not None:
+                return self._compared(earlier, f"measured here on {earlier.started_at[:10]}")
+            result = self._measure(subject, seconds)
+            if isinstance(result, str):
+                return self._told("skipped", result)
+            return self._compared(result, f"{result.wall_seconds:.0f} s")
+        except UrzooError as failure:
+            return self._told("failed", str(failure))
+
+    def _measured_before(self, subject: Subject, *, whole: bool) -> Result | None:
+        path = result_path(self.measured, subject.name, self.task.name)
+        if not path.exists():
+            return None
+        earlier = read_result(path)
+        reason = outdated(earlier.model_copy(update={"partial": False}), subject.info, self.task)
+        return None if reason or (whole and earlier.partial) else earlier
+
+    def _measure(self, subject: Subject, seconds: float | None) -> Result | str:
+        """Measure all rows, or so many as fit into `seconds`; or say why not."""
+        task, committed = self.task, self.committed
+        settings = (
+            Settings(committed.batch_size, dtype=committed.dtype, seed=committed.seed) if committed else Settings()
+        )
+        split = load_split(task.data.name, task.data.split, data_root=self.data_root)
+        order, limit = None, None
+        if seconds is not None:
+            pilot = Evaluation(subject, task, split, settings)
+            total = pilot.rows
+            pilot.rows = min(pilot.batch_size, max(1, total // 50))
+            row_seconds = max(pilot.run(progress=False).result.wall_seconds, 1e-3) / pilot.rows
+            limit = _fitting(total, seconds / row_seconds)
+            if limit is not None and not self._tells_rows(subject):
+                if total * row_seconds > _PATIENCE * seconds:
+                    minutes = total * row_seconds / 60
+                    return f"all rows would take about {minutes:.0f} minutes: urzoo reproduce --all --task {task.name}"
+                limit = None
+        if limit is not None:
+            order = _order(task, split.rows)
+            split = split.select(order)
+        settings = replace(settings, limit=limit)
+        keeper = Keeper(self.measured, settings, "always", save_predictions=True, progress=self.progress)
+        # What was measured of other weights or other data is no use any more.
+        result_path(self.measured, subject.name, task.name).unlink(missing_ok=True)
+        result = keeper.evaluated(subject, task, split, order=order).result
+        assert result is not None
+        return result
+
+    def _tells_rows(self, subject: Subject) -> bool:
+        """Whether what the committed row says of every row is at hand."""
+        path = predictions_path(self.results, self.name, self.task.name)
+        if not path.exists():
+            return False
+        return read_predictions(path).result.model.checkpoint_sha256 == subject.info.checkpoint_sha256
+
+    def _compared(self, result: Result, when: str) -> Reproduced:
+        spec, committed = self.task.primary_metric, self.committed
+        shown, of_all = _shown(result.metrics[spec.name], spec), f"{result.data.rows:,} rows"
+        if result.partial:
+            of_all = f"{result.samples:,} of {of_all}"
+        measured = f"{shown} on {of_all}"
+        if committed is None:
+            return self._told("uncommitted", f"{measured}; there is no committed row ({when})")
+        if not result.partial:
+            pairs = [(spec, committed.metrics[spec.name], result.metrics[spec.name]) for spec in self.task.metrics]
+            return self._judged(measured, pairs, when)
+        here = read_predictions(predictions_path(self.measured, self.name, self.task.name))
+        there = read_predictions(predictions_path(self.results, self.name, self.task.name))
+        pairs = [(spec, primary_figure(columns_at(there, here.columns["row"])), primary_figure(here.columns))]
+        return self._judged(measured, pairs, when, rows=result.samples)
+
+    def _judged(
+        self, measured: str, pairs: list[tuple[MetricSpec, float, float]], when: str, rows: int | None = None
+    ) -> Reproduced:
+        where = " of these rows" if rows else ""
+        differing = []
+        for spec, stored, here in pairs:
+            # Of few rows a single one may weigh more than the tolerance.
+            tolerance = max(spec.tolerance, 1.5 / rows if rows and spec.name == "accuracy" else 0.0)
+            if _shown(stored, spec) != _shown(here, spec):
+                difference = f"{(here - stored) * spec.scale:+.{spec.digits}f}"
+                told = f"{spec.title} differs by {difference} from the committed {_shown(stored, spec)}{where}"
+                limit = f"{tolerance * spec.scale:.{spec.digits}f} {spec.unit}"
+                differing.append((abs(here - stored) > tolerance, told, limit))
+        beyond = [f"{told}, more than the tolerance of {limit}" for outside, told, limit in differing if outside]
+        if beyond:
+            return self._told("beyond", f"{measured}: {'; '.join(beyond)} ({when})")
+        if differing:
+            told = "; ".join(f"{told}, within the tolerance of {limit}" for _, told, limit in differing)
+            return self._told("within", f"{measured}: {told} ({when})")
+        return self._told("same", f"{measured}: same as the committed row{' says of these' if rows else ''} ({when})")
+
+    def _told(
+        self, status: Literal["same", "within", "beyond", "uncommitted", "outdated", "failed", "skipped"], message: str
+    ) -> Reproduced:
+        return Reproduced(status, self.task.name, self.name, f"{self.name} on {self.task.name}: {message}")
+
+
+def _order(task: Task, rows: int) -> Rows:
+    """The order in which rows are taken: at random, as some splits are sorted by class; a text from its beginning."""
+    if task.problem.startswith("language-modelling"):
+        return np.arange(rows)
+    return np.random.RandomState(0).permutation(rows)
+
+
+def _fitting(total: int, rows: float) -> int | None:
+    """How many rows to take where `rows` fit, a round number; None for all."""
+    if rows >= total:
+        return None
+    scale = int(10 ** math.floor(math.log10(max(rows, 1.0))))
+    return max(factor * scale for factor in (1, 2, 5) if factor == 1 or factor * scale <= rows)
+
+
+def _shown(value: float, spec: MetricSpec) -> str:
+    return f"{value * spec.scale:.{spec.digits}f} {spec.unit}"
