@@ -143,11 +143,12 @@ def test_an_evaluation_from_the_hub_records_repository_and_commit(
     commit = hub.store.model("alice/mine").commit("main").oid
     arguments = ("--task", "smnist", "--limit", 4, "--results", "results", "--json", "--overwrite", "always")
     (result,) = json.loads(say("eval", "alice/mine", *arguments)[0])
-    assert result["model"]["name"] == "alice/mine"
+    name = f"alice/mine+{zoo.info(NAME).checkpoint_sha256[:8]}"
+    assert result["model"]["name"] == name
     assert (result["model"]["source"], result["model"]["revision"]) == ("Hub", commit)
     assert result["model"]["weights_sha256"] == zoo.info(NAME).weights_sha256
     assert result["command"].startswith(f"urzoo eval alice/mine@{commit} --task smnist ")
-    assert json.loads(Path("results/alice__mine/smnist.json").read_text()) == result
+    assert json.loads(Path(f"results/{name.replace('/', '__')}/smnist.json").read_text()) == result
     # Without a connection the copy that was pulled is evaluated, and is still said to be of that commit.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     out, err = say("eval", f"alice/mine@{commit}", *arguments)

@@ -13,8 +13,9 @@ from urzoo.cli import main
 from urzoo.data import Split, sources
 from urzoo.errors import ResultError, UrzooError
 from urzoo.evaluation.runner import evaluate
-from urzoo.evaluation.schema import Result, write_result
+from urzoo.evaluation.schema import Result, result_name, write_result
 from urzoo.leaderboard.verify import check_submission, verify
+from urzoo.zoo import info
 from urzoo.zoo.weights import file_sha256
 
 from .conftest import write_training
@@ -32,6 +33,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def honest(checkpoint: Path) -> Result:
     return evaluate(checkpoint, "smnist", batch_size=500, progress=False)
+
+
+def named(checkpoint: Path) -> dict[str, Path]:
+    return {result_name(info(checkpoint)): checkpoint}
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +66,7 @@ def submitted(results: Path, honest: Result) -> Callable[..., Path]:
 
 def test_an_honest_row_is_repeated_and_agrees(submitted: Callable[..., Path], results: Path, checkpoint: Path):
     submitted()
-    verification = verify(results, 5, folders={NAME: checkpoint}, progress=False)
+    verification = verify(results, 5, folders=named(checkpoint), progress=False)
     assert {one.metric for one in verification.compared} == {"accuracy", "cross_entropy"}
     assert all(one.agrees for one in verification.compared)
     assert not verification.unrepeatable
@@ -71,7 +76,7 @@ def test_a_row_that_differs_fails_with_both_figures(submitted: Callable[..., Pat
     better = {"low": 0.5, "high": 0.7, "level": 0.95, "method": "Wilson"}
     submitted(metrics__accuracy=0.6, intervals__accuracy=better)
     with pytest.raises(ResultError, match=r"accuracy is 0.6 in the result and 0\.\d+ here") as caught:
-        verify(results, 1, folders={NAME: checkpoint}, progress=False)
+        verify(results, 1, folders=named(checkpoint), progress=False)
     assert "\n" not in str(caught.value)
 
 
@@ -80,7 +85,7 @@ def test_a_row_of_other_weights_fails_without_an_evaluation(
 ):
     submitted(model__checkpoint_sha256="0" * 64)
     with pytest.raises(ResultError, match="measured with checkpoint 000000000000"):
-        verify(results, 1, folders={NAME: checkpoint}, progress=False)
+        verify(results, 1, folders=named(checkpoint), progress=False)
 
 
 def test_rows_that_cannot_be_repeated_are_told_with_the_reason(
@@ -89,8 +94,8 @@ def test_rows_that_cannot_be_repeated_are_told_with_the_reason(
     submitted()
     put("elsewhere", "smnist", 0.98)
     put("old", "smnist", 0.98, task__version=9)
-    verification = verify(results, 9, folders={NAME: checkpoint}, progress=False)
-    assert {one.model for one in verification.compared} == {NAME}
+    verification = verify(results, 9, folders=named(checkpoint), progress=False)
+    assert {one.model for one in verification.compared} == set(named(checkpoint))
     told = " ".join(verification.unrepeatable)
     assert "elsewhere is not at hand" in told
     assert "outdated" in told
@@ -117,7 +122,7 @@ def test_the_command_checks_a_submission(
     options = ["leaderboard", "--submission", str(file), "--checkpoint", str(checkpoint)]
     assert main([*options, "--samples", "300"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith(f"{NAME} on smnist: accuracy ")
+    assert told[0].startswith(f"{next(iter(named(checkpoint)))} on smnist: accuracy ")
     assert told[-1] == f"{file} is fit for the board."
     submitted(metrics__cross_entropy=1.0)
     assert main(options) == 1
