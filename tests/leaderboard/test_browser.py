@@ -343,3 +343,47 @@ def test_a_thousand_rows_stay_quick(chromium: Page, put: Callable[..., Path], re
     # Tens of milliseconds on an idle machine; the allowance is for a crowded one.
     assert chromium.run(timed) < 2000
     assert len(visible_models(chromium)) == 166
+
+
+def test_the_first_view_has_the_best_of_each_task_and_what_to_take(
+    chromium: Page, put: Callable[..., Path], results: Path
+):
+    put("urlstm-512-imdb", "imdb", 0.9264)
+    put("urlstm-256-smnist", "smnist", 0.9894)
+    put("someone/better", "smnist", 0.992, model__source="Hub")
+    build(results, results.parent)
+    chromium.dress()
+    chromium.open((results.parent / "index.html").as_uri())
+    rows = chromium.run("[...document.querySelectorAll('#overview tbody tr')].map((row) => row.innerText)")
+    assert rows[0].startswith("IMDB reviews")
+    assert "urlstm-512-imdb recommended" in rows[0].replace("\n", " ")
+    [smnist] = [row for row in rows if row.startswith("Sequential MNIST")]
+    assert smnist.index("someone/better") < smnist.index("urlstm-256-smnist recommended")
+    assert "99.00 to 99.38" in smnist
+    assert "99.28" in smnist
+    # All of it above the fold: the head, the first rows and the plot.
+    assert chromium.run("document.querySelector('#overview svg').getBoundingClientRect().bottom") < 900
+    assert chromium.run("document.querySelector('#task-smnist .take').innerText").startswith("Take urlstm-256-smnist")
+
+
+def test_single_rows_of_the_study_unfold_when_they_are_asked_for(
+    chromium: Page, put: Callable[..., Path], results: Path
+):
+    put("urlstm-256-smnist", "smnist", 0.9894)
+    for seed in range(2):
+        put(f"urlstm-128-r-seed{seed}-smnist", "smnist", 0.97, model__gate="-R")
+    build(results, results.parent)
+    chromium.dress()
+    address = (results.parent / "index.html").as_uri()
+    chromium.open(address)
+    assert visible_models(chromium) == ["urlstm-256-smnist"]
+    # A closed `details` still has boxes; what can be seen of it is its summary.
+    folded = "document.querySelector('#study-smnist details').open"
+    assert not chromium.run(folded)
+    choose(chromium, "gate", "-R")
+    assert chromium.run(folded)
+    assert visible_models(chromium, kind="study") == ["urlstm-128-r-seed0-smnist", "urlstm-128-r-seed1-smnist"]
+    chromium.open(f"{address}#smnist/urlstm-128-r-seed1-smnist")
+    assert chromium.run(folded)
+    buttons = "[...document.querySelectorAll('.detail .command button')].map((button) => button.textContent)"
+    assert chromium.run(buttons) == ["Copy command", "Copy link"]
