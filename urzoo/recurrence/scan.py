@@ -250,7 +250,7 @@ def _choose_for(tensors: Sequence[Tensor | None], gating: Gating, dtype: torch.d
     assert inputs is not None
     chosen = _choose(gating, dtype, inputs.device, backend)
     if chosen is not _REFERENCE:
-        if len(inputs) == 0:
+        if inputs.shape[0] == 0:  # `len` would fix the batch of an exported program
             return _REFERENCE
         if asked := needs_reference(*tensors):
             if backend is not None:
