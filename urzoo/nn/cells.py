@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from urzoo.errors import ShapeError
-from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, refuse_scripting
+from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, parameters_of, refuse_scripting
 from urzoo.recurrence.gates import Gating, State
 from urzoo.recurrence.scan import check_options, step
 
@@ -72,16 +72,7 @@ class _Cell(nn.Module):
         if not batched:
             inputs = inputs[None]
             state = None if state is None else tuple(part[None] for part in state)
-        state = step(
-            inputs,
-            self.weight_ih,
-            self.weight_hh,
-            self.bias,
-            self.forget_bias,
-            state,
-            gating=self.gating,
-            backend=self.backend,
-        )
+        state = step(inputs, *parameters_of(self), state, gating=self.gating, backend=self.backend)
         return state if batched else tuple(part[0] for part in state)
 
 

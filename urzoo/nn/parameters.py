@@ -86,3 +86,19 @@ def initialise(
     drawn = initial_gate_bias(gating, hidden_size, max_time=max_time)
     if forget_bias is not None:
         forget_bias.copy_(drawn)
+
+
+def parameters_of(module: nn.Module, suffix: str = "") -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """weight_ih, weight_hh, bias and forget_bias of a cell, or of the direction of a layer that ends with `suffix`.
+
+    By name at every call: replicas, functional calls, masks and parametrisations put other tensors in their place.
+    """
+    # Where they are parameters, past torch's search, which takes as long as a tenth of a small step.
+    found = module._parameters
+    names = (f"weight_ih{suffix}", f"weight_hh{suffix}", f"bias{suffix}", f"forget_bias{suffix}")
+    weight_ih, weight_hh, bias, forget_bias = [
+        found[name] if name in found else getattr(module, name) for name in names
+    ]
+    assert weight_ih is not None
+    assert weight_hh is not None
+    return weight_ih, weight_hh, bias, forget_bias

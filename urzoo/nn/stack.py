@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from urzoo.errors import ShapeError, UsageError
-from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, refuse_scripting
+from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, parameters_of, refuse_scripting
 from urzoo.recurrence.gates import Gating, State
 from urzoo.recurrence.scan import check_options, scan
 
@@ -65,7 +65,7 @@ class Stack(nn.Module):
         self.save = save
         for layer in range(num_layers):
             layer_input = input_size if layer == 0 else hidden_size * self.num_directions
-            for suffix in self._suffixes(layer):
+            for suffix in self.suffixes(layer):
                 parameters = empty_parameters(
                     gating,
                     layer_input,
@@ -92,14 +92,14 @@ class Stack(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the parameters anew: see `urzoo.nn.parameters.initialise`."""
         for layer in range(self.num_layers):
-            for suffix in self._suffixes(layer):
-                initialise(self.gating, *self._parameters_of(suffix), max_time=self.max_time)
+            for suffix in self.suffixes(layer):
+                initialise(self.gating, *parameters_of(self, suffix), max_time=self.max_time)
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters of each direction of each layer, as torch.nn.LSTM lists them, the gate bias last."""
-        suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
-        return [[tensor for tensor in self._parameters_of(suffix) if tensor is not None] for suffix in suffixes]
+        suffixes = [suffix for layer in range(self.num_layers) for suffix in self.suffixes(layer)]
+        return [[tensor for tensor in parameters_of(self, suffix) if tensor is not None] for suffix in suffixes]
 
     def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script calls first
         refuse_scripting(self)
@@ -126,18 +126,9 @@ class Stack(nn.Module):
             said.append(f"save={self.save!r}")
         return ", ".join(said)
 
-    def _suffixes(self, layer: int) -> list[str]:
+    def suffixes(self, layer: int) -> list[str]:
         """The ends of the parameters' names in one layer, forward direction first."""
         return [f"_l{layer}", f"_l{layer}_reverse"][: self.num_directions]
-
-    def _parameters_of(self, suffix: str) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        # By name at every call: replicas and functional calls put other tensors in the parameters' place.
-        return (
-            getattr(self, f"weight_ih{suffix}"),
-            getattr(self, f"weight_hh{suffix}"),
-            getattr(self, f"bias{suffix}"),
-            getattr(self, f"forget_bias{suffix}"),
-        )
 
     def _scan(
         self, inputs: Tensor | PackedSequence, state: State | None, mask: Tensor | None
@@ -212,11 +203,11 @@ class Stack(nn.Module):
             if layer > 0 and self.dropout > 0:
                 outputs = F.dropout(outputs, self.dropout, self.training)
             layer_inputs, directions = outputs, []
-            for direction, suffix in enumerate(self._suffixes(layer)):
+            for direction, suffix in enumerate(self.suffixes(layer)):
                 initial = None if state is None else tuple(part[len(finals)] for part in state)
                 outputs, final = scan(
                     layer_inputs,
-                    *self._parameters_of(suffix),
+                    *parameters_of(self, suffix),
                     initial,
                     gating=self.gating,
                     mask=mask,

@@ -18,6 +18,7 @@ from urzoo.models.classification_urlstm import (
 )
 from urzoo.models.modeling_urlstm import URLSTMLayer, URLSTMModel, layer_input_size
 from urzoo.nn import URGRU, URLSTM
+from urzoo.nn.parameters import parameters_of
 from urzoo.nn.stack import Stack
 from urzoo.onnx.graph import BOOL, FLOAT, INT64, Graph, Value
 from urzoo.onnx.output import adaptive
@@ -161,12 +162,12 @@ def _directions(
     """One layer of a stack in its directions, `(batch, time, size)`."""
     outputs = []
     steps = None if mask is None else graph("Unsqueeze", mask, graph.constant([2]))
-    for direction, suffix in enumerate(stack._suffixes(layer)):
+    for direction, suffix in enumerate(stack.suffixes(layer)):
         state = states[min(direction, len(states) - 1)]
         result, final = recurrence(
             graph,
             inputs,
-            stack._parameters_of(suffix),
+            parameters_of(stack, suffix),
             stack.gating,
             state.before(2 if stack.gating.cell == "lstm" else 1, stack.hidden_size),
             mask=steps,

@@ -202,13 +202,18 @@ def complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None)
     """
     if gate_bias is None:
         return bias
+    signs = torch.tensor(bias_signs(gating), dtype=gate_bias.dtype, device=gate_bias.device)
+    offsets = (signs[:, None] * gate_bias).flatten()
+    return offsets if bias is None else bias + offsets
+
+
+def bias_signs(gating: Gating) -> list[float]:
+    """With which sign the gate bias enters each block: 1, -1 or 0."""
     opening = ("master_forget",) if gating.auxiliary == "M" else ("forget", "update")
     closing = {"master_input" if gating.auxiliary == "M" else "input"}
     if gating.refine_offset:
         closing.add("refine")
-    signs = [1.0 if block in opening else -1.0 if block in closing else 0.0 for block in gating.blocks]
-    offsets = (gate_bias.new_tensor(signs)[:, None] * gate_bias).flatten()
-    return offsets if bias is None else bias + offsets
+    return [1.0 if block in opening else -1.0 if block in closing else 0.0 for block in gating.blocks]
 
 
 def cumax(preactivations: Tensor) -> Tensor:

@@ -1,35 +1,23 @@
 """The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
 
 The C++ source in `source/` is compiled with the package when a compiler is there (setup.py) and knows nothing of torch;
-`library` loads it, `ops` makes operators of it. `supports` says which gatings and dtypes it has.
+`library` loads it, `ops` makes operators of it, `quick` takes a step without them.
 """
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from urzoo.recurrence.cpu import memory
 from urzoo.recurrence.cpu.library import problem_with_it, variants
-from urzoo.recurrence.cpu.ops import cpu_scan, cpu_step, make_sequence
-from urzoo.recurrence.cpu.passes import Kind
-from urzoo.recurrence.cpu.passes import step as unpacked_step
+from urzoo.recurrence.cpu.ops import cpu_scan, cpu_step
+from urzoo.recurrence.cpu.passes import Kind, refusal
+from urzoo.recurrence.cpu.quick import FEW_ROWS, FEW_ROWS_BF16
+from urzoo.recurrence.cpu.quick import step as quick_step
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
-__all__ = ["name", "release", "scan", "step", "unavailable", "unsupported", "variants"]
+__all__ = ["name", "quick_step", "release", "scan", "step", "unavailable", "unsupported", "variants"]
 
 name = "cpu"
-
-# The letters that the C++ source computes, by cell and dtype: primary gates, auxiliary gates.
-_TAKES = {
-    ("lstm", torch.float32): ("-CUO", "-RM"),
-    ("lstm", torch.bfloat16): ("-CU", "-R"),
-    ("gru", torch.float32): ("-CU", "-R"),
-    ("gru", torch.bfloat16): ("-CU", "-R"),
-}
-
-# A sequence begins by packing the weights, which takes longer than one step of so few rows without it; of fewer in
-# bfloat16, where such a step converts the weights for every row.
-_FEW_ROWS, _FEW_ROWS_BF16 = 12, 3
 
 
 def release() -> None:
@@ -46,12 +34,7 @@ def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str
     """Why this back end cannot take such a problem; "" if it can."""
     if device.type != "cpu":
         return f"device {str(device)!r}"
-    if (gating.cell, dtype) not in _TAKES:
-        return f"{str(dtype).removeprefix('torch.')} inputs"
-    primary, auxiliary = _TAKES[gating.cell, dtype]
-    if gating.primary not in primary or gating.auxiliary not in auxiliary:
-        return f"{str(dtype).removeprefix('torch.')} inputs with gate {gating.name!r} of the {gating.cell.upper()}"
-    return ""
+    return refusal(gating, dtype)
 
 
 def scan(
@@ -101,7 +84,7 @@ def step(
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     weights = input_weight, recurrent_weight, bias, gate_bias
-    few = inputs.shape[0] <= (_FEW_ROWS_BF16 if dtype == torch.bfloat16 else _FEW_ROWS)
+    few = inputs.shape[0] <= (FEW_ROWS_BF16 if dtype == torch.bfloat16 else FEW_ROWS)
     if not few or _differentiated(inputs, *weights, *state):
         one = inputs[:, None]
         _, state = scan(
@@ -116,13 +99,9 @@ def step(
             named=named,
         )
         return state
-    kind = Kind(gating, reverse=False, dtype=dtype)
     offsets = _complete_bias(gating, bias, gate_bias)
-    if not _traced(inputs, *weights, *state):
-        # Past the dispatcher: the way through it takes as long as a small step.
-        return unpacked_step(make_sequence(kind, inputs[:, None], input_weight, recurrent_weight, offsets, state), kind)
-    cell = state[1] if len(state) > 1 else None
-    hidden, cell = cpu_step(inputs, input_weight, recurrent_weight, offsets, state[0], cell, str(kind), dtype)
+    kind, cell = str(Kind(gating, reverse=False, dtype=dtype)), state[1] if len(state) > 1 else None
+    hidden, cell = cpu_step(inputs, input_weight, recurrent_weight, offsets, state[0], cell, kind, dtype)
     return (hidden, cell)[: len(state)]
 
 
@@ -137,17 +116,3 @@ def _differentiated(*tensors: Tensor | None) -> bool:
     # torch.jit.trace compares a graph recorded with gradients with one recorded without.
     recorded = torch.is_grad_enabled() or torch._C._get_tracing_state() is not None
     return recorded and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-
-
-def _traced(*tensors: Tensor | None) -> bool:
-    """Whether anybody follows operators: a compiler, a mode, or a transformation such as `torch.func.vmap`."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or any(tensor is not None and not _plain(tensor) for tensor in tensors)
-    )
-
-
-def _plain(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

@@ -6,7 +6,7 @@ for is loaded at import; the environment variable URZOO_CPU_VARIANT names anothe
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +56,20 @@ class Library:
         Raises:
             MemoryError: There is no memory for the workspace.
         """
-        if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(_problem(arguments))):
+        self.call(function, problem_of(**arguments))
+
+    def call(self, function: str, problem: Problem) -> None:
+        """The same with a `Problem` that is made already."""
+        if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem)):
             raise MemoryError(f"no memory for the workspace of {function} in the fused CPU back end")
 
     def packed_size(self, function: str, **arguments: Tensor | int | None) -> int:
         """The number of floats that `function` says the packed weights of a `Problem` of such sizes take."""
-        return int(getattr(self.handle, f"urzoo_{function}")(ctypes.byref(_problem(arguments))))
+        return int(getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem_of(**arguments))))
 
 
-def _problem(arguments: Mapping[str, Tensor | int | None]) -> Problem:
+def problem_of(**arguments: Tensor | int | None) -> Problem:
+    """A `Problem` of the fields that are given, the others zero or null."""
     problem = Problem()
     for name, value in arguments.items():
         if value is not None:

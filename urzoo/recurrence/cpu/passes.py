@@ -26,6 +26,25 @@ _STATE = ("hidden", "cell")
 _FINAL = ("final_hidden", "final_cell")
 
 
+# The letters that the library computes, by cell and dtype: primary gates, auxiliary gates.
+_TAKES = {
+    ("lstm", torch.float32): ("-CUO", "-RM"),
+    ("lstm", torch.bfloat16): ("-CU", "-R"),
+    ("gru", torch.float32): ("-CU", "-R"),
+    ("gru", torch.bfloat16): ("-CU", "-R"),
+}
+
+
+def refusal(gating: Gating, dtype: torch.dtype) -> str:
+    """Why the library cannot compute a gating in a dtype; "" if it can."""
+    if (gating.cell, dtype) not in _TAKES:
+        return f"{str(dtype).removeprefix('torch.')} inputs"
+    primary, auxiliary = _TAKES[gating.cell, dtype]
+    if gating.primary in primary and gating.auxiliary in auxiliary:
+        return ""
+    return f"{str(dtype).removeprefix('torch.')} inputs with gate {gating.name!r} of the {gating.cell.upper()}"
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a pass computes: the gating, in which direction time runs, and the dtype of the factors and outputs."""
@@ -150,7 +169,7 @@ def step(sequence: Sequence, kind: Kind) -> State:
     """The state after the one step of the sequence, without the packing that a sequence begins with."""
     final = tuple(map(torch.empty_like, sequence.state))
     arguments = _common(sequence, kind)
-    arguments["threads"] = _step_threads(sequence.recurrent_weight, sequence.inputs.shape[0])
+    arguments["threads"] = step_threads(sequence.recurrent_weight.numel(), sequence.inputs.shape[0])
     current().run(kind.function("step"), **arguments, **dict(zip(_FINAL, final, strict=False)))
     return final
 
@@ -160,7 +179,7 @@ def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bia
     if input_weight.dtype != recurrent_weight.dtype:
         input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
     arguments = {
-        **_options(kind),
+        **options(kind),
         "input_size": input_weight.shape[1],
         "hidden_size": recurrent_weight.shape[1],
         "weights_bf16": recurrent_weight.dtype == torch.bfloat16,
@@ -183,7 +202,9 @@ def scan_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State, mask: 
 def step_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State) -> State:
     """The state after one step, inputs `(batch, input_size)`, with what `pack_weights` made."""
     outputs = torch.empty(state[0].shape, dtype=kind.dtype)
-    return _run_packed(kind, inputs[:, None], packed, state, None, outputs, _step_threads(packed, inputs.shape[0]))
+    return _run_packed(
+        kind, inputs[:, None], packed, state, None, outputs, step_threads(packed.numel(), inputs.shape[0])
+    )
 
 
 def _run_packed(
@@ -194,7 +215,7 @@ def _run_packed(
     final = tuple(map(torch.empty_like, state))
     current().run(
         kind.function("forward"),
-        **_options(kind),
+        **options(kind),
         batch=batch,
         time=time,
         input_size=input_size,
@@ -210,11 +231,13 @@ def _run_packed(
     return final
 
 
-def _step_threads(weights: Tensor, batch: int) -> int:
-    return 1 if weights.numel() * batch < SHARED_WEIGHTS else torch.get_num_threads()
+def step_threads(weights: int, batch: int) -> int:
+    """The threads for a step of so many weights."""
+    return 1 if weights * batch < SHARED_WEIGHTS else torch.get_num_threads()
 
 
-def _options(kind: Kind) -> dict[str, Tensor | int | None]:
+def options(kind: Kind) -> dict[str, Tensor | int | None]:
+    """The fields of `Problem` that say what is computed."""
     return {
         "tied": kind.gating.tie_input_gate,
         "refined": kind.gating.auxiliary == "R",
@@ -228,7 +251,7 @@ def _options(kind: Kind) -> dict[str, Tensor | int | None]:
 def _common(sequence: Sequence, kind: Kind, *, recompute: bool = False) -> dict[str, Tensor | int | None]:
     batch, time, input_size = sequence.inputs.shape
     return {
-        **_options(kind),
+        **options(kind),
         "batch": batch,
         "time": time,
         "input_size": input_size,
