@@ -14,12 +14,34 @@ from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("urzoo/recurrence/cpu/source")
 COMMON = ["-std=c++17", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"]
-AVX2 = ["-mavx2", "-mfma"]
-AVX512 = [*AVX2, "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]
-AVX512BF16 = [*AVX512, "-mavx512bf16"]
+# Each set of instructions as /proc/cpuinfo spells it. Compilers spell it without the underline.
+AVX2 = ["avx2", "fma"]
+AVX512 = [*AVX2, "avx512f", "avx512dq", "avx512bw", "avx512vl"]
 VARIANTS = {"baseline": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    VARIANTS |= {"avx2": AVX2, "avx512": AVX512, "avx512bf16": AVX512BF16}
+    VARIANTS |= {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "avx512_bf16"]}
+
+
+def wanted():
+    """The variants to compile: those that this machine can run, or what URZOO_BUILD_VARIANTS says.
+
+    It is "native" (the default), "all" (for a wheel that others install), or names with commas between them.
+    """
+    asked = os.environ.get("URZOO_BUILD_VARIANTS") or "native"
+    if asked not in ("native", "all"):
+        names = asked.split(",")
+        if unknown := [name for name in names if name not in VARIANTS]:
+            raise SystemExit(
+                f"error: URZOO_BUILD_VARIANTS names {unknown[0]!r}, expected native, all, or some of "
+                f"{','.join(VARIANTS)}: URZOO_BUILD_VARIANTS={','.join(VARIANTS)}"
+            )
+        # The baseline tells which of the others the processor can run.
+        return dict.fromkeys(["baseline", *names])
+    try:
+        processor = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        asked = "all"
+    return [name for name, needs in VARIANTS.items() if asked == "all" or set(needs) <= set(processor)]
 
 
 class BuildLibraries(build_ext):
@@ -49,16 +71,16 @@ class BuildLibraries(build_ext):
         build_ext.build_extension(own, ext)
 
 
-def library(variant, flags):
+def library(variant):
     return Extension(
         f"urzoo.recurrence.cpu._fused_{variant}",
-        sources=[str(SOURCE / name) for name in ("interface.cpp", "gru_interface.cpp", "threads.cpp", "variants.cpp")],
+        sources=[str(path) for path in sorted(SOURCE.glob("*.cpp"))],
         depends=[str(path) for path in sorted(SOURCE.glob("*.h"))],
-        extra_compile_args=[*COMMON, "-pthread", *flags],
+        extra_compile_args=[*COMMON, "-pthread", *("-m" + name.replace("_", "") for name in VARIANTS[variant])],
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,
     )
 
 
-setup(ext_modules=[library(*item) for item in VARIANTS.items()], cmdclass={"build_ext": BuildLibraries})
+setup(ext_modules=[library(variant) for variant in wanted()], cmdclass={"build_ext": BuildLibraries})

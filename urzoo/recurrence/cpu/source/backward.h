@@ -1,7 +1,8 @@
 // The backward pass, in chunks of steps: the gradients of the pre-activations ("deltas") live for one chunk only, after
 // which they have gone into the gradients of the weights and of the inputs. Where activations are not kept, those of
 // one chunk are computed again before it: the hidden states are known, so that this is one product. weight_grads.h has
-// the products that give the gradients of the weights.
+// the products that give the gradients of the weights; what depends on the cell beyond the number of its gates is in
+// `CellBackward`.
 #pragma once
 
 #include "cells.h"
@@ -10,15 +11,16 @@
 #include "tile.h"
 #include "weight_grads.h"
 
-template <class Cell, class Number>
-class Backward final : public Work {
+template <class Number>
+class Backward : public Work {
  public:
-  explicit Backward(const Problem& problem)
-      : p(problem), layout(problem), packed(problem), lines_of{p, layout}, grads(p, layout) {}
+  Backward(const Problem& problem, int gate_count, Gates cumax)
+      : p(problem), layout(problem), gates(gate_count), columns(gates * kWidth), kept(columns + kWidth),
+        lines_of{p, layout}, grads(p, layout, gates), cumax_gates(cumax), packed(problem, gates) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
-    depth = layout.units * kColumns / kPack;
+    depth = layout.units * columns / kPack;
     stride = depth + 16;
     int64_t lines = layout.chunk_rows(), groups = layout.row_groups;
     hidden_weights = workspace.floats(layout.units * kWidth * depth);
@@ -33,7 +35,7 @@ class Backward final : public Work {
     packed.place(workspace);
     arguments_stride = packed.input_words() + packed.hidden_words() + 16;
     arguments = workspace.floats(groups * lines * arguments_stride);
-    activations = workspace.floats(groups * layout.units * lines * kSaved);
+    activations = workspace.floats(groups * layout.units * lines * kept);
   }
 
   void run(int thread) override {
@@ -44,13 +46,8 @@ class Backward final : public Work {
     grads.collect(thread);
   }
 
- private:
+ protected:
   using Element = typename Number::Element;
-  static constexpr int kPack = Number::kPack;
-  static constexpr int kGates = Cell::kGates;
-  static constexpr int kColumns = kGates * kWidth;
-  static constexpr int kSaved = kColumns + kWidth;
-  static constexpr int kWide = 4;  // vectors in a block of the products with the deltas
 
   struct Chunk : Lines {
     int64_t lines;       // slots * rows that the buffers are laid out for
@@ -60,6 +57,39 @@ class Backward final : public Work {
     float* own;          // of the thread, for any short use
   };
 
+  // The gradients of one vector of units of the pre-activations at one step. What of the gradient of the hidden state
+  // passes the step by stays in `hidden_grad`; the product with the deltas adds the rest.
+  virtual void differentiate(const Chunk& chunk, int64_t step, int64_t unit, UnitStep next) = 0;
+
+  // From the pre-activations of one vector of units in the whole chunk: its activations.
+  virtual void recompute(const Chunk& chunk, int64_t unit) = 0;
+
+  // Of a gate that is a cumulative softmax, in a cell whose factors are floats: the sums wait in the place of their
+  // gradient.
+  float* delta_at(const Chunk& chunk, int64_t line, int64_t unit, int gate) const {
+    return chunk.deltas + line * stride + unit * columns + gate * kWidth;
+  }
+
+  // Gates and cell after a step; `row` counts within the chunk.
+  float* saved_at(const Chunk& chunk, int64_t step, int64_t unit, int64_t row) const {
+    if (p.segment != 0) return chunk.activations + (unit * chunk.lines + chunk.line(step, row)) * kept;
+    int64_t absolute = chunk.rows.begin + row;
+    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + absolute) * kept;
+  }
+
+  const Problem& p;
+  Layout layout;
+  const int gates;
+  const int64_t columns, kept;  // floats of a vector of units: of the gates, of what is kept of a step
+  const LineFactors<Number> lines_of;
+  WeightGrads<Number> grads;
+  int64_t stride;
+  float *hidden_grad, *cell_grad;
+
+ private:
+  using Words = typename Number::Words;
+  static constexpr int kPack = Number::kPack;
+
   void prepare(int thread) {
     Range units = layout.units_of(thread), rows = layout.rows_of(thread);
     // The weights of the hidden units that this thread multiplies with; split further among the row groups.
@@ -68,8 +98,8 @@ class Backward final : public Work {
     for (int64_t block = mine.begin; block < mine.end; ++block) {
       int64_t first = units.begin + block * kWide, count = std::min<int64_t>(kWide, units.end - first);
       with_weight(p, p.recurrent_weight, [&](auto* weight) {
-        pack_rows<Number, kGates>(weight, p.hidden_size, p.hidden_size, first, count,
-                                  hidden_weights + first * kWidth * depth);
+        pack_rows<Number>(weight, gates, p.hidden_size, p.hidden_size, first, count,
+                          hidden_weights + first * kWidth * depth);
       });
     }
     int64_t workers = layout.row_groups * layout.unit_groups;
@@ -78,8 +108,8 @@ class Backward final : public Work {
       for (int64_t block = some.begin; block < some.end; ++block) {
         int64_t first = block * kWide, count = std::min<int64_t>(kWide, vectors(p.input_size) - first);
         with_weight(p, p.input_weight, [&](auto* weight) {
-          pack_rows<Number, kGates>(weight, p.hidden_size, p.input_size, first, count,
-                                    input_weights + first * kWidth * depth);
+          pack_rows<Number>(weight, gates, p.hidden_size, p.input_size, first, count,
+                            input_weights + first * kWidth * depth);
         });
       }
     }
@@ -110,7 +140,7 @@ class Backward final : public Work {
     chunk.own = own + thread * own_size;
     if (p.segment != 0) {
       chunk.arguments = arguments + group * chunk.lines * arguments_stride;
-      chunk.activations = activations + group * layout.units * chunk.lines * kSaved;
+      chunk.activations = activations + group * layout.units * chunk.lines * kept;
     }
     for (chunk.last = p.time; chunk.last > 0; chunk.last = chunk.first) {
       chunk.first = (chunk.last - 1) / layout.chunk_steps() * layout.chunk_steps();
@@ -119,7 +149,7 @@ class Backward final : public Work {
         fill_arguments(chunk, lines);
         barrier.wait();
         for (int64_t unit = units.begin; unit < units.end; ++unit) multiply_again(chunk, unit);
-        if constexpr (Cell::kCoupled) {
+        if (cumax_gates.any()) {
           barrier.wait();
           for_cumax(chunk, lines, [&](float* row, int64_t row_stride, float* sums, int64_t sums_stride) {
             cumax(row, row_stride, p.hidden_size, sums, sums_stride, row, row_stride);
@@ -127,11 +157,11 @@ class Backward final : public Work {
           barrier.wait();
         }
         for (int64_t unit = units.begin; unit < units.end; ++unit) recompute(chunk, unit);
-        if constexpr (Cell::kCoupled) barrier.wait();
+        if (cumax_gates.any()) barrier.wait();
       }
       for (int64_t unit = units.begin; unit < units.end; ++unit) grads.begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
-        if constexpr (Cell::kCoupled) {
+        if (cumax_gates.any()) {
           Range some = share(chunk.rows.size(), layout.unit_groups, part);
           int64_t first = chunk.line(step, 0);
           Range mine{first + some.begin, first + some.end};
@@ -152,17 +182,7 @@ class Backward final : public Work {
             differentiate(chunk, step, unit, chunk.after(step, unit, units));
           barrier.wait();
         }
-        for (int64_t index = 0; index < blocks; ++index) {
-          int64_t unit = units.begin + layout.part_of(step, index, blocks) * kWide;
-          int64_t next = units.begin + layout.part_after(step, index, blocks) * kWide;
-          with_width(units.end - unit, [&](auto width) {
-            multiply_lines<Number, decltype(width)::value>(
-                chunk.deltas + chunk.line(step, 0) * stride, stride, chunk.rows.size(),
-                hidden_weights + unit * kWidth * depth, depth,
-                hidden_grad + chunk.rows.begin * layout.stride + unit * kWidth, layout.stride, false,
-                hidden_weights + next * kWidth * depth);
-          });
-        }
+        for (int64_t index = 0; index < blocks;) index += multiply(chunk, step, units, index, blocks);
       }
       grads.fill_panel(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part), chunk.own);
       barrier.wait();
@@ -170,8 +190,7 @@ class Backward final : public Work {
         grads.weigh(chunk, chunk.deltas, stride, unit, chunk.own);
       if (p.inputs_grad != nullptr)
         for (int64_t block = 0; block < vectors(p.input_size); block += kWide)
-          with_width(vectors(p.input_size) - block,
-                     [&](auto width) { differentiate_inputs<decltype(width)::value>(chunk, lines, block); });
+          differentiate_inputs(chunk, lines, block);
       barrier.wait();
     }
     for (int64_t row = chunk.rows.begin; row < chunk.rows.end; ++row)
@@ -182,9 +201,21 @@ class Backward final : public Work {
       }
   }
 
-  template <class Body>
-  static INLINE void with_width(int64_t vectors_left, const Body& body) {
-    call_with_rows<kWide>(std::min<int64_t>(kWide, vectors_left), 0, [&](auto width, int64_t) { body(width); });
+  // What the deltas of a step add to the gradient of the hidden state before it, from the `index`-th block of units of
+  // this thread on. Returns how many blocks they were.
+  int multiply(const Chunk& chunk, int64_t step, Range units, int64_t index, int64_t blocks) {
+    bool single = chunk.rows.size() == 1;
+    int64_t unit = units.begin + (single ? index : layout.part_of(step, index, blocks)) * kWide;
+    int64_t next = units.begin + layout.part_after(step, index, blocks) * kWide;
+    int wide = static_cast<int>(std::min<int64_t>(kWide, units.end - unit));
+    Product product{chunk.rows.size(), chunk.deltas + chunk.line(step, 0) * stride, stride,
+                    hidden_weights + unit * kWidth * depth, wide, depth,
+                    hidden_grad + chunk.rows.begin * layout.stride + unit * kWidth, layout.stride, false,
+                    single ? nullptr : hidden_weights + next * kWidth * depth};
+    if (single && unit + at_once(kWide) * kWide <= units.end)
+      return multiply_line<Words>(kWide, product, {kWide * kWidth * depth, kWide * kWidth, 0, 0});
+    multiply_lines<Words>(wide, product);
+    return 1;
   }
 
   void fill_arguments(const Chunk& chunk, Range lines) {
@@ -197,16 +228,72 @@ class Backward final : public Work {
 
   // The pre-activations of one vector of units in the whole chunk.
   void multiply_again(const Chunk& chunk, int64_t unit) {
-    float* here = chunk.activations + unit * chunk.lines * kSaved;
-    multiply_lines<Number, kGates>(chunk.arguments, arguments_stride, chunk.used(), packed.inputs(unit),
-                                   packed.input_words() + packed.hidden_words(), here, kSaved, true);
-    for (int64_t line = 0; line < chunk.used(); ++line, here += kSaved)
-      for (int gate = 0; gate < kGates; ++gate)
-        store(here + gate * kWidth, load(here + gate * kWidth) + load(packed.bias(unit) + gate * kWidth));
+    Product product{chunk.used(), chunk.arguments, arguments_stride, packed.inputs(unit), gates,
+                    packed.input_words() + packed.hidden_words(), chunk.activations + unit * chunk.lines * kept, kept,
+                    true};
+    product.bias = packed.bias(unit);
+    multiply_lines<Words>(gates, product);
   }
 
-  // And their activations.
-  void recompute(const Chunk& chunk, int64_t unit) {
+  // Calls `body(shares, stride, deltas, stride)` for every such gate of the lines that are real.
+  template <class Body>
+  INLINE void for_cumax(const Chunk& chunk, Range lines, const Body& body) {
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      if (!lines_of.real(chunk, line)) continue;
+      float* shares = saved_at(chunk, chunk.step_of(line), 0, line % chunk.rows.size());
+      int64_t shares_stride = (p.segment != 0 ? chunk.lines : p.batch) * kept;
+      for (int gate = 0; gate < gates; ++gate)
+        if (cumax_gates.has(gate)) body(shares + gate * kWidth, shares_stride, delta_at(chunk, line, 0, gate), columns);
+    }
+  }
+
+  // What `differentiate` could not add yet.
+  void add_cumax_bias(const Chunk& chunk, int64_t step, int64_t unit) {
+    for (int gate = 0; gate < gates; ++gate) {
+      if (!cumax_gates.has(gate)) continue;
+      vf total{};
+      for (int64_t row = 0; row < chunk.rows.size(); ++row)
+        total += load(delta_at(chunk, chunk.line(step, row), unit, gate));
+      float* to = grads.bias_of(chunk, unit) + gate * kWidth;
+      store(to, load(to) + total);
+    }
+  }
+
+  void differentiate_inputs(const Chunk& chunk, Range lines, int64_t block) {
+    float* sums = chunk.own;
+    int wide = static_cast<int>(std::min<int64_t>(kWide, vectors(p.input_size) - block));
+    multiply_lines<Words>(wide, {lines.size(), chunk.deltas + lines.begin * stride, stride,
+                                 input_weights + block * kWidth * depth, wide, depth, sums, wide * kWidth, true});
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
+      for (int column = 0; column < wide; ++column, sums += kWidth)
+        if (int64_t done = (block + column) * kWidth; done < p.input_size)
+          store_first(p.inputs_grad + place * p.input_size + done, load(sums), p.input_size - done);
+    }
+  }
+
+  const Gates cumax_gates;
+  PackedWeights<Number> packed;
+  int64_t depth, arguments_stride, own_size;
+  float *hidden_weights, *input_weights, *deltas, *own;
+  float *arguments, *activations;
+};
+
+template <class Cell, class Number>
+class CellBackward final : public Backward<Number> {
+  using Base = Backward<Number>;
+  using Base::p, Base::layout, Base::grads, Base::lines_of, Base::stride, Base::hidden_grad, Base::cell_grad;
+  using Base::saved_at, Base::delta_at;
+  using typename Base::Chunk, typename Base::Element;
+  static constexpr int kGates = Cell::kGates;
+  static constexpr int kColumns = kGates * kWidth;
+  static constexpr int kSaved = kColumns + kWidth;
+
+ public:
+  explicit CellBackward(const Problem& problem) : Base(problem, kGates, Cell::cumax_gates()) {}
+
+ private:
+  void recompute(const Chunk& chunk, int64_t unit) override {
     float* here = chunk.activations + unit * chunk.lines * kSaved;
     for (int64_t step = chunk.first; step < chunk.last; ++step)
       for (int64_t row = 0; row < chunk.rows.size(); ++row, here += kSaved) {
@@ -220,41 +307,6 @@ class Backward final : public Work {
           if (!Cell::is_cumax(gate)) store(here + gate * kWidth, gates[gate]);
         store(here + kColumns, cell);
       }
-  }
-
-  // Of a gate that is a cumulative softmax, in a cell whose factors are floats: the sums wait in the place of their
-  // gradient.
-  float* delta_at(const Chunk& chunk, int64_t line, int64_t unit, int gate) const {
-    return chunk.deltas + line * stride + unit * kColumns + gate * kWidth;
-  }
-
-  // Calls `body(shares, stride, deltas, stride)` for every such gate of the lines that are real.
-  template <class Body>
-  INLINE void for_cumax(const Chunk& chunk, Range lines, const Body& body) {
-    static_assert(kPack == 1, "sums and gradients of sums are floats");
-    for (int64_t line = lines.begin; line < lines.end; ++line) {
-      if (!lines_of.real(chunk, line)) continue;
-      float* shares = saved_at(chunk, chunk.step_of(line), 0, line % chunk.rows.size());
-      int64_t shares_stride = (p.segment != 0 ? chunk.lines : p.batch) * kSaved;
-      for (int gate = 0; gate < kGates; ++gate)
-        if (Cell::is_cumax(gate)) body(shares + gate * kWidth, shares_stride, delta_at(chunk, line, 0, gate), kColumns);
-    }
-  }
-
-  // What `differentiate` could not add yet.
-  void add_cumax_bias(const Chunk& chunk, int64_t step, int64_t unit) {
-    vf total[1][kGates] = {};
-    for (int64_t row = 0; row < chunk.rows.size(); ++row)
-      for (int gate = 0; gate < kGates; ++gate)
-        if (Cell::is_cumax(gate)) total[0][gate] += load(delta_at(chunk, chunk.line(step, row), unit, gate));
-    add_to(grads.bias_of(chunk, unit), 0, total);
-  }
-
-  // Gates and cell after a step; `row` counts within the chunk.
-  float* saved_at(const Chunk& chunk, int64_t step, int64_t unit, int64_t row) const {
-    if (p.segment != 0) return chunk.activations + (unit * chunk.lines + chunk.line(step, row)) * kSaved;
-    int64_t absolute = chunk.rows.begin + row;
-    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + absolute) * kSaved;
   }
 
   INLINE vf cell_before(const Chunk& chunk, int64_t step, int64_t unit, int64_t row) const {
@@ -276,9 +328,7 @@ class Backward final : public Work {
     __builtin_prefetch(static_cast<const Element*>(p.outputs_grad) + from + place.unit * kWidth);
   }
 
-  // The gradients of one vector of units of the pre-activations at one step. What of the gradient of the hidden state
-  // passes the step by stays in `hidden_grad`; the product with the deltas adds the rest.
-  void differentiate(const Chunk& chunk, int64_t step, int64_t unit, UnitStep next) {
+  void differentiate(const Chunk& chunk, int64_t step, int64_t unit, UnitStep next) override {
     int64_t time = layout.time_of(step), left = layout.units_left(unit);
     vf total[1][kGates] = {};
     for (int64_t row = 0; row < chunk.rows.size(); ++row) {
@@ -310,26 +360,4 @@ class Backward final : public Work {
     }
     add_to(grads.bias_of(chunk, unit), 0, total);
   }
-
-  template <int Width>
-  void differentiate_inputs(const Chunk& chunk, Range lines, int64_t block) {
-    float* sums = chunk.own;
-    multiply_lines<Number, Width>(chunk.deltas + lines.begin * stride, stride, lines.size(),
-                                  input_weights + block * kWidth * depth, depth, sums, Width * kWidth, true);
-    for (int64_t line = lines.begin; line < lines.end; ++line) {
-      int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
-      for (int column = 0; column < Width; ++column, sums += kWidth)
-        if (int64_t done = (block + column) * kWidth; done < p.input_size)
-          store_first(p.inputs_grad + place * p.input_size + done, load(sums), p.input_size - done);
-    }
-  }
-
-  const Problem& p;
-  Layout layout;
-  PackedWeights<Cell, Number> packed;
-  const LineFactors<Number> lines_of;
-  WeightGrads<Cell, Number> grads;
-  int64_t depth, stride, arguments_stride, own_size;
-  float *hidden_weights, *input_weights, *hidden_grad, *cell_grad, *deltas, *own;
-  float *arguments, *activations;
 };

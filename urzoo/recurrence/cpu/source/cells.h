@@ -16,6 +16,15 @@ INLINE vf refined_backward(vf gate, vf& refine, vf grad) {
   return grad * (1.0f + (1.0f - 2.0f * gate) * sign);
 }
 
+constexpr int kMostGates = 6;
+
+// Some of the gates of a cell.
+struct Gates {
+  unsigned set;
+  bool any() const { return set != 0; }
+  bool has(int gate) const { return set >> gate & 1; }
+};
+
 // The second letter of a gating.
 enum class Auxiliary { kNone, kRefine, kMaster };
 
@@ -32,12 +41,15 @@ struct Lstm {
   static constexpr int kGates = kOutput + 1;
   // Some gates are cumulative softmaxes over all units of a row, which cumax.h computes before `forward` and
   // differentiates after `backward`: here they arrive as the sums, and their gradients leave as those of the sums.
-  static constexpr bool kCoupled = Ordered;
-
   static constexpr bool is_cumax(int gate) {
     if (!Ordered) return false;
     if (kMaster) return gate == kMasterForget || gate == kMasterInput;
     return gate == kForget || (!Tied && gate == kInput);
+  }
+  static constexpr Gates cumax_gates() {
+    Gates found{};
+    for (int gate = 0; gate < kGates; ++gate) found.set |= unsigned{is_cumax(gate)} << gate;
+    return found;
   }
   // An input gate is one minus its sums.
   static constexpr bool is_closing(int gate) {

@@ -1,6 +1,6 @@
 // The forward pass. Each thread takes rows of the batch through all steps; threads that share rows split the hidden
 // units and meet once a step. Where a gate couples all units of a row, the pre-activations of the step wait in a buffer
-// until the row is complete.
+// until the row is complete. What depends on the cell beyond the number of its gates is in `CellForward`.
 #pragma once
 
 #include "cells.h"
@@ -8,10 +8,12 @@
 #include "packed.h"
 #include "tile.h"
 
-template <class Cell, class Number>
-class Forward final : public Work {
+template <class Number>
+class Forward : public Work {
  public:
-  explicit Forward(const Problem& problem) : p(problem), layout(problem), packed(problem) {}
+  Forward(const Problem& problem, int gate_count, Gates cumax)
+      : p(problem), layout(problem), gates(gate_count), columns(gates * kWidth), cumax_gates(cumax),
+        packed(problem, gates) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
@@ -19,17 +21,18 @@ class Forward final : public Work {
     hidden_stride = layout.units * kWidth / Number::kPack + 16;
     for (float*& half : hidden) half = workspace.floats(p.batch * hidden_stride);
     cell = workspace.floats(p.batch * layout.stride);
-    preactivations = Cell::kCoupled ? workspace.floats(p.batch * layout.units * kColumns) : nullptr;
-    int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * kColumns;
+    preactivations = cumax_gates.any() ? workspace.floats(p.batch * layout.units * columns) : nullptr;
+    int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * columns;
     chunk_inputs_size = layout.chunk_rows() * packed.input_words();
-    own_size = chunk_inputs_size + layout.most_rows() * kColumns + projected;
+    sums_size = std::max<int64_t>(layout.most_rows(), at_once(gates)) * columns;
+    own_size = chunk_inputs_size + sums_size + projected;
     own = workspace.floats(own_size * threads);
     int64_t written = p.batch * p.time * layout.units * kWidth;
     bool saves = p.saved != nullptr && p.segment == 0;
-    saved_past = saves && written * (kGates + 1) > kCached && at_vector(p.saved);
+    saved_past = saves && written * (gates + 1) > kCached && at_vector(p.saved);
     // Half a cache line past the caches would cost more than it spares: whole ones only, which vectors of 64 bytes are.
     outputs_past = Number::kPack == 1 && kWidth == 16 && p.hidden_size % kWidth == 0 && at_vector(p.outputs) &&
-                   written * (saves ? kGates + 2 : 1) > kCached;
+                   written * (saves ? gates + 2 : 1) > kCached;
   }
 
   void run(int thread) override {
@@ -41,19 +44,18 @@ class Forward final : public Work {
     Own mine;
     mine.inputs = own + own_size * thread;
     mine.sums = mine.inputs + chunk_inputs_size;
-    mine.projections = mine.sums + layout.most_rows() * kColumns;
+    mine.projections = mine.sums + sums_size;
     for (int64_t step = 0; step < p.time; ++step) {
       int64_t slot = step % layout.chunk_steps();
       if (slot == 0) project(step, rows, units, mine);
-      for (int64_t index = 0; index < units.size(); ++index)
-        advance(step, slot, rows, units, index, mine);
-      if constexpr (Cell::kCoupled) {
+      for (int64_t index = 0; index < units.size();) index += advance(step, slot, rows, units, index, mine);
+      if (cumax_gates.any()) {
         group.wait();
         Range some = share(rows.size(), layout.unit_groups, thread % layout.unit_groups);
         for (int64_t row = some.begin; row < some.end; ++row) couple(step, rows.begin + row);
         group.wait();
-        for (int64_t row = rows.begin; row < rows.end; ++row)
-          for (int64_t unit = units.begin; unit < units.end; ++unit) finish_row(step, unit, row);
+        for (int64_t unit = units.begin; unit < units.end; ++unit)
+          finish_unit(step, unit, rows, preactivations_at(rows.begin, unit), layout.units * columns);
       }
       group.wait();
     }
@@ -61,11 +63,28 @@ class Forward final : public Work {
     settle();
   }
 
- private:
+ protected:
   using Element = typename Number::Element;
-  static constexpr int kGates = Cell::kGates;
-  static constexpr int kColumns = kGates * kWidth;
-  static constexpr int kRows = max_rows(kGates);
+
+  // From the pre-activations of a vector of units, `stride` floats from row to row: gates, new state and outputs.
+  virtual void finish_unit(int64_t step, int64_t unit, Range rows, const float* sums, int64_t stride) = 0;
+
+  // Where gates and cell are kept; null if they are not.
+  float* saved_at(int64_t step, int64_t unit, int64_t row) const {
+    if (p.saved == nullptr || p.segment != 0) return nullptr;
+    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * (gates + 1) * kWidth;
+  }
+
+  const Problem& p;
+  Layout layout;
+  const int gates;
+  const int64_t columns;
+  float *hidden[2], *cell;
+  int64_t hidden_stride;
+  bool saved_past, outputs_past;
+
+ private:
+  using Words = typename Number::Words;
   // Floats that may still be in the caches when they are read next.
   static constexpr int64_t kCached = int64_t{6} << 20;
 
@@ -100,119 +119,105 @@ class Forward final : public Work {
                            static_cast<const Element*>(p.inputs) + from * p.input_size, p.input_size);
       }
     if (packed.fused()) return;
-    int64_t lines = steps * rows.size();
     for (int64_t unit = units.begin; unit < units.end; ++unit) {
-      float* to = mine.projections + (unit - units.begin) * layout.chunk_steps() * rows.size() * kColumns;
-      multiply_lines<Number, kGates>(mine.inputs, size, lines, packed.inputs(unit), size, to, kColumns, true);
+      float* to = mine.projections + (unit - units.begin) * layout.chunk_steps() * rows.size() * columns;
+      multiply_lines<Words>(gates, {steps * rows.size(), mine.inputs, size, packed.inputs(unit), gates, size, to,
+                                    columns, true});
     }
   }
 
-  // Pre-activations, gates and new state of one vector of units at one step: the `index`-th of this thread.
-  void advance(int64_t step, int64_t slot, Range rows, Range units, int64_t index, const Own& mine) {
-    int64_t unit = units.begin + layout.part_of(step, index, units.size());
+  // Pre-activations, gates and new state of vectors of units at one step, from the `index`-th of this thread on. Returns
+  // how many they were.
+  int advance(int64_t step, int64_t slot, Range rows, Range units, int64_t index, const Own& mine) {
+    // Of a single row the products of several vectors of units are taken at once.
+    bool single = rows.size() == 1, several = single && index + at_once(gates) <= units.size();
+    int64_t unit = units.begin + (single ? index : layout.part_of(step, index, units.size()));
     int64_t next_unit = units.begin + layout.part_after(step, index, units.size());
-    Place place{step, unit, 0, 0, false, nullptr, nullptr, 0, mine.sums};
-    place.inputs = mine.inputs + slot * rows.size() * packed.input_words();
-    place.start = packed.bias(unit);
-    if (!packed.fused()) {
-      place.start = mine.projections + ((unit - units.begin) * layout.chunk_steps() + slot) * rows.size() * kColumns;
-      place.start_stride = kColumns;
+    bool coupled = cumax_gates.any();
+    float* sums = coupled ? preactivations_at(rows.begin, unit) : mine.sums;
+    int64_t stride = coupled ? layout.units * columns : columns;
+    int64_t started = layout.chunk_steps() * rows.size() * columns;
+    Product product{rows.size(), hidden[step % 2] + rows.begin * hidden_stride, hidden_stride, packed.recurrent(unit),
+                    gates, packed.hidden_words(), sums, stride, true, single ? nullptr : packed.recurrent(next_unit)};
+    product.bias = packed.bias(unit);
+    if (packed.fused()) {
+      product.more_a = mine.inputs + slot * rows.size() * packed.input_words();
+      product.more_b = packed.inputs(unit);
+      product.more_depth = packed.input_words();
+    } else {
+      product.start = mine.projections + (unit - units.begin) * started + slot * rows.size() * columns;
+      product.start_stride = columns;
     }
-    int64_t depth = packed.hidden_words(), segments = (depth + kSegment - 1) / kSegment;
-    for (int64_t segment = 0; segment < segments; ++segment) {
-      place.begin = depth * segment / segments;
-      place.end = depth * (segment + 1) / segments;
-      place.last = segment == segments - 1;
-      const float* after = place.last ? packed.recurrent(next_unit) : packed.recurrent(unit) + place.end * kColumns;
-      Coming coming(after, (place.end - place.begin) * kGates);
-      for_row_groups<kRows>(rows.size(), [&](auto count, int64_t first) {
-        tile<decltype(count)::value>(place, rows.begin, first, coming);
-      });
-    }
-  }
-
-  struct Place {
-    int64_t step, unit;
-    int64_t begin, end;   // the words of the hidden state to multiply now
-    bool last;            // and then the step is done
-    const float* inputs;  // of the step, (rows, words)
-    const float* start;   // projected inputs and bias, or the bias alone
-    int64_t start_stride;
-    float* sums;  // so far, (rows, columns)
-  };
-
-  template <int Rows>
-  void tile(const Place& place, int64_t first_row, int64_t first, Coming& coming) {
-    const float* old_hidden = hidden[place.step % 2] + (first_row + first) * hidden_stride;
-    const float* weights = packed.recurrent(place.unit) + place.begin * kColumns;
-    const float* start = place.start + first * place.start_stride;
-    if (place.last) {
-      expect<Rows, 1>(cell + (first_row + first) * layout.stride + place.unit * kWidth, layout.stride);
-      if (!packed.fused()) expect<Rows, kGates>(start, place.start_stride);
-    }
-    vf sum[Rows][kGates] = {};
-    accumulate<Number, 1>(sum, old_hidden + place.begin, hidden_stride, weights, place.end - place.begin,
-                          coming.take(place.end - place.begin, weights));
-    float* sums = place.sums + first * kColumns;
-    if (!place.last) return place.begin == 0 ? store_to(sums, kColumns, sum) : add_to(sums, kColumns, sum);
-    if (place.begin != 0) add_from(sum, sums, kColumns);
-    // Added last: sums that begin small lose less to rounding, and an input may be large beside a hidden state.
-    if (packed.fused())
-      accumulate<Number, 1>(sum, place.inputs + first * packed.input_words(), packed.input_words(),
-                            packed.inputs(place.unit), packed.input_words(), packed.inputs(place.unit));
-    add_from(sum, start, place.start_stride);
-    if (!packed.fused()) add_from(sum, packed.bias(place.unit), 0);
-    if constexpr (Cell::kCoupled)
-      for (int row = 0; row < Rows; ++row)
-        for (int gate = 0; gate < kGates; ++gate)
-          store(preactivations_at(first_row + first + row, place.unit) + gate * kWidth, sum[row][gate]);
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+      __builtin_prefetch(cell + row * layout.stride + unit * kWidth, 1);
+    int count = 1;
+    if (several)
+      count = multiply_line<Words>(gates, product, {packed.unit_words(), columns, started, columns});
     else
-      finish_tile(place.step, place.unit, first_row + first, sum);
+      multiply_lines<Words>(gates, product);
+    if (!coupled)
+      for (int one = 0; one < count; ++one) finish_unit(step, unit + one, rows, sums + one * columns, stride);
+    return count;
   }
 
   float* preactivations_at(int64_t row, int64_t unit) const {
-    return preactivations + (row * layout.units + unit) * kColumns;
+    return preactivations + (row * layout.units + unit) * columns;
   }
 
   // The gates of a row that are cumulative softmaxes: the sums replace the pre-activations, the shares are saved.
   void couple(int64_t step, int64_t row) {
     float *row_at = preactivations_at(row, 0), *saved = saved_at(step, 0, row);
-    for (int gate = 0; gate < kGates; ++gate) {
+    for (int gate = 0; gate < gates; ++gate) {
       float* to = row_at + gate * kWidth;
-      if (Cell::is_cumax(gate))
-        cumax(to, kColumns, p.hidden_size, to, kColumns, saved == nullptr ? nullptr : saved + gate * kWidth,
-              p.batch * (kGates + 1) * kWidth);
+      if (cumax_gates.has(gate))
+        cumax(to, columns, p.hidden_size, to, columns, saved == nullptr ? nullptr : saved + gate * kWidth,
+              p.batch * (gates + 1) * kWidth);
     }
   }
 
-  void finish_row(int64_t step, int64_t unit, int64_t row) {
-    vf gates[1][kGates];
-    for (int gate = 0; gate < kGates; ++gate) gates[0][gate] = load(preactivations_at(row, unit) + gate * kWidth);
-    finish_tile(step, unit, row, gates);
+  void finish(Range rows, Range units) {
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+      for (int64_t unit = units.begin; unit < units.end; ++unit) {
+        int64_t to = row * p.hidden_size + unit * kWidth, left = layout.units_left(unit);
+        vf value = Number::load_factors(hidden[p.time % 2] + row * hidden_stride, unit * kWidth);
+        store_first(static_cast<Element*>(p.final_hidden) + to, value, left);
+        store_first(p.final_cell + to, load(cell + row * layout.stride + unit * kWidth), left);
+      }
   }
 
-  // Where gates and cell are kept; null if they are not.
-  float* saved_at(int64_t step, int64_t unit, int64_t row) const {
-    if (p.saved == nullptr || p.segment != 0) return nullptr;
-    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * (kGates + 1) * kWidth;
-  }
+  const Gates cumax_gates;
+  PackedWeights<Number> packed;
+  float *preactivations, *own;
+  int64_t chunk_inputs_size, sums_size, own_size;
+};
 
+template <class Cell, class Number>
+class CellForward final : public Forward<Number> {
+  using Base = Forward<Number>;
+  using Base::p, Base::layout, Base::cell, Base::hidden, Base::hidden_stride, Base::saved_past, Base::outputs_past;
+  using Element = typename Number::Element;
+  static constexpr int kGates = Cell::kGates;
+
+ public:
+  explicit CellForward(const Problem& problem) : Base(problem, kGates, Cell::cumax_gates()) {}
+
+ private:
   INLINE void keep(float* to, vf value) const { saved_past ? store_past(to, value) : store(to, value); }
 
-  template <int Rows>
-  INLINE void finish_tile(int64_t step, int64_t unit, int64_t row0, vf (&sum)[Rows][kGates]) {
-    int64_t time = layout.time_of(step), left = layout.units_left(unit);
+  void finish_unit(int64_t step, int64_t unit, Range rows, const float* sums, int64_t stride) override {
+    int64_t time = layout.time_of(step), left = layout.units_left(unit), row0 = rows.begin;
     const float* old_hidden = hidden[step % 2] + row0 * hidden_stride;
     float* new_hidden = hidden[(step + 1) % 2] + row0 * hidden_stride;
     float* cells = cell + row0 * layout.stride + unit * kWidth;
     Element* outputs = static_cast<Element*>(p.outputs) + (row0 * p.time + time) * p.hidden_size + unit * kWidth;
-    float *saved = saved_at(step, unit, row0), *kept = nullptr;
+    float *saved = this->saved_at(step, unit, row0), *kept = nullptr;
     if (p.saved != nullptr && p.segment != 0 && step % p.segment == 0)
       kept = p.saved + (step / p.segment * p.batch + row0) * p.hidden_size + unit * kWidth;
-#pragma GCC unroll 8
-    for (int row = 0; row < Rows; ++row) {
+    for (int64_t row = 0; row < rows.size(); ++row) {
+      vf gates[kGates];
+      for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(sums + row * stride + gate * kWidth);
       vf old_cell = load(cells + row * layout.stride), new_cell = old_cell;
-      vf value = Cell::forward(sum[row], new_cell);
+      vf value = Cell::forward(gates, new_cell);
       if (!layout.real(row0 + row, time)) {
         value = Number::load_factors(old_hidden + row * hidden_stride, unit * kWidth);
         new_cell = old_cell;
@@ -227,27 +232,10 @@ class Forward final : public Work {
       if (kept != nullptr) store_first(kept + row * p.hidden_size, old_cell, left);
       if (saved != nullptr) {
         for (int gate = 0; gate < kGates; ++gate)
-          if (!Cell::is_cumax(gate)) keep(saved + gate * kWidth, sum[row][gate]);
+          if (!Cell::is_cumax(gate)) keep(saved + gate * kWidth, gates[gate]);
         keep(saved + kGates * kWidth, new_cell);
         saved += (kGates + 1) * kWidth;
       }
     }
   }
-
-  void finish(Range rows, Range units) {
-    for (int64_t row = rows.begin; row < rows.end; ++row)
-      for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        int64_t to = row * p.hidden_size + unit * kWidth, left = layout.units_left(unit);
-        vf value = Number::load_factors(hidden[p.time % 2] + row * hidden_stride, unit * kWidth);
-        store_first(static_cast<Element*>(p.final_hidden) + to, value, left);
-        store_first(p.final_cell + to, load(cell + row * layout.stride + unit * kWidth), left);
-      }
-  }
-
-  const Problem& p;
-  Layout layout;
-  PackedWeights<Cell, Number> packed;
-  float *hidden[2], *cell, *preactivations, *own;
-  int64_t hidden_stride, chunk_inputs_size, own_size;
-  bool saved_past, outputs_past;
 };

@@ -6,13 +6,14 @@
 
 #include "gru_blocks.h"
 
-template <class Cell, class Number>
+template <class Number>
 class GruActivations {
  public:
   static constexpr bool kExact = std::is_same<Number, Float32>::value;
-  static constexpr int kSaved = (Cell::kBlocks + !kExact) * kWidth;
 
-  GruActivations(const Problem& problem, const Layout& shared) : p(problem), layout(shared), packed(problem) {}
+  GruActivations(const Problem& problem, const Layout& shared)
+      : p(problem), layout(shared), gates(gru_gates(problem)), candidate_at(gates * kWidth),
+        hidden_at(candidate_at + kWidth), kept(hidden_at + (kExact ? 0 : kWidth)), packed(problem, gates) {}
 
   void lay_out(Workspace& workspace) {
     if (p.segment == 0) return;
@@ -21,7 +22,7 @@ class GruActivations {
     stride = packed.input_words() + packed.hidden_words() + 16;
     packed.place(workspace);
     arguments = workspace.floats(groups * most_lines * stride);
-    again = workspace.floats(groups * layout.units * most_lines * kSaved);
+    again = workspace.floats(groups * layout.units * most_lines * kept);
   }
 
   void prepare(int thread) {
@@ -33,7 +34,7 @@ class GruActivations {
   // Gates, candidate and, where outputs are rounded, the hidden state after a step; `row` is that of the batch.
   float* at(const Lines& chunk, int64_t step, int64_t unit, int64_t row) const {
     if (p.segment != 0) return of_line(chunk, chunk.line(step, row - chunk.rows.begin), unit);
-    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * kSaved;
+    return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * kept;
   }
 
   // One vector of the hidden state before a step, as it was carried.
@@ -43,18 +44,18 @@ class GruActivations {
     if (kExact) return load_first(output_before(step, row) + unit * kWidth, left);
     if (p.segment != 0 && step == chunk.first)
       return load_first(p.saved + step / p.segment * p.batch * p.hidden_size + place, left);
-    return load(at(chunk, step - 1, unit, row) + Cell::kBlocks * kWidth);
+    return load(at(chunk, step - 1, unit, row) + hidden_at);
   }
 
   // Asks for them, and for the hidden state before the step.
   INLINE void expect(const Lines& chunk, UnitStep place, int64_t row) const {
     const float* saved = at(chunk, place.step, place.unit, row);
 #pragma GCC unroll 8
-    for (int value = 0; value < kSaved; value += kWidth) __builtin_prefetch(saved + value);
+    for (int value = 0; value < kept; value += kWidth) __builtin_prefetch(saved + value);
     if (kExact && place.step > 0)
       __builtin_prefetch(output_before(place.step, row) + place.unit * kWidth);
     else if (place.step > chunk.first)
-      __builtin_prefetch(at(chunk, place.step - 1, place.unit, row) + Cell::kBlocks * kWidth);
+      __builtin_prefetch(at(chunk, place.step - 1, place.unit, row) + hidden_at);
   }
 
   // Computes those of a chunk again, if they were not saved: `units` and `lines` are this thread's parts. `recalled`
@@ -69,22 +70,20 @@ class GruActivations {
       Range some{chunk.line(step, 0), chunk.line(step + at_once, 0)};
       for (int64_t unit = units.begin; unit < units.end; ++unit) recall(chunk, some, unit, recalled);
       barrier.wait();
-      for_blocks(units, [&](auto width, int64_t unit) {
-        advance<decltype(width)::value>(chunk, some, unit, recalled, own);
-      });
+      for_blocks(units, [&](int width, int64_t unit) { advance(chunk, some, unit, width, recalled, own); });
     }
     barrier.wait();
   }
 
  private:
+  using Words = typename Number::Words;
   using Element = typename Number::Element;
-  static constexpr int kGates = Cell::kGates;
 
   float* arguments_of(const Lines& chunk, int64_t line) const {
     return arguments + (chunk.group * most_lines + line) * stride;
   }
   float* of_line(const Lines& chunk, int64_t line, int64_t unit) const {
-    return again + ((chunk.group * layout.units + unit) * most_lines + line) * kSaved;
+    return again + ((chunk.group * layout.units + unit) * most_lines + line) * kept;
   }
   const Element* output_before(int64_t step, int64_t row) const {
     return static_cast<const Element*>(p.outputs) + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
@@ -106,10 +105,10 @@ class GruActivations {
   // The gates of one vector of units in the whole chunk.
   void open_gates(const Lines& chunk, int64_t unit) {
     float* here = of_line(chunk, 0, unit);
-    multiply_lines<Number, kGates>(arguments_of(chunk, 0), stride, chunk.used(), packed.gates.inputs(unit),
-                                   packed.input_words() + packed.hidden_words(), here, kSaved, true);
-    for (int64_t line = 0; line < chunk.used(); ++line, here += kSaved)
-      for (int gate = 0; gate < kGates; ++gate)
+    multiply_lines<Words>(gates, {chunk.used(), arguments_of(chunk, 0), stride, packed.gates.inputs(unit), gates,
+                                   packed.input_words() + packed.hidden_words(), here, kept, true});
+    for (int64_t line = 0; line < chunk.used(); ++line, here += kept)
+      for (int gate = 0; gate < gates; ++gate)
         store(here + gate * kWidth,
               sigmoid(load(here + gate * kWidth) + load(packed.gates.bias(unit) + gate * kWidth)));
   }
@@ -117,7 +116,7 @@ class GruActivations {
   // What the reset gate lets through, as factors.
   void recall(const Lines& chunk, Range lines, int64_t unit, float* recalled) {
     for (int64_t line = lines.begin; line < lines.end; ++line) {
-      vf reset = load(of_line(chunk, line, unit) + Cell::kReset * kWidth);
+      vf reset = load(of_line(chunk, line, unit) + Gru<false>::kReset * kWidth);
       vf hidden = hidden_before(chunk, chunk.step_of(line), unit, chunk.row_of(line));
       Number::store_factors(recalled + line * layout.stride, unit * kWidth,
                             first_of(reset * hidden, layout.units_left(unit)));
@@ -125,35 +124,35 @@ class GruActivations {
   }
 
   // The candidate of a block of units, and where outputs are rounded the hidden state after the step.
-  template <int Width>
-  void advance(const Lines& chunk, Range lines, int64_t unit, const float* recalled, float* sums) {
-    multiply_lines<Number, Width, kWide>(arguments_of(chunk, lines.begin), stride, lines.size(),
-                                         packed.candidate.inputs(unit), packed.input_words(), sums, Width * kWidth,
-                                         true);
-    multiply_lines<Number, Width, kWide>(recalled + lines.begin * layout.stride, layout.stride, lines.size(),
-                                         packed.candidate.recurrent(unit), packed.hidden_words(), sums,
-                                         Width * kWidth, false);
+  void advance(const Lines& chunk, Range lines, int64_t unit, int width, const float* recalled, float* sums) {
+    multiply_lines<Words>(width, {lines.size(), arguments_of(chunk, lines.begin), stride, packed.candidate.inputs(unit),
+                                  kWide, packed.input_words(), sums, width * kWidth, true});
+    multiply_lines<Words>(width, {lines.size(), recalled + lines.begin * layout.stride, layout.stride,
+                                  packed.candidate.recurrent(unit), kWide, packed.hidden_words(), sums, width * kWidth,
+                                  false});
     for (int64_t line = lines.begin; line < lines.end; ++line)
-      for (int64_t one = unit; one < unit + Width; ++one, sums += kWidth) {
+      for (int64_t one = unit; one < unit + width; ++one, sums += kWidth) {
         float* here = of_line(chunk, line, one);
         vf candidate = tanh(load(sums) + load(packed.candidate.bias(one)));
-        store(here + Cell::kCandidate * kWidth, candidate);
-        if (!kExact) store(here + Cell::kBlocks * kWidth, hidden_after(chunk, line, one, here, candidate));
+        store(here + candidate_at, candidate);
+        if (!kExact) store(here + hidden_at, hidden_after(chunk, line, one, here, candidate));
       }
   }
 
   vf hidden_after(const Lines& chunk, int64_t line, int64_t unit, const float* activations, vf candidate) const {
     int64_t step = chunk.step_of(line), row = chunk.row_of(line);
-    vf gates[kGates], hidden = hidden_before(chunk, step, unit, row);
-    for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(activations + gate * kWidth);
+    vf hidden = hidden_before(chunk, step, unit, row);
     if (layout.real(row, layout.time_of(step)))
-      hidden = Cell::forward(Cell::effective_update(gates), candidate, hidden);
+      hidden = Gru<false>::forward(effective_update(p.refined, activations), candidate, hidden);
     return first_of(hidden, layout.units_left(unit));
   }
 
   const Problem& p;
   const Layout& layout;
-  PackedGru<Cell, Number> packed;
+  const int gates;
+  // Floats: where in what is kept of a vector of units candidate and hidden state are, and all of it.
+  const int64_t candidate_at, hidden_at, kept;
+  PackedGru<Number> packed;
   int64_t most_lines = 0, stride = 0;
   float *arguments, *again;  // (row group, line, stride): factors; (row group, unit, line): activations
 };

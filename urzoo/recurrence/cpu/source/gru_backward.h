@@ -5,21 +5,23 @@
 
 #include "gru_activations.h"
 
-template <class Cell, class Number>
+template <class Number>
 class GruBackward final : public Work {
  public:
-  explicit GruBackward(const Problem& problem) : p(problem), layout(problem), activations(p, layout) {}
+  explicit GruBackward(const Problem& problem)
+      : p(problem), layout(problem), gate_count(gru_gates(problem)), blocks(gate_count + 1), activations(p, layout),
+        gates(gate_count) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
     int64_t size = layout.units * kWidth, inputs = p.inputs_grad == nullptr ? 0 : vectors(p.input_size) * kWidth;
     int64_t lines = layout.chunk_rows(), groups = layout.row_groups, factors = p.hidden_size + p.input_size;
-    gates.lay_out(workspace, size * kGates, size, inputs, lines, groups, factors);
+    gates.lay_out(workspace, size * gate_count, size, inputs, lines, groups, factors);
     candidates.lay_out(workspace, size, size, inputs, lines, groups, factors);
     hidden_grad = workspace.floats(p.batch * layout.stride);
     recalled_grad = workspace.floats(p.batch * layout.stride);
     recalled = workspace.floats(groups * lines * layout.stride);
-    bias_grads = workspace.floats(groups * 2 * size * kBlocks);
+    bias_grads = workspace.floats(groups * 2 * size * blocks);
     own_size = std::max(std::max(gates.factors, candidates.factors) + 2 * kWidth, lines * kWide * kWidth);
     own = workspace.floats(threads * own_size);
     activations.lay_out(workspace);
@@ -34,20 +36,19 @@ class GruBackward final : public Work {
   }
 
  private:
+  using Words = typename Number::Words;
   using Element = typename Number::Element;
   static constexpr int kPack = Number::kPack;
-  static constexpr int kGates = Cell::kGates;
-  static constexpr int kBlocks = Cell::kBlocks;
 
-  // What belongs to one of the two products. A tile of its gradients of weights has `Rows` factors.
-  template <int Rows>
-  struct Product {
-    static constexpr int kRows = Rows;
-    int64_t columns;  // of the deltas
+  // What belongs to one of the two products. A tile of its gradients of weights is `wide` vectors wide where it can be.
+  struct Deltas {
+    explicit Deltas(int wide) : rows(max_rows(wide)) {}
+    const int64_t rows;  // factors of a tile
+    int64_t columns;     // of the deltas
     int64_t depth, stride, factors, lines, panel_size, grad_size;
     float *hidden_weights, *input_weights;  // [block][word of columns][vector]
     float* deltas;   // (row group, line, stride): factors of all columns
-    float* panels;   // (row group) [factor block][word of lines][kRows]: what was multiplied, input
+    float* panels;   // (row group) [factor block][word of lines][rows]: what was multiplied, input
     float* grads;    // (row group) [unit or block][factor][column]
 
     void lay_out(Workspace& workspace, int64_t width, int64_t size, int64_t inputs, int64_t most_lines, int64_t groups,
@@ -56,7 +57,7 @@ class GruBackward final : public Work {
       lines = most_lines;
       depth = columns / kPack;
       stride = depth + 16;
-      factors = (most_factors + kRows - 1) / kRows * kRows;
+      factors = (most_factors + rows - 1) / rows * rows;
       panel_size = words<Number>(lines) * factors;
       grad_size = factors * columns;
       hidden_weights = workspace.floats(size * depth);
@@ -76,14 +77,12 @@ class GruBackward final : public Work {
 
   void prepare(int thread) {
     Range units = layout.units_of(thread), rows = layout.rows_of(thread), inputs = {0, vectors(p.input_size)};
-    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](auto width, int64_t block) {
-      pack(p.recurrent_weight, p.hidden_size, block, decltype(width)::value, gates.hidden_weights,
-           candidates.hidden_weights);
+    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](int width, int64_t block) {
+      pack(p.recurrent_weight, p.hidden_size, block, width, gates.hidden_weights, candidates.hidden_weights);
     });
     if (p.inputs_grad != nullptr)
-      for_some_blocks(inputs, layout.row_groups * layout.unit_groups, thread, [&](auto width, int64_t block) {
-        pack(p.input_weight, p.input_size, block, decltype(width)::value, gates.input_weights,
-             candidates.input_weights);
+      for_some_blocks(inputs, layout.row_groups * layout.unit_groups, thread, [&](int width, int64_t block) {
+        pack(p.input_weight, p.input_size, block, width, gates.input_weights, candidates.input_weights);
       });
     activations.prepare(thread);
     const float* final_grad = static_cast<const float*>(p.final_hidden_grad);
@@ -100,9 +99,9 @@ class GruBackward final : public Work {
     gate_to += block * kWidth * gates.depth;
     to += block * kWidth * candidates.depth;
     with_weight(p, weight, [&](auto* from) {
-      pack_rows<Number, kGates>(from, p.hidden_size, width, block, vectors_wide, gate_to);
-      from += kGates * p.hidden_size * width;
-      pack_rows<Number, 1>(from, p.hidden_size, width, block, vectors_wide, to);
+      pack_rows<Number>(from, gate_count, p.hidden_size, width, block, vectors_wide, gate_to);
+      from += gate_count * p.hidden_size * width;
+      pack_rows<Number>(from, 1, p.hidden_size, width, block, vectors_wide, to);
     });
   }
 
@@ -113,7 +112,7 @@ class GruBackward final : public Work {
     chunk.group = layout.row_group(thread);
     chunk.rows = layout.rows_of(thread);
     chunk.recalled = recalled + chunk.group * gates.lines * layout.stride;
-    chunk.bias_grad = bias_grads + chunk.group * 2 * layout.units * kBlocks * kWidth;
+    chunk.bias_grad = bias_grads + chunk.group * 2 * layout.units * blocks * kWidth;
     chunk.own = own + thread * own_size;
     Barrier& barrier = layout.groups[chunk.group];
     for (chunk.last = p.time; chunk.last > 0; chunk.last = chunk.first) {
@@ -123,7 +122,8 @@ class GruBackward final : public Work {
       for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
         for (int64_t unit = units.begin; unit < units.end; ++unit)
-          differentiate(chunk, step, unit, chunk.after(step, unit, units));
+          p.refined ? differentiate<Gru<true>>(chunk, step, unit, chunk.after(step, unit, units))
+                    : differentiate<Gru<false>>(chunk, step, unit, chunk.after(step, unit, units));
         barrier.wait();
         multiply(chunk, step, candidates, units, recalled_grad, true);
         for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate_reset(chunk, step, unit);
@@ -133,14 +133,11 @@ class GruBackward final : public Work {
       fill_panels(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part));
       barrier.wait();
       for (int64_t unit = units.begin; unit < units.end; ++unit)
-        weigh<kGates>(chunk, gates, unit * kGates * kWidth);
-      for_blocks(units, [&](auto width, int64_t block) {
-        weigh<decltype(width)::value>(chunk, candidates, block * kWidth);
-      });
+        weigh(chunk, gates, gate_count, unit * gate_count * kWidth);
+      for_blocks(units, [&](int width, int64_t block) { weigh(chunk, candidates, width, block * kWidth); });
       if (p.inputs_grad != nullptr)
-        for_blocks({0, vectors(p.input_size)}, [&](auto width, int64_t block) {
-          differentiate_inputs<decltype(width)::value>(chunk, lines, block);
-        });
+        for_blocks({0, vectors(p.input_size)},
+                   [&](int width, int64_t block) { differentiate_inputs(chunk, lines, block, width); });
       barrier.wait();
     }
     if (p.hidden_grad == nullptr) return;
@@ -151,21 +148,20 @@ class GruBackward final : public Work {
   }
 
   // The deltas of the rows of a step times the recurrent weights, for this thread's units: to = or +=.
-  template <class Some>
-  void multiply(const Chunk& chunk, int64_t step, const Some& product, Range units, float* to, bool fresh) {
-    for_blocks(units, [&](auto width, int64_t block) {
-      multiply_lines<Number, decltype(width)::value>(
-          product.deltas_of(chunk.group, chunk.line(step, 0)), product.stride, chunk.rows.size(),
-          product.hidden_weights + block * kWidth * product.depth, product.depth,
-          to + chunk.rows.begin * layout.stride + block * kWidth, layout.stride, fresh);
+  void multiply(const Chunk& chunk, int64_t step, const Deltas& deltas, Range units, float* to, bool fresh) {
+    for_blocks(units, [&](int width, int64_t block) {
+      multiply_lines<Words>(width, {chunk.rows.size(), deltas.deltas_of(chunk.group, chunk.line(step, 0)),
+                                    deltas.stride, deltas.hidden_weights + block * kWidth * deltas.depth, width,
+                                    deltas.depth, to + chunk.rows.begin * layout.stride + block * kWidth,
+                                    layout.stride, fresh});
     });
   }
 
   // Begins the sum of a chunk, after adding up those before: long sums lose less to rounding in parts.
   void begin_bias(const Chunk& chunk, int64_t unit) {
-    float* part = chunk.bias_grad + unit * kBlocks * kWidth;
-    float* total = part + layout.units * kBlocks * kWidth;
-    for (int64_t at = 0; at < kBlocks * kWidth; at += kWidth) {
+    float* part = chunk.bias_grad + unit * blocks * kWidth;
+    float* total = part + layout.units * blocks * kWidth;
+    for (int64_t at = 0; at < blocks * kWidth; at += kWidth) {
       store(total + at, chunk.last == p.time ? vf{} : load(total + at) + load(part + at));
       store(part + at, vf{});
     }
@@ -174,9 +170,10 @@ class GruBackward final : public Work {
   // The deltas of one vector of units at one step, all but the reset gate's, which needs the product with that of the
   // candidate. What of the gradient of the hidden state passes the step by stays in `hidden_grad`;
   // `differentiate_reset` and the product with the deltas of the gates add the rest.
+  template <class Cell>
   void differentiate(const Chunk& chunk, int64_t step, int64_t unit, UnitStep next) {
     int64_t time = layout.time_of(step), left = layout.units_left(unit), next_time = layout.time_of(next.step);
-    vf total[1][kBlocks] = {};
+    vf total[1][Cell::kBlocks] = {};
     for (int64_t row = 0; row < chunk.rows.size(); ++row) {
       int64_t absolute = chunk.rows.begin + row, line = chunk.line(step, row);
       activations.expect(chunk, next, absolute);
@@ -189,23 +186,23 @@ class GruBackward final : public Work {
         const Element* grad = static_cast<const Element*>(p.outputs_grad);
         passing += load_first(grad + (absolute * p.time + time) * p.hidden_size + unit * kWidth, left);
       }
-      vf deltas[kBlocks] = {}, let_through{};
+      vf deltas[Cell::kBlocks] = {}, let_through{};
       if (layout.real(absolute, time)) {
         const float* saved = activations.at(chunk, step, unit, absolute);
-        for (int gate = 0; gate < kBlocks; ++gate) deltas[gate] = load(saved + gate * kWidth);
+        for (int gate = 0; gate < Cell::kBlocks; ++gate) deltas[gate] = load(saved + gate * kWidth);
         vf hidden = activations.hidden_before(chunk, step, unit, absolute);
         let_through = deltas[Cell::kReset] * hidden;
         Cell::backward(deltas, hidden, passing);
         deltas[Cell::kReset] = vf{};
-        for (int gate = 0; gate < kBlocks; ++gate) total[0][gate] += deltas[gate];
+        for (int gate = 0; gate < Cell::kBlocks; ++gate) total[0][gate] += deltas[gate];
       }
       store(place, passing);
       store(chunk.recalled + line * layout.stride + unit * kWidth, let_through);
-      for (int gate = 0; gate < kGates; ++gate)
-        Number::store_factors(gates.deltas_of(chunk.group, line), (unit * kGates + gate) * kWidth, deltas[gate]);
+      for (int gate = 0; gate < Cell::kGates; ++gate)
+        Number::store_factors(gates.deltas_of(chunk.group, line), (unit * Cell::kGates + gate) * kWidth, deltas[gate]);
       Number::store_factors(candidates.deltas_of(chunk.group, line), unit * kWidth, deltas[Cell::kCandidate]);
     }
-    add_to(chunk.bias_grad + unit * kBlocks * kWidth, 0, total);
+    add_to(chunk.bias_grad + unit * Cell::kBlocks * kWidth, 0, total);
   }
 
   // The gradient of what the reset gate lets through: one part goes to the gate, one to the hidden state.
@@ -215,29 +212,26 @@ class GruBackward final : public Work {
     for (int64_t row = 0; row < chunk.rows.size(); ++row) {
       int64_t absolute = chunk.rows.begin + row, place = absolute * layout.stride + unit * kWidth;
       if (!layout.real(absolute, time)) continue;
-      vf reset = load(activations.at(chunk, step, unit, absolute) + Cell::kReset * kWidth);
+      vf reset = load(activations.at(chunk, step, unit, absolute) + Gru<false>::kReset * kWidth);
       vf grad = load(recalled_grad + place);
       vf delta = grad * activations.hidden_before(chunk, step, unit, absolute) * reset * (1.0f - reset);
       total[0][0] += delta;
       Number::store_factors(gates.deltas_of(chunk.group, chunk.line(step, row)),
-                            (unit * kGates + Cell::kReset) * kWidth, delta);
+                            (unit * gate_count + Gru<false>::kReset) * kWidth, delta);
       store(hidden_grad + place, load(hidden_grad + place) + grad * reset);
     }
-    add_to(chunk.bias_grad + (unit * kBlocks + Cell::kReset) * kWidth, 0, total);
+    add_to(chunk.bias_grad + (unit * blocks + Gru<false>::kReset) * kWidth, 0, total);
   }
 
-  template <int Width>
-  void differentiate_inputs(const Chunk& chunk, Range lines, int64_t block) {
+  void differentiate_inputs(const Chunk& chunk, Range lines, int64_t block, int width) {
     float* sums = chunk.own;
-    multiply_lines<Number, Width>(gates.deltas_of(chunk.group, lines.begin), gates.stride, lines.size(),
-                                  gates.input_weights + block * kWidth * gates.depth, gates.depth, sums,
-                                  Width * kWidth, true);
-    multiply_lines<Number, Width>(candidates.deltas_of(chunk.group, lines.begin), candidates.stride, lines.size(),
-                                  candidates.input_weights + block * kWidth * candidates.depth, candidates.depth, sums,
-                                  Width * kWidth, false);
+    for (const Deltas* deltas : {&gates, &candidates})
+      multiply_lines<Words>(width, {lines.size(), deltas->deltas_of(chunk.group, lines.begin), deltas->stride,
+                                    deltas->input_weights + block * kWidth * deltas->depth, width, deltas->depth, sums,
+                                    width * kWidth, deltas == &gates});
     for (int64_t line = lines.begin; line < lines.end; ++line) {
       int64_t place = chunk.row_of(line) * p.time + layout.time_of(chunk.step_of(line));
-      for (int column = 0; column < Width; ++column, sums += kWidth)
+      for (int column = 0; column < width; ++column, sums += kWidth)
         if (int64_t done = (block + column) * kWidth; done < p.input_size)
           store_first(p.inputs_grad + place * p.input_size + done, load(sums), p.input_size - done);
     }
@@ -270,8 +264,8 @@ class GruBackward final : public Work {
     return {step, row, chunk.recalled + line * layout.stride, layout.real(row, time) ? input : nullptr};
   }
 
-  template <class Some, class State>
-  void fill_panel(const Chunk& chunk, const Some& product, int64_t word, const Line (&both)[2], const State& state) {
+  template <class State>
+  void fill_panel(const Chunk& chunk, const Deltas& product, int64_t word, const Line (&both)[2], const State& state) {
     auto input = [&](const Line& line, int64_t index) {
       return line.input == nullptr ? vf{} : load_first(line.input + index, p.input_size - index);
     };
@@ -282,70 +276,61 @@ class GruBackward final : public Work {
       store(chunk.own + p.hidden_size + index, Number::word(input(both[0], index), input(both[1], index)));
     for (int64_t factor = p.hidden_size + p.input_size; factor < product.factors; ++factor) chunk.own[factor] = 0.0f;
     float* panel = product.panels + chunk.group * product.panel_size;
-    for (int64_t block = 0; block < product.factors / Some::kRows; ++block)
-      std::memcpy(panel + (block * words<Number>(product.lines) + word) * Some::kRows, chunk.own + block * Some::kRows,
-                  sizeof(float) * Some::kRows);
+    for (int64_t block = 0; block < product.factors / product.rows; ++block)
+      copy_row(panel + (block * words<Number>(product.lines) + word) * product.rows, chunk.own + block * product.rows,
+               product.rows);
   }
 
-  // gradient += panel^T deltas, for `Columns` vectors of columns from `column` on.
-  template <int Columns, class Some>
-  void weigh(const Chunk& chunk, const Some& product, int64_t column) {
-    constexpr int kRows = Some::kRows, kAcross = Columns * kWidth;
+  // gradient += panel^T deltas, for `wide` vectors of columns from `column` on.
+  void weigh(const Chunk& chunk, const Deltas& product, int wide, int64_t column) {
+    int64_t across = wide * kWidth, rows = product.rows;
+    auto tile = Kernels<Words>::weigh(wide, rows);
     int64_t lines = words<Number>(chunk.used()), segments = (lines + kSegment - 1) / kSegment;
     for (int64_t word = 0; word < lines; ++word) {
       const float* low = product.deltas_of(chunk.group, word * kPack);
       bool paired = kPack == 2 && word * kPack + 1 < chunk.used();
-      for (int64_t at = 0; at < kAcross; at += kWidth) {
+      for (int64_t at = 0; at < across; at += kWidth) {
         vf other = paired ? Number::load_factors(low + product.stride, column + at) : vf{};
-        store(chunk.own + word * kAcross + at, Number::word(Number::load_factors(low, column + at), other));
+        store(chunk.own + word * across + at, Number::word(Number::load_factors(low, column + at), other));
       }
     }
     const float* panel = product.panels + chunk.group * product.panel_size;
     float* to = product.grads + chunk.group * product.grad_size + column * product.factors;
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
-      for (int64_t block = 0; block < product.factors / kRows; ++block) {
-        float* place = to + block * kRows * kAcross;
-        expect<kRows, Columns>(place, kAcross);
-        const float* deltas = chunk.own + begin * kAcross;
-        vf sum[kRows][Columns] = {};
-        accumulate<Number, kRows>(sum, panel + (block * words<Number>(product.lines) + begin) * kRows, 1, deltas,
-                                  end - begin, deltas);
-        bool first = chunk.last == p.time && segment == 0;
-        first ? store_to(place, kAcross, sum) : add_to(place, kAcross, sum);
-      }
+      for (int64_t block = 0; block < product.factors / rows; ++block)
+        tile(panel + (block * words<Number>(product.lines) + begin) * rows, chunk.own + begin * across, end - begin,
+             to + block * rows * across, chunk.last == p.time && segment == 0);
     }
   }
 
   // Adds up the row groups' gradients, always in the same order, and brings them into torch's order.
   void collect(int thread) {
     Range units = layout.units_of(thread);
-    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](auto width, int64_t block) {
-      constexpr int Width = decltype(width)::value;
-      for (int64_t unit = block; unit < block + Width; ++unit) {
-        float* sums = add_groups<kGates>(gates, unit * kGates * kWidth);
-        for (int gate = 0; gate < kGates; ++gate) deliver(sums + gate * kWidth, kGates * kWidth, gate, unit);
+    for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](int width, int64_t block) {
+      for (int64_t unit = block; unit < block + width; ++unit) {
+        float* sums = add_groups(gates, gate_count, unit * gate_count * kWidth);
+        for (int gate = 0; gate < gate_count; ++gate) deliver(sums + gate * kWidth, gate_count * kWidth, gate, unit);
         collect_bias(unit);
       }
-      float* sums = add_groups<Width>(candidates, block * kWidth);
-      for (int column = 0; column < Width; ++column)
-        deliver(sums + column * kWidth, Width * kWidth, kGates, block + column);
+      float* sums = add_groups(candidates, width, block * kWidth);
+      for (int column = 0; column < width; ++column)
+        deliver(sums + column * kWidth, width * kWidth, gate_count, block + column);
     });
   }
 
-  template <int Columns, class Some>
-  float* add_groups(const Some& product, int64_t column) {
+  float* add_groups(const Deltas& product, int wide, int64_t column) {
     float* sums = product.grads + column * product.factors;
     for (int64_t group = 1; group < layout.row_groups; ++group)
-      add_up(sums, sums + group * product.grad_size, product.factors * Columns * kWidth);
+      add_up(sums, sums + group * product.grad_size, product.factors * wide * kWidth);
     return sums;
   }
 
   void collect_bias(int64_t unit) {
-    int64_t part = layout.units * kBlocks * kWidth;
-    float* bias = bias_grads + unit * kBlocks * kWidth;
-    for (int64_t other = 1; other < 2 * layout.row_groups; ++other) add_up(bias, bias + other * part, kBlocks * kWidth);
-    for (int block = 0; block < kBlocks; ++block)
+    int64_t part = layout.units * blocks * kWidth;
+    float* bias = bias_grads + unit * blocks * kWidth;
+    for (int64_t other = 1; other < 2 * layout.row_groups; ++other) add_up(bias, bias + other * part, blocks * kWidth);
+    for (int block = 0; block < blocks; ++block)
       store_first(p.bias_grad + block * p.hidden_size + unit * kWidth, load(bias + block * kWidth),
                   layout.units_left(unit));
   }
@@ -374,9 +359,9 @@ class GruBackward final : public Work {
 
   const Problem& p;
   Layout layout;
-  GruActivations<Cell, Number> activations;
-  Product<max_rows(kGates)> gates;
-  Product<max_rows(kWide)> candidates;
+  const int gate_count, blocks;  // the gates, and the candidate with them
+  GruActivations<Number> activations;
+  Deltas gates, candidates{kWide};
   float *hidden_grad, *recalled_grad, *recalled, *bias_grads, *own;
   int64_t own_size;
 };

@@ -8,15 +8,13 @@
 #include "packed.h"
 #include "tile.h"
 
-constexpr int kWide = 4;
-
-// Calls `body(Count<width>{}, first)` on blocks that cover `units`, or what they have of a block: each is kWide vectors
+// Calls `body(width, first)` on blocks that cover `units`, or what they have of a block: each is kWide vectors
 // wide and begins at a multiple of that, whatever part of the units a thread has.
 template <class Body>
 INLINE void for_blocks(Range units, const Body& body) {
   for (int64_t unit = units.begin, next; unit < units.end; unit = next) {
     next = std::min(unit / kWide * kWide + kWide, units.end);
-    call_with_rows<kWide>(next - unit, unit, body);
+    body(static_cast<int>(next - unit), unit);
   }
 }
 
@@ -24,18 +22,18 @@ INLINE void for_blocks(Range units, const Body& body) {
 template <class Body>
 INLINE void for_some_blocks(Range units, int64_t parts, int64_t part, const Body& body) {
   int64_t turn = 0;
-  for_blocks(units, [&](auto width, int64_t unit) {
+  for_blocks(units, [&](int width, int64_t unit) {
     if (turn++ % parts == part) body(width, unit);
   });
 }
 
 // The weights and the bias of the candidate, as PackedWeights has those of the gates: [block][word][unit][lane], all
 // blocks kWide vectors wide, so that threads may part within one. What the last has too many is never read.
-template <class Cell, class Number>
+template <class Number>
 struct PackedCandidate {
   static constexpr int kAcross = kWide * kWidth;
 
-  explicit PackedCandidate(const Problem& problem) : p(problem) {}
+  PackedCandidate(const Problem& problem, int gate_count) : p(problem), gates(gate_count) {}
 
   int64_t input_words() const { return words<Number>(p.input_size); }
   int64_t hidden_words() const { return words<Number>(p.hidden_size); }
@@ -53,7 +51,7 @@ struct PackedCandidate {
   }
 
   void pack(int64_t unit) {
-    int64_t row = Cell::kGates * p.hidden_size + unit * kWidth, left = p.hidden_size - unit * kWidth;
+    int64_t row = gates * p.hidden_size + unit * kWidth, left = p.hidden_size - unit * kWidth;
     with_weight(p, p.input_weight, [&](auto* weight) {
       pack_vector<Number>(weight + row * p.input_size, left, p.input_size, inputs(unit), kAcross);
     });
@@ -64,13 +62,14 @@ struct PackedCandidate {
   }
 
   const Problem& p;
+  const int gates;  // before the candidate, in torch's weights
   float *weights, *biases;
 };
 
 // Both.
-template <class Cell, class Number>
+template <class Number>
 struct PackedGru {
-  explicit PackedGru(const Problem& problem) : gates(problem), candidate(problem) {}
+  PackedGru(const Problem& problem, int gate_count) : gates(problem, gate_count), candidate(problem, gate_count) {}
 
   bool fused() const { return gates.fused(); }
   int64_t input_words() const { return gates.input_words(); }
@@ -86,6 +85,6 @@ struct PackedGru {
     candidate.pack(unit);
   }
 
-  PackedWeights<Cell, Number> gates;
-  PackedCandidate<Cell, Number> candidate;
+  PackedWeights<Number> gates;
+  PackedCandidate<Number> candidate;
 };

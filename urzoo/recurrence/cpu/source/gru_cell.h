@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cells.h"
+#include "problem.h"
 
 template <bool Refined>
 struct Gru {
@@ -34,3 +35,11 @@ struct Gru {
     gates[kUpdate] = effective_grad * (gates[kUpdate] * (1.0f - gates[kUpdate]));
   }
 };
+
+inline int gru_gates(const Problem& problem) { return problem.refined ? 3 : 2; }
+
+// The effective update gate of gates that lie vector by vector.
+INLINE vf effective_update(bool with_refine, const float* gates) {
+  vf update = load(gates + Gru<true>::kUpdate * kWidth);
+  return with_refine ? refined(update, load(gates + Gru<true>::kRefine * kWidth)) : update;
+}

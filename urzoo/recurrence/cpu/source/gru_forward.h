@@ -4,11 +4,12 @@
 
 #include "gru_blocks.h"
 
-template <class Cell, class Number>
+template <class Number>
 class GruForward final : public Work {
  public:
   explicit GruForward(const Problem& problem)
-      : p(problem), layout(problem), packed(problem), saves(p.saved != nullptr && p.segment == 0) {}
+      : p(problem), layout(problem), gates(gru_gates(problem)), columns(gates * kWidth),
+        kept((gates + 1 + !kExact) * kWidth), packed(problem, gates), saves(p.saved != nullptr && p.segment == 0) {}
 
   void lay_out(Workspace& workspace, int threads) override {
     layout.split(threads);
@@ -18,9 +19,9 @@ class GruForward final : public Work {
     hidden_factors = kExact ? hidden : workspace.floats(p.batch * stride);
     recalled = workspace.floats(p.batch * stride);
     updates = workspace.floats(p.batch * layout.stride);
-    int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * (kColumns + kWidth);
+    int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * (columns + kWidth);
     chunk_inputs_size = layout.chunk_rows() * packed.input_words();
-    sums_size = layout.most_rows() * std::max(kGates, kWide) * kWidth;
+    sums_size = std::max<int64_t>(layout.most_rows(), at_once(gates)) * std::max(gates, kWide) * kWidth;
     own_size = chunk_inputs_size + sums_size + projected;
     own = workspace.floats(own_size * threads);
   }
@@ -38,24 +39,30 @@ class GruForward final : public Work {
     place.projections = place.sums + sums_size;
     // Steps times rows of a chunk, for which the projections are laid out, and where those of the candidate begin.
     int64_t lines = layout.chunk_steps() * place.rows.size();
-    float* candidates = place.projections + units.size() * lines * kColumns;
+    float* candidates = place.projections + units.size() * lines * columns;
     for (place.step = 0; place.step < p.time; ++place.step) {
       place.time = layout.time_of(place.step);
       place.line = place.step % layout.chunk_steps() * place.rows.size();
       if (place.line == 0) project(place, units, lines, candidates);
       if (p.saved != nullptr && p.segment != 0 && place.step % p.segment == 0)
         copy_hidden(place.rows, units, p.saved + place.step / p.segment * p.batch * p.hidden_size);
-      for (int64_t unit = units.begin; unit < units.end; ++unit) {
-        const float* start = place.projections + ((unit - units.begin) * lines + place.line) * kColumns;
-        preactivate<kGates, kGates>(place, hidden_factors, packed.gates.inputs(unit), packed.gates.bias(unit), start,
-                                    [&](auto& sum, int64_t first) { open_gates(place, unit, first, sum); });
+      bool single = place.rows.size() == 1;  // of which the products of several units are taken at once
+      for (int64_t unit = units.begin, next; unit < units.end; unit = next) {
+        const float* start = place.projections + ((unit - units.begin) * lines + place.line) * columns;
+        next = unit + (single && unit + at_once(gates) <= units.end ? at_once(gates) : 1);
+        preactivate(place, gates, gates, hidden_factors, packed.gates.inputs(unit), packed.gates.bias(unit), start,
+                    {packed.gates.unit_words(), columns, lines * columns, columns}, next - unit > 1);
+        for (int64_t one = unit; one < next; ++one) {
+          const float* sums = place.sums + (one - unit) * columns;
+          p.refined ? open_gates<Gru<true>>(place, one, sums) : open_gates<Gru<false>>(place, one, sums);
+        }
       }
       group.wait();
-      for_blocks(units, [&](auto width, int64_t unit) {
-        constexpr int Width = decltype(width)::value;
-        const float* start = candidates + ((unit - units.begin) * lines + place.line * Width) * kWidth;
-        preactivate<Width, kWide>(place, recalled, packed.candidate.inputs(unit), packed.candidate.bias(unit), start,
-                                  [&](auto& sum, int64_t first) { advance(place, unit, first, sum); });
+      for_blocks(units, [&](int width, int64_t unit) {
+        const float* start = candidates + ((unit - units.begin) * lines + place.line * width) * kWidth;
+        preactivate(place, width, kWide, recalled, packed.candidate.inputs(unit), packed.candidate.bias(unit), start,
+                    {}, false);
+        for (int column = 0; column < width; ++column) advance(place, unit + column, column, width);
       });
       group.wait();
     }
@@ -63,12 +70,10 @@ class GruForward final : public Work {
   }
 
  private:
+  using Words = typename Number::Words;
   using Element = typename Number::Element;
   // The hidden state itself is the factor of the products.
   static constexpr bool kExact = std::is_same<Number, Float32>::value;
-  static constexpr int kGates = Cell::kGates;
-  static constexpr int kColumns = kGates * kWidth;
-  static constexpr int kSaved = (Cell::kBlocks + !kExact) * kWidth;
 
   // One step of a thread, and what it has for itself.
   struct Place {
@@ -108,89 +113,77 @@ class GruForward final : public Work {
     if (packed.fused()) return;
     int64_t used = steps * place.rows.size();
     for (int64_t unit = units.begin; unit < units.end; ++unit)
-      multiply_lines<Number, kGates>(place.inputs, size, used, packed.gates.inputs(unit), size,
-                                     place.projections + (unit - units.begin) * lines * kColumns, kColumns, true);
-    for_blocks(units, [&](auto width, int64_t unit) {
-      constexpr int Width = decltype(width)::value;
-      multiply_lines<Number, Width, kWide>(place.inputs, size, used, packed.candidate.inputs(unit), size,
-                                           candidates + (unit - units.begin) * lines * kWidth, Width * kWidth, true);
+      multiply_lines<Words>(gates, {used, place.inputs, size, packed.gates.inputs(unit), gates, size,
+                                     place.projections + (unit - units.begin) * lines * columns, columns, true});
+    for_blocks(units, [&](int width, int64_t unit) {
+      multiply_lines<Words>(width, {used, place.inputs, size, packed.candidate.inputs(unit), kWide, size,
+                                    candidates + (unit - units.begin) * lines * kWidth, width * kWidth, true});
     });
   }
 
-  // The pre-activations of all rows: the input part and the product of `state` with a packed weight `Across` vectors
-  // wide. Then calls `finish(sum, first)` on groups of rows.
-  template <int Columns, int Across, class Finish>
-  INLINE void preactivate(const Place& place, const float* state, const float* weight, const float* bias,
-                          const float* start, const Finish& finish) {
-    constexpr int64_t kAcross = Columns * kWidth;
-    int64_t size = packed.input_words(), depth = packed.hidden_words(), segments = (depth + kSegment - 1) / kSegment;
-    const float* inputs = place.inputs + place.line * size;
-    const float* recurrent = weight + size * Across * kWidth;
-    state += place.rows.begin * stride;
-    for (int64_t segment = 0; segment < segments; ++segment) {
-      int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
-      const float* weights = recurrent + begin * Across * kWidth;
-      Coming coming(recurrent + end * Across * kWidth, (end - begin) * Across);
-      for_row_groups<max_rows(Columns)>(place.rows.size(), [&](auto count, int64_t first) {
-        vf sum[decltype(count)::value][Columns] = {};
-        if (packed.fused() && begin == 0)
-          accumulate<Number, 1, Across>(sum, inputs + first * size, size, weight, size, weight);
-        accumulate<Number, 1, Across>(sum, state + first * stride + begin, stride, weights, end - begin,
-                                      coming.take(end - begin, weights));
-        float* sums = place.sums + first * kAcross;
-        if (end != depth) return begin == 0 ? store_to(sums, kAcross, sum) : add_to(sums, kAcross, sum);
-        if (begin != 0) add_from(sum, sums, kAcross);
-        // Added last: sums that begin small lose less to rounding.
-        if (!packed.fused()) add_from(sum, start + first * kAcross, kAcross);
-        add_from(sum, bias, 0);
-        finish(sum, first);
-      });
+  // The pre-activations of all rows: the input part and the product of `state` with a packed weight `across` vectors
+  // wide; or of a single row those of `several` units at once.
+  void preactivate(const Place& place, int width, int64_t across, const float* state, const float* weight,
+                   const float* bias, const float* start, const Apart& apart, bool several) {
+    int64_t size = packed.input_words();
+    Product product{place.rows.size(), state + place.rows.begin * stride, stride, weight + size * across * kWidth,
+                    across, packed.hidden_words(), place.sums, width * kWidth, true};
+    product.bias = bias;
+    if (packed.fused()) {
+      product.more_a = place.inputs + place.line * size;
+      product.more_b = weight;
+      product.more_depth = size;
+    } else {
+      product.start = start;
+      product.start_stride = width * kWidth;
     }
+    if (several)
+      multiply_line<Words>(width, product, apart);
+    else
+      multiply_lines<Words>(width, product);
   }
 
   float* saved_at(int64_t time, int64_t unit, int64_t row) const {
-    return p.saved + ((time * layout.units + unit) * p.batch + row) * kSaved;
+    return p.saved + ((time * layout.units + unit) * p.batch + row) * kept;
   }
 
   // The gates of one vector of units: keeps the effective update gate and what the reset gate lets through.
-  template <int Rows>
-  INLINE void open_gates(const Place& place, int64_t unit, int64_t first, vf (&sum)[Rows][kGates]) {
-    int64_t row0 = place.rows.begin + first, at = row0 * layout.stride + unit * kWidth;
-    int64_t left = layout.units_left(unit);
+  template <class Cell>
+  void open_gates(const Place& place, int64_t unit, const float* sums) {
+    int64_t row0 = place.rows.begin, at = row0 * layout.stride + unit * kWidth, left = layout.units_left(unit);
     float* saved = saves ? saved_at(place.time, unit, row0) : nullptr;
+    for (int64_t row = 0; row < place.rows.size(); ++row, at += layout.stride) {
+      vf values[Cell::kGates];
 #pragma GCC unroll 8
-    for (int row = 0; row < Rows; ++row, at += layout.stride) {
-      for (int gate = 0; gate < kGates; ++gate) sum[row][gate] = sigmoid(sum[row][gate]);
+      for (int gate = 0; gate < Cell::kGates; ++gate)
+        values[gate] = sigmoid(load(sums + row * columns + gate * kWidth));
       // Beyond the last unit may stand what the inputs made of zeros, and there it would meet the weights' zeros.
-      vf let_through = first_of(sum[row][Cell::kReset] * load(hidden + at), left);
+      vf let_through = first_of(values[Cell::kReset] * load(hidden + at), left);
       Number::store_factors(recalled + (row0 + row) * stride, unit * kWidth, let_through);
-      store(updates + at, Cell::effective_update(sum[row]));
+      store(updates + at, Cell::effective_update(values));
       if (saved != nullptr)
-        for (int gate = 0; gate < kGates; ++gate) store(saved + row * kSaved + gate * kWidth, sum[row][gate]);
+        for (int gate = 0; gate < Cell::kGates; ++gate) store(saved + row * kept + gate * kWidth, values[gate]);
     }
   }
 
-  // The candidate and the new hidden state of a block of units, in the place of the old one, which no other thread
-  // reads any more.
-  template <int Rows, int Width>
-  INLINE void advance(const Place& place, int64_t unit, int64_t first, vf (&sum)[Rows][Width]) {
-    Element* outputs = static_cast<Element*>(p.outputs);
-#pragma GCC unroll 8
-    for (int row = 0; row < Rows; ++row)
-#pragma GCC unroll 4
-      for (int column = 0; column < Width; ++column) {
-        int64_t absolute = place.rows.begin + first + row, one = unit + column, left = layout.units_left(one);
-        int64_t at = absolute * layout.stride + one * kWidth;
-        vf candidates = tanh(sum[row][column]), value = load(hidden + at);
-        if (layout.real(absolute, place.time)) value = Cell::forward(load(updates + at), candidates, value);
-        value = first_of(value, left);
-        set_hidden(absolute, one, value);
-        store_first(outputs + (absolute * p.time + place.time) * p.hidden_size + one * kWidth, value, left);
-        if (!saves) continue;
-        float* saved = saved_at(place.time, one, absolute);
-        store(saved + Cell::kCandidate * kWidth, candidates);
-        if (!kExact) store(saved + Cell::kBlocks * kWidth, value);
-      }
+  // The candidate and the new hidden state of one vector of units, the column of a block, in the place of the old one,
+  // which no other thread reads any more.
+  void advance(const Place& place, int64_t unit, int column, int width) {
+    int64_t left = layout.units_left(unit);
+    const float* sums = place.sums + column * kWidth;
+    for (int64_t row = place.rows.begin; row < place.rows.end; ++row, sums += width * kWidth) {
+      int64_t at = row * layout.stride + unit * kWidth;
+      vf candidates = tanh(load(sums)), value = load(hidden + at);
+      if (layout.real(row, place.time)) value = Gru<false>::forward(load(updates + at), candidates, value);
+      value = first_of(value, left);
+      set_hidden(row, unit, value);
+      Element* outputs = static_cast<Element*>(p.outputs) + (row * p.time + place.time) * p.hidden_size;
+      store_first(outputs + unit * kWidth, value, left);
+      if (!saves) continue;
+      float* saved = saved_at(place.time, unit, row);
+      store(saved + gates * kWidth, candidates);
+      if (!kExact) store(saved + (gates + 1) * kWidth, value);
+    }
   }
 
   void copy_hidden(Range rows, Range units, float* to) {
@@ -202,7 +195,9 @@ class GruForward final : public Work {
 
   const Problem& p;
   Layout layout;
-  PackedGru<Cell, Number> packed;
+  const int gates;
+  const int64_t columns, kept;  // floats of a vector of units: of the gates, of what is kept of a step
+  PackedGru<Number> packed;
   const bool saves;  // activations
   float *hidden, *hidden_factors, *recalled, *updates, *own;
   int64_t stride, chunk_inputs_size, sums_size, own_size;

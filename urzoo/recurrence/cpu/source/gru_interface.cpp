@@ -8,30 +8,31 @@
 namespace {
 
 template <class Body>
-auto with_types(const Problem& problem, const Body& body) {
-  auto with_cell = [&](auto cell) { return problem.bf16 ? body(cell, BFloat16{}) : body(cell, Float32{}); };
-  return problem.refined ? with_cell(Gru<true>{}) : with_cell(Gru<false>{});
+auto with_number(const Problem& problem, const Body& body) {
+  return problem.bf16 ? body(BFloat16{}) : body(Float32{});
 }
 
-template <template <class, class> class Pass>
+template <template <class> class Pass>
 int run_pass(const Problem& problem) {
-  return with_types(problem, [&](auto cell, auto number) {
-    Pass<decltype(cell), decltype(number)> work(problem);
+  return with_number(problem, [&](auto number) {
+    Pass<decltype(number)> work(problem);
     return run_on_threads(work, static_cast<int>(problem.threads));
   });
 }
-
-template <class Cell, class Number>
-using PackGru = Pack<PackedGru<Cell, Number>>;
 
 }  // namespace
 
 EXPORT int urzoo_gru_forward(const Problem* problem) { return run_pass<GruForward>(*problem); }
 EXPORT int urzoo_gru_backward(const Problem* problem) { return run_pass<GruBackward>(*problem); }
 EXPORT int urzoo_gru_step(const Problem* problem) { return run_pass<GruStep>(*problem); }
-EXPORT int urzoo_gru_pack(const Problem* problem) { return run_pass<PackGru>(*problem); }
+EXPORT int urzoo_gru_pack(const Problem* problem) {
+  return with_number(*problem, [&](auto number) {
+    Pack<PackedGru<decltype(number)>> work(*problem, gru_gates(*problem));
+    return run_on_threads(work, static_cast<int>(problem->threads));
+  });
+}
 EXPORT int64_t urzoo_gru_packed_size(const Problem* problem) {
-  return with_types(*problem, [&](auto cell, auto number) {
-    return PackGru<decltype(cell), decltype(number)>::floats(*problem);
+  return with_number(*problem, [&](auto number) {
+    return Pack<PackedGru<decltype(number)>>::floats(*problem, gru_gates(*problem));
   });
 }

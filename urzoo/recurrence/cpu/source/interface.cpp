@@ -36,20 +36,22 @@ int run_pass(const Problem& problem) {
   });
 }
 
-template <class Cell, class Number>
-using PackLstm = Pack<PackedWeights<Cell, Number>>;
-
 }  // namespace
 
 EXPORT int64_t urzoo_vector_width() { return kWidth; }
 EXPORT int64_t urzoo_interface() { return kInterface; }
 EXPORT int64_t urzoo_problem_size() { return sizeof(Problem); }
-EXPORT int urzoo_forward(const Problem* problem) { return run_pass<Forward>(*problem); }
-EXPORT int urzoo_backward(const Problem* problem) { return run_pass<Backward>(*problem); }
-EXPORT int urzoo_step(const Problem* problem) { return run_pass<Step>(*problem); }
-EXPORT int urzoo_pack(const Problem* problem) { return run_pass<PackLstm>(*problem); }
+EXPORT int urzoo_forward(const Problem* problem) { return run_pass<CellForward>(*problem); }
+EXPORT int urzoo_backward(const Problem* problem) { return run_pass<CellBackward>(*problem); }
+EXPORT int urzoo_step(const Problem* problem) { return run_pass<CellStep>(*problem); }
+EXPORT int urzoo_pack(const Problem* problem) {
+  return with_types(*problem, [&](auto cell, auto number) {
+    Pack<PackedWeights<decltype(number)>> work(*problem, decltype(cell)::kGates);
+    return run_on_threads(work, static_cast<int>(problem->threads));
+  });
+}
 EXPORT int64_t urzoo_packed_size(const Problem* problem) {
   return with_types(*problem, [&](auto cell, auto number) {
-    return PackLstm<decltype(cell), decltype(number)>::floats(*problem);
+    return Pack<PackedWeights<decltype(number)>>::floats(*problem, decltype(cell)::kGates);
   });
 }

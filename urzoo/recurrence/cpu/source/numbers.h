@@ -28,25 +28,35 @@ INLINE vh narrow(vf value) {
 INLINE vf load(const uint16_t* from) { return widen(*reinterpret_cast<const vh_any*>(from)); }
 INLINE void store(uint16_t* to, vf value) { *reinterpret_cast<vh_any*>(to) = narrow(value); }
 
-INLINE vf load_first(const uint16_t* from, int64_t count) {
-  if (count >= kWidth) return load(from);
+OUTLINE vf load_part(const uint16_t* from, int64_t count) {
   uint16_t parts[kWidth] = {};
   std::memcpy(parts, from, sizeof(uint16_t) * static_cast<size_t>(count));
   return load(parts);
 }
 
-INLINE void store_first(uint16_t* to, vf value, int64_t count) {
-  if (count >= kWidth) return store(to, value);
+OUTLINE void store_part(uint16_t* to, vf value, int64_t count) {
   uint16_t parts[kWidth];
   store(parts, value);
   std::memcpy(to, parts, sizeof(uint16_t) * static_cast<size_t>(count));
 }
 
+INLINE vf load_first(const uint16_t* from, int64_t count) {
+  return count >= kWidth ? load(from) : load_part(from, count);
+}
+INLINE void store_first(uint16_t* to, vf value, int64_t count) {
+  count >= kWidth ? store(to, value) : store_part(to, value, count);
+}
+
+// How the micro-kernel multiplies words.
+struct FloatWords {
+  static INLINE vf multiply_add(vf sum, vf left, vf right) { return sum + left * right; }
+};
+
 struct Float32 {
+  using Words = FloatWords;
   using Element = float;           // of inputs, outputs and hidden states
   static constexpr int kPack = 1;  // values in a word
   static INLINE vf rounded(vf value) { return value; }
-  static INLINE vf multiply_add(vf sum, vf left, vf right) { return sum + left * right; }
   static INLINE vf word(vf value, vf) { return value; }
   // A vector of values from the index (a multiple of its width) on.
   static INLINE void store_factors(float* words, int64_t index, vf value) { store(words + index, value); }
@@ -54,13 +64,17 @@ struct Float32 {
 };
 
 #if defined(__AVX512BF16__)
-struct BFloat16 {
-  using Element = uint16_t;
-  static constexpr int kPack = 2;
-  static INLINE vf rounded(vf value) { return widen(narrow(value)); }
+struct PairWords {
   static INLINE vf multiply_add(vf sum, vf left, vf right) {
     return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
+};
+
+struct BFloat16 {
+  using Words = PairWords;
+  using Element = uint16_t;
+  static constexpr int kPack = 2;
+  static INLINE vf rounded(vf value) { return widen(narrow(value)); }
   // One word of two values in each lane.
   static INLINE vf word(vf low, vf high) {
     return (vf)(__builtin_convertvector(narrow(low), vu) | __builtin_convertvector(narrow(high), vu) << 16);
@@ -74,10 +88,10 @@ struct BFloat16 {
 };
 #else
 struct BFloat16 {
+  using Words = FloatWords;
   using Element = uint16_t;
   static constexpr int kPack = 1;
   static INLINE vf rounded(vf value) { return widen(narrow(value)); }
-  static INLINE vf multiply_add(vf sum, vf left, vf right) { return sum + left * right; }
   static INLINE vf word(vf value, vf) { return rounded(value); }
   static INLINE void store_factors(float* words, int64_t index, vf value) { store(words + index, rounded(value)); }
   static INLINE vf load_factors(const float* words, int64_t index) { return load(words + index); }

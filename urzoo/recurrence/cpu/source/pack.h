@@ -31,19 +31,20 @@ void pack_vector(const Element* rows, int64_t count, int64_t depth, float* to, i
 }
 
 // Rows of a (gates * hidden, depth) matrix -> to[word of k][gate][lane] for the vector `unit` of hidden units.
-template <class Number, int Gates, class Element>
-void pack_columns(const Element* weight, int64_t hidden_size, int64_t depth, int64_t unit, float* to) {
-  for (int gate = 0; gate < Gates; ++gate)
+template <class Number, class Element>
+void pack_columns(const Element* weight, int gates, int64_t hidden_size, int64_t depth, int64_t unit, float* to) {
+  for (int gate = 0; gate < gates; ++gate)
     pack_vector<Number>(weight + (gate * hidden_size + unit * kWidth) * depth, hidden_size - unit * kWidth, depth,
-                        to + gate * kWidth, Gates * kWidth);
+                        to + gate * kWidth, gates * kWidth);
 }
 
 // Columns [first, first + columns) vectors of a (gates * hidden, width) matrix -> to[unit][gate][word of lanes][column],
 // for products with the gradients of the pre-activations, which lie in that order; zero beyond the edges.
-template <class Number, int Gates, class Element>
-void pack_rows(const Element* weight, int64_t hidden_size, int64_t width, int64_t first, int64_t columns, float* to) {
+template <class Number, class Element>
+void pack_rows(const Element* weight, int gates, int64_t hidden_size, int64_t width, int64_t first, int64_t columns,
+               float* to) {
   for (int64_t unit = 0; unit < vectors(hidden_size); ++unit)
-    for (int gate = 0; gate < Gates; ++gate)
+    for (int gate = 0; gate < gates; ++gate)
       for (int64_t lane = 0; lane < kWidth; lane += Number::kPack) {
         int64_t row = unit * kWidth + lane;
         const Element* from = weight + (gate * hidden_size + row) * width;

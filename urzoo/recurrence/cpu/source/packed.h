@@ -4,43 +4,42 @@
 
 #include "pack.h"
 
-template <class Cell, class Number>
+template <class Number>
 struct PackedWeights {
-  static constexpr int kGates = Cell::kGates;
-  static constexpr int kColumns = kGates * kWidth;
-
-  explicit PackedWeights(const Problem& problem) : p(problem) {}
+  PackedWeights(const Problem& problem, int gate_count) : p(problem), gates(gate_count), columns(gates * kWidth) {}
 
   // A few inputs are part of the recurrent product.
   bool fused() const { return p.input_size <= kFusedInput; }
   int64_t input_words() const { return words<Number>(p.input_size); }
   int64_t hidden_words() const { return words<Number>(p.hidden_size); }
-  int64_t unit_words() const { return (input_words() + hidden_words()) * kColumns; }
+  int64_t unit_words() const { return (input_words() + hidden_words()) * columns; }
 
   const float* inputs(int64_t unit) const { return weights + unit * unit_words(); }
-  const float* recurrent(int64_t unit) const { return inputs(unit) + input_words() * kColumns; }
-  const float* bias(int64_t unit) const { return biases + unit * kColumns; }
+  const float* recurrent(int64_t unit) const { return inputs(unit) + input_words() * columns; }
+  const float* bias(int64_t unit) const { return biases + unit * columns; }
 
   void place(Workspace& workspace) {
     weights = workspace.floats(vectors(p.hidden_size) * unit_words());
-    biases = workspace.floats(vectors(p.hidden_size) * kColumns);
+    biases = workspace.floats(vectors(p.hidden_size) * columns);
   }
 
   void pack(int64_t unit) {
     float* to = weights + unit * unit_words();
     with_weight(p, p.input_weight, [&](auto* weight) {
-      pack_columns<Number, kGates>(weight, p.hidden_size, p.input_size, unit, to);
+      pack_columns<Number>(weight, gates, p.hidden_size, p.input_size, unit, to);
     });
     with_weight(p, p.recurrent_weight, [&](auto* weight) {
-      pack_columns<Number, kGates>(weight, p.hidden_size, p.hidden_size, unit, to + input_words() * kColumns);
+      pack_columns<Number>(weight, gates, p.hidden_size, p.hidden_size, unit, to + input_words() * columns);
     });
-    for (int gate = 0; gate < kGates; ++gate) {
+    for (int gate = 0; gate < gates; ++gate) {
       int64_t first = gate * p.hidden_size + unit * kWidth, left = p.hidden_size - unit * kWidth;
-      store(biases + unit * kColumns + gate * kWidth, p.bias == nullptr ? vf{} : load_first(p.bias + first, left));
+      store(biases + unit * columns + gate * kWidth, p.bias == nullptr ? vf{} : load_first(p.bias + first, left));
     }
   }
 
   const Problem& p;
+  const int gates;
+  const int64_t columns;
   float *weights, *biases;
 };
 
@@ -55,11 +54,11 @@ void lay_out_weights(Weights& packed, const Problem& p, Workspace& workspace) {
 template <class Weights>
 class Pack final : public Work {
  public:
-  explicit Pack(const Problem& problem) : p(problem), packed(problem) {}
+  Pack(const Problem& problem, int gates) : p(problem), packed(problem, gates) {}
 
-  static int64_t floats(const Problem& problem) {
+  static int64_t floats(const Problem& problem, int gates) {
     Workspace measured;
-    Weights(problem).place(measured);
+    Weights(problem, gates).place(measured);
     return static_cast<int64_t>(measured.used() / sizeof(float));
   }
 

@@ -20,6 +20,8 @@ constexpr int kWidth = 4;
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+// For what happens at edges only: compiled once, not wherever it is called.
+#define OUTLINE inline __attribute__((noinline, cold))
 
 typedef float vf __attribute__((vector_size(4 * kWidth)));
 typedef int32_t vi __attribute__((vector_size(4 * kWidth)));
@@ -61,27 +63,30 @@ INLINE vf broadcast_word(const float* from) {
 constexpr __mmask16 kAll = 0xffff;
 #endif
 
-// The first `count` floats; the rest are zero. Never reads past them.
-INLINE vf load_first(const float* from, int64_t count) {
-  if (count >= kWidth) return load(from);
+// The first `count` floats, fewer than a vector; the rest are zero. Never reads past them.
 #if defined(__AVX512F__)
+INLINE vf load_part(const float* from, int64_t count) {
   return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+}
+INLINE void store_part(float* to, vf value, int64_t count) {
+  _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value);
+}
 #else
+OUTLINE vf load_part(const float* from, int64_t count) {
   float parts[kWidth] = {};
   std::memcpy(parts, from, sizeof(float) * static_cast<size_t>(count));
   return load(parts);
-#endif
 }
-
-INLINE void store_first(float* to, vf value, int64_t count) {
-  if (count >= kWidth) return store(to, value);
-#if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value);
-#else
+OUTLINE void store_part(float* to, vf value, int64_t count) {
   float parts[kWidth];
   store(parts, value);
   std::memcpy(to, parts, sizeof(float) * static_cast<size_t>(count));
+}
 #endif
+
+INLINE vf load_first(const float* from, int64_t count) { return count >= kWidth ? load(from) : load_part(from, count); }
+INLINE void store_first(float* to, vf value, int64_t count) {
+  count >= kWidth ? store(to, value) : store_part(to, value, count);
 }
 
 // The first `count` lanes; the others are zero.

@@ -38,18 +38,20 @@ class Coming {
   int64_t left;
 };
 
-// sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` words k of factors. `b` may be a part
-// of a matrix that is `Across` vectors wide; `coming` is from `Coming`, where the left factors lie word by word.
-template <class Number, int KStride, int Across, int Rows, int Columns>
-INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b,
-                                int64_t depth, const float* coming) {
+// sum[row][column] += a[row * row_stride + k * KStride] * b[k][column] over `depth` words k of factors, in the order of k
+// for any number of rows: a row's sums do not depend on the rows beside it. `b` may be a part of a matrix that is
+// `across` vectors wide; `coming` is from `Coming`, where the left factors lie word by word.
+template <class Words, int KStride, int Rows, int Columns>
+INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t across,
+                       int64_t depth, const float* coming) {
+  across *= kWidth;
   for (int64_t k = 0; k < depth; ++k) {
     vf weights[Columns];
 #pragma GCC unroll 8
     for (int column = 0; column < Columns; ++column) weights[column] = load(b + column * kWidth);
     if (KStride == 1) {
 #pragma GCC unroll 8
-      for (int column = 0; column < Columns; ++column) __builtin_prefetch(b + (kAhead * Across + column) * kWidth);
+      for (int column = 0; column < Columns; ++column) __builtin_prefetch(b + kAhead * across + column * kWidth);
 #pragma GCC unroll 2
       for (int line = 0; line < Coming::kLines; ++line) __builtin_prefetch(coming + line * kWidth, 0, 2);
       coming += Coming::kLines * kWidth;
@@ -59,47 +61,11 @@ INLINE void accumulate_in_order(vf (&sum)[Rows][Columns], const float* a, int64_
       vf value = broadcast_word(a + row * row_stride);
 #pragma GCC unroll 8
       for (int column = 0; column < Columns; ++column)
-        sum[row][column] = Number::multiply_add(sum[row][column], value, weights[column]);
+        sum[row][column] = Words::multiply_add(sum[row][column], value, weights[column]);
     }
     a += KStride;
-    b += Across * kWidth;
+    b += across;
   }
-}
-
-// The same. Where a tile leaves registers free, the terms go to several sums, which hides the latency of the adders
-// and loses less to rounding.
-template <class Number, int KStride, int Given = 0, int Rows, int Columns>
-INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_stride, const float* b, int64_t depth,
-                       const float* coming) {
-  constexpr int kAcross = Given == 0 ? Columns : Given;
-  constexpr int kSums = 4 * Rows <= max_rows(Columns) ? 4 : 2 * Rows <= max_rows(Columns) ? 2 : 1;
-  if constexpr (kSums > 1) {
-    vf parts[kSums][Rows][Columns] = {};
-    int64_t rounds = depth / kSums;
-    for (int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 4
-      for (int part = 0; part < kSums; ++part) {
-#pragma GCC unroll 16
-        for (int row = 0; row < Rows; ++row) {
-          vf value = broadcast_word(a + row * row_stride + part * KStride);
-#pragma GCC unroll 8
-          for (int column = 0; column < Columns; ++column)
-            parts[part][row][column] =
-                Number::multiply_add(parts[part][row][column], value, load(b + (part * kAcross + column) * kWidth));
-        }
-      }
-      a += kSums * KStride;
-      b += kSums * kAcross * kWidth;
-    }
-#pragma GCC unroll 4
-    for (int part = 0; part < kSums; ++part)
-#pragma GCC unroll 16
-      for (int row = 0; row < Rows; ++row)
-#pragma GCC unroll 8
-        for (int column = 0; column < Columns; ++column) sum[row][column] += parts[part][row][column];
-    depth -= rounds * kSums;
-  }
-  accumulate_in_order<Number, KStride, kAcross>(sum, a, row_stride, b, depth, coming);
 }
 
 // A long sum is made of sums over segments of this many words: each begins at zero and loses less to rounding, and
@@ -143,47 +109,151 @@ INLINE void add_from(vf (&sum)[Rows][Columns], const float* sums, int64_t stride
     for (int column = 0; column < Columns; ++column) sum[row][column] += load(sums + row * stride + column * kWidth);
 }
 
-// Calls `body(Count<rows>{}, first)` on groups of at most Most rows that cover [0, count), as
-// equal in size as can be.
-template <int Rows> struct Count { static constexpr int value = Rows; };
+// to[line][column] += a[line] * b for lines of `depth` words, = if `fresh`, and in the end what else is given: the
+// product of a few more words, a part of each line of its own, and one of all lines. `b` is as in `accumulate`; `next`
+// is the first weight of the product after this one, where it does not stand behind `b`.
+struct Product {
+  int64_t lines;
+  const float* a;
+  int64_t stride;
+  const float* b;
+  int64_t across, depth;
+  float* to;
+  int64_t to_stride;
+  bool fresh;
+  const float* next = nullptr;
+  // Added last: sums that begin small lose less to rounding, and an input may be large beside a hidden state.
+  const float *more_a = nullptr, *more_b = nullptr;
+  int64_t more_depth = 0;  // and the stride of `more_a`
+  const float* start = nullptr;
+  int64_t start_stride = 0;
+  const float* bias = nullptr;
+};
 
-template <int Most, int Rows = Most, class Body>
-INLINE void call_with_rows(int64_t rows, int64_t first, const Body& body) {
-  if constexpr (Rows == 1) {
-    body(Count<1>{}, first);
-  } else {
-    if (rows == Rows) return body(Count<Rows>{}, first);
-    call_with_rows<Most, Rows - 1>(rows, first, body);
+// Several products of one line with different weights, which alone has too few sums to keep the processor's adders busy:
+// how far the weights, results, starts and biases of one are from those of the next.
+struct Apart {
+  int64_t b, to, start, bias;
+};
+constexpr int at_once(int columns) { return columns <= 3 ? 3 : 2; }
+
+// The words [begin, end) of a product, of the tile of lines from `first` on.
+struct Part {
+  int64_t first, begin, end;
+  const float* coming;
+};
+
+template <class Words, int Columns, int Rows>
+void multiply_tile(const Product& p, const Part& part) {
+  float* to = p.to + part.first * p.to_stride;
+  const float* start = p.start + part.first * p.start_stride;
+  bool last = part.end == p.depth;
+  if (last && p.start != nullptr) expect<Rows, Columns>(start, p.start_stride);
+  vf sum[Rows][Columns] = {};
+  accumulate<Words, 1>(sum, p.a + part.first * p.stride + part.begin, p.stride, p.b + part.begin * p.across * kWidth,
+                       p.across, part.end - part.begin, part.coming);
+  if (!p.fresh || part.begin != 0) add_from(sum, to, p.to_stride);
+  if (last) {
+    if (p.more_depth != 0)
+      accumulate<Words, 1>(sum, p.more_a + part.first * p.more_depth, p.more_depth, p.more_b, p.across, p.more_depth,
+                           p.more_b);
+    if (p.start != nullptr) add_from(sum, start, p.start_stride);
+    if (p.bias != nullptr) add_from(sum, p.bias, 0);
   }
+  store_to(to, p.to_stride, sum);
 }
 
-template <int Most, class Body>
-INLINE void for_row_groups(int64_t count, const Body& body) {
-  int64_t groups = (count + Most - 1) / Most;
-  for (int64_t group = 0; group < groups; ++group) {
-    int64_t first = count * group / groups, last = count * (group + 1) / groups;
-    call_with_rows<Most>(last - first, first, body);
+// One line of `at_once(Columns)` products: what multiply_tile computes of each.
+template <class Words, int Columns>
+void multiply_line(const Product& p, const Apart& apart, int64_t begin, int64_t end) {
+  constexpr int kProducts = at_once(Columns);
+  vf sum[kProducts][Columns] = {};
+  auto add = [&](const float* a, const float* b, int64_t depth) {
+    for (const float* last = a + depth; a < last; ++a, b += p.across * kWidth) {
+      vf value = broadcast_word(a);
+#pragma GCC unroll 4
+      for (int one = 0; one < kProducts; ++one)
+#pragma GCC unroll 8
+        for (int column = 0; column < Columns; ++column) {
+          vf weight = load(b + one * apart.b + column * kWidth);
+          sum[one][column] = Words::multiply_add(sum[one][column], value, weight);
+        }
+    }
+  };
+  add(p.a + begin, p.b + begin * p.across * kWidth, end - begin);
+  bool last = end == p.depth;
+  if (!p.fresh || begin != 0) add_from(sum, p.to, apart.to);
+  if (last) {
+    add(p.more_a, p.more_b, p.more_depth);
+    if (p.start != nullptr) add_from(sum, p.start, apart.start);
+    if (p.bias != nullptr) add_from(sum, p.bias, apart.bias);
   }
+  store_to(p.to, apart.to, sum);
 }
 
-// to[line][column] += a[line] * b for lines of `depth` words; = if `fresh`. `b` is as in `accumulate`; `next` is the
-// first weight of the product after this one, where it does not stand behind `b`.
-template <class Number, int Columns, int Across = Columns>
-void multiply_lines(const float* a, int64_t stride, int64_t lines, const float* b, int64_t depth, float* to,
-                    int64_t to_stride, bool fresh, const float* next = nullptr) {
+// sums += panel^T deltas, or = if `fresh`: one tile of the gradients of weights, whose left factors lie word by word.
+// Nothing lies between its rows.
+template <class Words, int Columns, int Rows>
+void weigh_tile(const float* panel, const float* deltas, int64_t depth, float* to, bool fresh) {
+  constexpr int kStride = Columns * kWidth;
+  expect<Rows, Columns>(to, kStride);
+  vf sum[Rows][Columns] = {};
+  accumulate<Words, Rows>(sum, panel, 1, deltas, Columns, depth, deltas);
+  fresh ? store_to(to, kStride, sum) : add_to(to, kStride, sum);
+}
+
+// One row of a tile's left factors to its place in a panel.
+INLINE void copy_row(float* to, const float* from, int64_t rows) {
+  // As many bytes as a move has, where there is one: a call would take longer.
+  if (rows == 6) std::memcpy(to, from, 6 * sizeof(float));
+  else if (rows == 8) std::memcpy(to, from, 8 * sizeof(float));
+  else
+    for (int64_t row = 0; row < rows; ++row) to[row] = from[row];
+}
+
+// What kernels.cpp compiles once for all passes. A product whose width is free is cut into blocks of `kWide` vectors.
+constexpr int kMostColumns = 6, kWide = 4;
+template <class Words>
+struct Kernels {
+  using Tile = void (*)(const Product&, const Part&);
+  static const Tile* tiles(int columns);  // of one row, of two and so on
+  static void (*line(int columns))(const Product&, const Apart&, int64_t, int64_t);
+  // Of as many rows as a tile of so many columns can have, or one of `kWide`.
+  static void (*weigh(int columns, int64_t rows))(const float*, const float*, int64_t, float*, bool);
+};
+
+// Calls `body(begin, end)` on the segments of `depth`.
+template <class Body>
+INLINE void for_segments(int64_t depth, const Body& body) {
   int64_t segments = (depth + kSegment - 1) / kSegment;
-  for (int64_t segment = 0; segment < segments; ++segment) {
-    int64_t begin = depth * segment / segments, end = depth * (segment + 1) / segments;
-    const float *weights = b + begin * Across * kWidth, *after = b + end * Across * kWidth;
-    Coming coming(end == depth && next != nullptr ? next : after, (end - begin) * Across);
-    for_row_groups<max_rows(Columns)>(lines, [&](auto count, int64_t first) {
-      vf sum[decltype(count)::value][Columns] = {};
-      accumulate<Number, 1, Across>(sum, a + first * stride + begin, stride, weights, end - begin,
-                                    coming.take(end - begin, weights));
-      if (fresh && segment == 0)
-        store_to(to + first * to_stride, to_stride, sum);
-      else
-        add_to(to + first * to_stride, to_stride, sum);
-    });
+  for (int64_t segment = 1, begin = 0; segment <= segments; ++segment) {
+    int64_t end = segment == segments ? depth : depth * segment / segments;
+    body(begin, end);
+    begin = end;
   }
+}
+
+// A product `columns` vectors wide. The lines are cut into tiles as equal in size as can be.
+template <class Words>
+void multiply_lines(int columns, const Product& p) {
+  const auto* kernels = Kernels<Words>::tiles(columns);
+  int64_t most = max_rows(columns), tiles = p.lines <= most ? 1 : (p.lines + most - 1) / most;
+  int64_t fewer = tiles == 1 ? p.lines : p.lines / tiles, larger = p.lines - fewer * tiles;
+  for_segments(p.depth, [&](int64_t begin, int64_t end) {
+    const float *weights = p.b + begin * p.across * kWidth, *after = p.b + end * p.across * kWidth;
+    Coming coming(end == p.depth && p.next != nullptr ? p.next : after, (end - begin) * p.across);
+    for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
+      int64_t rows = fewer + (tile < larger);
+      kernels[rows - 1](p, {first, begin, end, coming.take(end - begin, weights)});
+      first += rows;
+    }
+  });
+}
+
+// Products of one line, as many as can be at once. Returns how many they were.
+template <class Words>
+int multiply_line(int columns, const Product& p, const Apart& apart) {
+  auto* kernel = Kernels<Words>::line(columns);
+  for_segments(p.depth, [&](int64_t begin, int64_t end) { kernel(p, apart, begin, end); });
+  return at_once(columns);
 }

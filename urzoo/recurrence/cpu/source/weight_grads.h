@@ -28,33 +28,35 @@ struct LineFactors {
   const Layout& layout;
 };
 
-template <class Cell, class Number>
+template <class Number>
 class WeightGrads {
  public:
-  WeightGrads(const Problem& problem, const Layout& shared) : p(problem), layout(shared), lines_of{problem, shared} {}
+  WeightGrads(const Problem& problem, const Layout& shared, int gate_count)
+      : p(problem), layout(shared), lines_of{problem, shared}, gates(gate_count), columns(gates * kWidth),
+        tile_rows(max_rows(gates)) {}
 
   void lay_out(Workspace& workspace) {
     int64_t groups = layout.row_groups;
-    factors = (p.hidden_size + p.input_size + kRows - 1) / kRows * kRows;
+    factors = (p.hidden_size + p.input_size + tile_rows - 1) / tile_rows * tile_rows;
     most_words = words<Number>(layout.chunk_rows());
     panels = workspace.floats(groups * most_words * factors);
-    weight_grads = workspace.floats(groups * factors * layout.units * kColumns);
-    bias_grads = workspace.floats(groups * 2 * layout.units * kColumns);
+    weight_grads = workspace.floats(groups * factors * layout.units * columns);
+    bias_grads = workspace.floats(groups * 2 * layout.units * columns);
   }
 
   // Floats that each thread lends to `fill_panel` and `weigh`.
-  int64_t own_size() const { return std::max(factors + kWidth, most_words * kColumns); }
+  int64_t own_size() const { return std::max(factors + kWidth, most_words * columns); }
 
   // The sum of the chunk for one vector of units, by gate.
   float* bias_of(const Lines& chunk, int64_t unit) const {
-    return bias_grads + (chunk.group * 2 * layout.units + unit) * kColumns;
+    return bias_grads + (chunk.group * 2 * layout.units + unit) * columns;
   }
 
   // Begins the sum of a chunk, after adding up those before: long sums lose less to rounding in parts.
   void begin_bias(const Lines& chunk, int64_t unit) {
     float* part = bias_of(chunk, unit);
-    float* total = part + layout.units * kColumns;
-    for (int gate = 0; gate < kGates; ++gate) {
+    float* total = part + layout.units * columns;
+    for (int gate = 0; gate < gates; ++gate) {
       vf before = chunk.last == p.time ? vf{} : load(total + gate * kWidth) + load(part + gate * kWidth);
       store(total + gate * kWidth, before);
       store(part + gate * kWidth, vf{});
@@ -73,8 +75,8 @@ class WeightGrads {
       interleave(own + p.hidden_size, lines_of.real(chunk, low) ? lines_of.input_of(chunk, low) : nullptr,
                  paired && lines_of.real(chunk, high) ? lines_of.input_of(chunk, high) : nullptr, p.input_size);
       for (int64_t factor = p.hidden_size + p.input_size; factor < factors; ++factor) own[factor] = 0.0f;
-      for (int64_t block = 0; block < factors / kRows; ++block)
-        std::memcpy(panel + (block * most_words + word) * kRows, own + block * kRows, sizeof(float) * kRows);
+      for (int64_t block = 0; block < factors / tile_rows; ++block)
+        copy_row(panel + (block * most_words + word) * tile_rows, own + block * tile_rows, tile_rows);
     }
   }
 
@@ -84,23 +86,19 @@ class WeightGrads {
     for (int64_t word = 0; word < lines; ++word) {
       const float* low = deltas + word * kPack * stride;
       bool paired = kPack == 2 && word * kPack + 1 < chunk.used();
-      for (int gate = 0; gate < kGates; ++gate) {
-        int64_t place = unit * kColumns + gate * kWidth;
+      for (int gate = 0; gate < gates; ++gate) {
+        int64_t place = unit * columns + gate * kWidth;
         vf other = paired ? Number::load_factors(low + stride, place) : vf{};
-        store(own + word * kColumns + gate * kWidth, Number::word(Number::load_factors(low, place), other));
+        store(own + word * columns + gate * kWidth, Number::word(Number::load_factors(low, place), other));
       }
     }
+    auto tile = Kernels<typename Number::Words>::weigh(gates, tile_rows);
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
-      for (int64_t block = 0; block < factors / kRows; ++block) {
-        float* to = weight_grads + ((chunk.group * layout.units + unit) * factors + block * kRows) * kColumns;
-        expect<kRows, kGates>(to, kColumns);
-        const float* deltas_of_segment = own + begin * kColumns;
-        vf sum[kRows][kGates] = {};
-        accumulate<Number, kRows>(sum, panel_of(chunk) + (block * most_words + begin) * kRows, 1, deltas_of_segment,
-                                  end - begin, deltas_of_segment);
+      for (int64_t block = 0; block < factors / tile_rows; ++block) {
+        float* to = weight_grads + ((chunk.group * layout.units + unit) * factors + block * tile_rows) * columns;
         bool first = chunk.last == p.time && segment == 0;
-        first ? store_to(to, kColumns, sum) : add_to(to, kColumns, sum);
+        tile(panel_of(chunk) + (block * most_words + begin) * tile_rows, own + begin * columns, end - begin, to, first);
       }
     }
   }
@@ -109,18 +107,18 @@ class WeightGrads {
   void collect(int thread) {
     Range units = share(layout.units, layout.threads, thread);
     for (int64_t unit = units.begin; unit < units.end; ++unit) {
-      float* sums = weight_grads + unit * factors * kColumns;
-      float* bias = bias_grads + unit * kColumns;
-      int64_t part = layout.units * kColumns;
-      add_up(bias, bias + part, kColumns);
+      float* sums = weight_grads + unit * factors * columns;
+      float* bias = bias_grads + unit * columns;
+      int64_t part = layout.units * columns;
+      add_up(bias, bias + part, columns);
       for (int64_t group = 1; group < layout.row_groups; ++group) {
-        add_up(sums, sums + group * factors * part, factors * kColumns);
-        add_up(bias, bias + group * 2 * part, kColumns);
-        add_up(bias, bias + group * 2 * part + part, kColumns);
+        add_up(sums, sums + group * factors * part, factors * columns);
+        add_up(bias, bias + group * 2 * part, columns);
+        add_up(bias, bias + group * 2 * part + part, columns);
       }
       deliver(sums, unit, p.recurrent_weight_grad, p.hidden_size);
-      deliver(sums + p.hidden_size * kColumns, unit, p.input_weight_grad, p.input_size);
-      for (int gate = 0; gate < kGates; ++gate)
+      deliver(sums + p.hidden_size * columns, unit, p.input_weight_grad, p.input_size);
+      for (int gate = 0; gate < gates; ++gate)
         store_first(p.bias_grad + gate * p.hidden_size + unit * kWidth, load(bias + gate * kWidth),
                     layout.units_left(unit));
     }
@@ -129,9 +127,6 @@ class WeightGrads {
  private:
   using Element = typename Number::Element;
   static constexpr int kPack = Number::kPack;
-  static constexpr int kGates = Cell::kGates;
-  static constexpr int kColumns = kGates * kWidth;
-  static constexpr int kRows = max_rows(kGates);
 
   float* panel_of(const Lines& chunk) const { return panels + chunk.group * most_words * factors; }
 
@@ -149,11 +144,11 @@ class WeightGrads {
   // The first `width` rows of columns become rows of a (gates * hidden, width) gradient.
   void deliver(const float* sums, int64_t unit, float* grad, int64_t width) {
     int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit));
-    for (int gate = 0; gate < kGates; ++gate)
+    for (int gate = 0; gate < gates; ++gate)
       for (int64_t factor = 0; factor < width; factor += kWidth) {
         vf block[kWidth];
         for (int64_t index = 0; index < kWidth; ++index)
-          block[index] = factor + index < width ? load(sums + (factor + index) * kColumns + gate * kWidth) : vf{};
+          block[index] = factor + index < width ? load(sums + (factor + index) * columns + gate * kWidth) : vf{};
         transpose(block);
         float* to = grad + (gate * p.hidden_size + unit * kWidth) * width + factor;
         for (int64_t lane = 0; lane < lanes; ++lane) store_first(to + lane * width, block[lane], width - factor);
@@ -163,8 +158,10 @@ class WeightGrads {
   const Problem& p;
   const Layout& layout;
   const LineFactors<Number> lines_of;
+  const int gates;
+  const int64_t columns, tile_rows;  // floats in a row of a tile, and its rows
   int64_t factors, most_words;
-  float* panels;        // (row group) [block][word of lines][kRows]: hidden before the step, input
+  float* panels;        // (row group) [block][word of lines][tile_rows]: hidden before the step, input
   float* weight_grads;  // (row group) [unit][factor][column]
   float* bias_grads;    // (row group) [of the chunk, of the chunks before][unit][column]
 };
