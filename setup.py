@@ -23,7 +23,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 def wanted():
-    """The variants to compile: those that this machine can run, or what URZOO_BUILD_VARIANTS says.
+    """The variants to compile: the baseline and the best that this machine runs, or what URZOO_BUILD_VARIANTS says.
 
     It is "native" (the default), "all" (for a wheel that others install), or names with commas between them.
     """
@@ -39,9 +39,13 @@ def wanted():
         return dict.fromkeys(["baseline", *names])
     try:
         processor = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        asked = "all"
-    return [name for name, needs in VARIANTS.items() if asked == "all" or set(needs) <= set(processor)]
+    except OSError:  # not Linux: what the processor has is not known
+        return list(VARIANTS)
+    if asked == "all":
+        return list(VARIANTS)
+    # From the smallest set to the largest.
+    runnable = [name for name, needs in VARIANTS.items() if set(needs) <= set(processor)]
+    return dict.fromkeys(["baseline", runnable[-1]])
 
 
 class BuildLibraries(build_ext):

@@ -107,8 +107,8 @@ FAULTS = {
     ("lstm", "stale final cell"): ("forward.h", "load(cell + row * layout.stride + unit * kWidth), left", "vf{}, left"),
     ("lstm", "detached recurrence"): (
         "backward.h",
-        "for (int64_t index = 0; index < blocks; ++index)",
-        "for (int64_t index = 0; index < 0; ++index)",
+        "for (int64_t index = 0; index < blocks;)",
+        "for (int64_t index = 0; index < 0;)",
     ),
     ("lstm", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
     ("lstm", "gradient of the first chunk only"): ("weight_grads.h", "chunk.last == p.time && segment == 0;", "true;"),
@@ -133,9 +133,9 @@ FAULTS = {
         "load(hidden_grad + place) + grad * reset",
         "load(hidden_grad + place)",
     ),
-    ("gru", "reset after the product"): ("gru_forward.h", "sum[row][Cell::kReset] * load(hidden", "load(hidden"),
+    ("gru", "reset after the product"): ("gru_forward.h", "values[Cell::kReset] * load(hidden", "load(hidden"),
     ("gru", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
-    ("gru", "gradient of the first chunk only"): ("gru_backward.h", "chunk.last == p.time && segment == 0;", "true;"),
+    ("gru", "gradient of the first chunk only"): ("gru_backward.h", "chunk.last == p.time && segment == 0);", "true);"),
 }
 # In what only gates that couple the units of a row use, and master gates.
 FAULTS |= {
