@@ -19,6 +19,7 @@ from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
 from urzoo.files import write_text
 from urzoo.hub.eval_results import generated_files, render_eval_results
 from urzoo.markdown import markdown, markdown_code, printable
+from urzoo.models.card_urlstm import PIPELINES, TAGS
 from urzoo.schema import read_json, read_text, read_yaml
 from urzoo.zoo import info
 from urzoo.zoo.lookup import read_config
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).parent / "card.md.jinja"
-_TAGS = ("urzoo", "ur-lstm", "recurrent-neural-network")
-_PIPELINES = {
-    "ForImageClassification": "image-classification",
-    "ForSequenceClassification": "text-classification",
-    "ForCausalLM": "text-generation",
-}
 
 
 def render_card(folder: Path, results: Sequence[Result]) -> str:
@@ -156,7 +151,7 @@ def _front_matter(
         license=_licence(recipe),
         datasets=[data.repository] if data else None,
         metrics=[spec.name for spec in shown if spec.primary] or None,
-        tags=[*_TAGS, *([checkpoint.task] if checkpoint.task else [])],
+        tags=[*TAGS, *([checkpoint.task] if checkpoint.task else [])],
         model_name=name,
         eval_results=evaluations or None,
     )
@@ -237,7 +232,7 @@ def _data_set(checkpoint: CheckpointInfo) -> DataSet | None:
 
 def _pipeline(checkpoint: CheckpointInfo) -> str | None:
     """transformers' pipeline for it; None for a model that reads series of numbers, which no pipeline does."""
-    found = next((tag for ending, tag in _PIPELINES.items() if checkpoint.architecture.endswith(ending)), None)
+    found = next((tag for ending, tag in PIPELINES.items() if checkpoint.architecture.endswith(ending)), None)
     is_text = found is not None and found.startswith("text-")
     return None if is_text and not (checkpoint.folder / "tokenizer_config.json").is_file() else found
 

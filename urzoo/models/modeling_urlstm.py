@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
 from urzoo.errors import ShapeError, UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
+from urzoo.models.card_urlstm import SavedWithCard
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.nn import URGRU, URLSTM
 
@@ -130,7 +130,7 @@ def build_recurrence(config: URLSTMConfig, input_size: int) -> URLSTM | URGRU:
     )
 
 
-class URLSTMPreTrainedModel(PreTrainedModel):
+class URLSTMPreTrainedModel(SavedWithCard):
     """What all urzoo models share with transformers: configuration, initialisation, recording of layers."""
 
     config: URLSTMConfig
