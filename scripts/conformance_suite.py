@@ -9,7 +9,6 @@ import unittest
 from typing import ClassVar
 
 import torch
-from transformers.models.auto import modeling_auto
 
 from urzoo import (
     URLSTMConfig,
@@ -24,12 +23,6 @@ from .test_configuration_common import ConfigTester
 from .test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
 
 BATCH, TIME, CHANNELS, HIDDEN, LAYERS, VOCABULARY = 3, 7, 3, 16, 2, 37
-
-# The tests look up by name what kind of labels a class takes; transformers' own classes stand in these tables.
-modeling_auto.MODEL_MAPPING_NAMES["urlstm"] = "URLSTMModel"
-modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["urlstm"] = "URLSTMForCausalLM"
-modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["urlstm"] = "URLSTMForSequenceClassification"
-modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES["urlstm"] = "URLSTMForImageClassification"
 
 
 class TextTester:

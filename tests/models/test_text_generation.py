@@ -55,6 +55,19 @@ def test_the_pipeline_writes_the_same_alone_and_in_a_batch(checkpoint):
     assert together == [written for written, text in zip(alone, TEXTS, strict=True) if text]
 
 
+def test_a_text_ends_at_a_stop_string(parts):
+    model, tokenizer = parts
+    inputs = tokenizer("The cat", return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    whole = model.generate(**inputs, **OPTIONS)[0]
+    # Of the text's own middle: it ends with the token that completes the stop string.
+    stop = tokenizer.decode(whole[length : length + 3])
+    written = model.generate(**inputs, **OPTIONS, stop_strings=[stop], tokenizer=tokenizer)[0]
+    assert written.tolist() == whole[: len(written)].tolist()
+    assert length < len(written) <= length + 3
+    assert tokenizer.decode(written[length:]).endswith(stop) or stop in tokenizer.decode(written)
+
+
 def test_streamed_pieces_are_the_generated_text(parts):
     model, tokenizer = parts
     for text in (TEXTS[0], TEXTS[2]):

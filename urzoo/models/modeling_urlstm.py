@@ -238,6 +238,8 @@ class URLSTMModel(URLSTMPreTrainedModel):
             raise UsageError(
                 "past_key_values was given, but the state of this model is called cache_params; give that."
             )
+        if kwargs.get("output_attentions"):
+            raise UsageError("output_attentions is true, but recurrent layers have no attention; omit it.")
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         hidden_states = self._embed(input_ids, inputs_embeds)
