@@ -164,7 +164,7 @@ class Stack(nn.Module):
             inputs = inputs.unsqueeze(batch_dim)
             mask = None if mask is None else mask.unsqueeze(batch_dim)
             if state is not None:
-                self._check_state(state, (self.num_layers * self.num_directions, self.hidden_size))
+                self.check_state(state, (self.num_layers * self.num_directions, self.hidden_size))
                 state = tuple(part.unsqueeze(1) for part in state)
         if not self.batch_first:
             inputs = inputs.transpose(0, 1)
@@ -196,7 +196,7 @@ class Stack(nn.Module):
     def _run_layers(self, inputs: Tensor, state: State | None, mask: Tensor | None) -> tuple[Tensor, State]:
         """All layers over `(batch, time, input_size)`; state parts are `(layers * directions, batch, hidden)`."""
         if state is not None:
-            self._check_state(state, (self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size))
+            self.check_state(state, (self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size))
         finals: list[State] = []
         outputs = inputs
         for layer in range(self.num_layers):
@@ -221,7 +221,12 @@ class Stack(nn.Module):
                 outputs = torch.cat(directions, dim=-1)
         return outputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
-    def _check_state(self, state: State, shape: tuple[int, ...]) -> None:
+    def check_state(self, state: State, shape: tuple[int, ...]) -> None:
+        """Refuse a state that has other parts or another shape than the layer's.
+
+        Raises:
+            ShapeError: With what was expected.
+        """
         parts = ("hidden", "cell") if self.gating.cell == "lstm" else ("hidden",)
         if not isinstance(state, tuple | list) or len(state) != len(parts):
             got = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"

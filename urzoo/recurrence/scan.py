@@ -156,13 +156,13 @@ def scan(
         # What generation does at every token: none of the set-up of a sequence.
         weights = input_weight, recurrent_weight, bias, gate_bias
         state = step(inputs[:, 0], *weights, state, gating=gating, backend=backend)
-        return state[0].unsqueeze(1).to(_product_dtype(inputs)), state
+        return state[0].unsqueeze(1).to(product_dtype(inputs)), state
     if inputs.dim() != 3:
         raise ShapeError(
             f"inputs has {inputs.dim()} dimensions, expected 3: (batch, time, input_size); "
             f"its shape is {_shape(inputs)}."
         )
-    dtype = _product_dtype(inputs)
+    dtype = product_dtype(inputs)
     state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
     if mask is not None:
         _check_mask(mask, inputs)
@@ -214,7 +214,7 @@ def step(
         raise ShapeError(
             f"inputs has {inputs.dim()} dimensions, expected 2: (batch, input_size); its shape is {_shape(inputs)}."
         )
-    dtype = _product_dtype(inputs)
+    dtype = product_dtype(inputs)
     state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
     chosen = _choose_for((inputs, *weights, *state), gating, dtype, backend)
     return chosen.step(inputs, *weights, state, gating=gating, dtype=dtype, named=backend is not None)
@@ -249,10 +249,15 @@ def backend_for(inputs: Tensor, gating: Gating = Gating(), *, backend: str | Non
     Raises:
         BackendError: `backend` is unknown, or cannot run on such inputs.
     """
-    return _choose(gating, _product_dtype(inputs), inputs.device, backend).name
+    return chosen_backend(inputs, gating, backend).name
 
 
-def _product_dtype(inputs: Tensor) -> torch.dtype:
+def chosen_backend(inputs: Tensor, gating: Gating, backend: str | None) -> Backend:
+    """The back end itself; see `backend_for`."""
+    return _choose(gating, product_dtype(inputs), inputs.device, backend)
+
+
+def product_dtype(inputs: Tensor) -> torch.dtype:
     """The dtype of the products: that of the inputs, or autocast's (which leaves float64 alone)."""
     return torch.get_autocast_dtype(inputs.device.type) if _autocasts(inputs) else inputs.dtype
 

@@ -10,12 +10,13 @@ from torch import Tensor
 from urzoo.recurrence.cpu import memory
 from urzoo.recurrence.cpu.library import problem_with_it, variants
 from urzoo.recurrence.cpu.ops import cpu_scan, cpu_step
+from urzoo.recurrence.cpu.packed import PackedSteps
 from urzoo.recurrence.cpu.passes import Kind, refusal
 from urzoo.recurrence.cpu.quick import FEW_ROWS, FEW_ROWS_BF16
 from urzoo.recurrence.cpu.quick import step as quick_step
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
-__all__ = ["name", "quick_step", "release", "scan", "step", "unavailable", "unsupported", "variants"]
+__all__ = ["PackedSteps", "name", "quick_step", "release", "scan", "step", "unavailable", "unsupported", "variants"]
 
 name = "cpu"
 

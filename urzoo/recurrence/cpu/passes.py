@@ -175,7 +175,7 @@ def step(sequence: Sequence, kind: Kind) -> State:
 
 
 def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Weights and bias, with the gate bias in it, as the forward pass reads them; for `scan_packed`, `step_packed`."""
+    """Weights and bias, with the gate bias in it, as the forward pass reads them."""
     if input_weight.dtype != recurrent_weight.dtype:
         input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
     arguments = {
@@ -191,44 +191,6 @@ def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bia
     packed = empty(current().packed_size(kind.function("packed_size"), **arguments))
     current().run(kind.function("pack"), **arguments, packed=packed)
     return packed
-
-
-def scan_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
-    """Outputs and final state of a sequence, nothing saved, with what `pack_weights` made."""
-    outputs = empty(*inputs.shape[:2], state[0].shape[1], dtype=kind.dtype)
-    return outputs, _run_packed(kind, inputs, packed, state, mask, outputs, torch.get_num_threads())
-
-
-def step_packed(kind: Kind, inputs: Tensor, packed: Tensor, state: State) -> State:
-    """The state after one step, inputs `(batch, input_size)`, with what `pack_weights` made."""
-    outputs = torch.empty(state[0].shape, dtype=kind.dtype)
-    return _run_packed(
-        kind, inputs[:, None], packed, state, None, outputs, step_threads(packed.numel(), inputs.shape[0])
-    )
-
-
-def _run_packed(
-    kind: Kind, inputs: Tensor, packed: Tensor, state: State, mask: Tensor | None, outputs: Tensor, threads: int
-) -> State:
-    batch, time, input_size = inputs.shape
-    state = tuple(part.to(dtype).contiguous() for part, dtype in zip(state, kind.state_dtypes, strict=True))
-    final = tuple(map(torch.empty_like, state))
-    current().run(
-        kind.function("forward"),
-        **options(kind),
-        batch=batch,
-        time=time,
-        input_size=input_size,
-        hidden_size=state[0].shape[1],
-        threads=threads,
-        inputs=inputs.to(kind.dtype).contiguous(),
-        mask=None if mask is None else mask.contiguous(),
-        packed=packed,
-        outputs=outputs,
-        **dict(zip(_STATE, state, strict=False)),
-        **dict(zip(_FINAL, final, strict=False)),
-    )
-    return final
 
 
 def step_threads(weights: int, batch: int) -> int:
