@@ -86,10 +86,15 @@ def read_json(path: Path, *, error: type[UrzooError]) -> Any:
 
 def read_yaml(path: Path, *, error: type[UrzooError]) -> Any:
     """The content of a YAML file; a key that stands twice is refused."""
+    return parse_yaml(read_text(path, error=error), path, error=error)
+
+
+def parse_yaml(text: str, source: object, *, error: type[UrzooError]) -> Any:
+    """The content of YAML text that came from `source`; a key that stands twice is refused."""
     try:
-        return yaml.load(read_text(path, error=error), Loader=_UniqueKeys)
+        return yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, RecursionError) as failure:
-        raise error(f"{path} is not YAML: {one_line(failure)}.") from failure
+        raise error(f"{source} is not YAML: {one_line(failure)}.") from failure
 
 
 def validated(model: type[Model], content: Any, source: object, *, error: type[UrzooError]) -> Model:

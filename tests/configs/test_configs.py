@@ -7,11 +7,9 @@ import yaml
 from urzoo import zoo
 from urzoo.data import Split
 from urzoo.data.schema import load_data_set
-from urzoo.training import train
-from urzoo.training.images import build_processor
-from urzoo.training.kinds import check_task
-from urzoo.training.model import build_model
-from urzoo.training.recipe import load_recipe
+from urzoo.training import load_recipe, train
+from urzoo.training.kinds.images import build_processor
+from urzoo.training.rows import build_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # The recipes of generated sequences have a schema and tests of their own.
@@ -27,10 +25,10 @@ def test_there_are_recipes_and_no_two_make_the_same_checkpoint():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_recipe_fits_its_place_its_task_and_its_model(path):
     recipe = load_recipe(path)
-    check_task(recipe)
+    recipe.check()
     assert path.parent.name == recipe.task
     assert recipe.name == f"{path.stem}-{recipe.task}"
-    processor = build_processor(recipe)
+    processor = build_processor(recipe.processor)
     assert (processor.pixel_order is None) == (recipe.processor.permutation_seed is None)
     if recipe.model.hidden_size <= 128:
         assert build_model(recipe, [str(number) for number in range(10)]).config.gate == recipe.model.gate

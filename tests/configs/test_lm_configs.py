@@ -3,24 +3,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.training.language_model.lm_tiny import articles, put_in_place
+from tests.training.lm_tiny import articles, put_in_place
 from urzoo import zoo
 from urzoo.evaluation.task import load_task, tasks
-from urzoo.training import train
-from urzoo.training.language_model.recipe import is_language_model, load_lm_recipe
+from urzoo.training import load_recipe, train
+from urzoo.training.kinds.language_model import LanguageModelRecipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if is_language_model(path)]
+RECIPES = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if isinstance(load_recipe(path), LanguageModelRecipe)]
 
 
 def test_there_are_recipes_and_no_two_make_the_same_checkpoint():
-    names = [load_lm_recipe(path).name for path in RECIPES]
+    names = [load_recipe(path).name for path in RECIPES]
     assert len(names) == len(set(names)) >= 3
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_recipe_fits_its_place(path):
-    recipe = load_lm_recipe(path)
+    recipe = load_recipe(path)
+    recipe.check()
     assert recipe.name in (f"{path.stem}-{recipe.task}", f"{path.stem.removesuffix('-lm')}-{path.parent.name}-lm")
     if recipe.task in tasks():
         assert load_task(recipe.task).problem.startswith("language-modelling")
@@ -31,7 +32,7 @@ def train_on_a_slice(path, folder):
     """The run of a recipe but for its size: a small layer, a small vocabulary, few tokens."""
     content = yaml.safe_load(path.read_text())
     if content["initialise_from"]:
-        [first] = [other for other in RECIPES if load_lm_recipe(other).name == content["initialise_from"]]
+        [first] = [other for other in RECIPES if load_recipe(other).name == content["initialise_from"]]
         train_on_a_slice(first, folder)
     content["model"] |= {"hidden_size": 16, "embedding_size": 8}
     content["tokenizer"]["vocab_size"] = 14 if content["tokenizer"]["kind"] == "words" else 300

@@ -6,21 +6,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.training.language_model.lm_tiny import articles, put_in_place
+from tests.training.lm_tiny import articles, put_in_place
 from tests.training.tiny import tiny_series, tiny_texts
 from urzoo import zoo
 from urzoo.training import load_recipe, teacher, train
-from urzoo.training.kinds import check_task
-from urzoo.training.language_model.recipe import is_language_model, load_lm_recipe
-from urzoo.training.recipe import SeriesRecipe, TaughtTextRecipe, TextRecipe
-from urzoo.training.synthetic.recipe import is_synthetic
+from urzoo.training.kinds.language_model import LanguageModelRecipe
+from urzoo.training.kinds.series import SeriesRecipe
+from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe
+from urzoo.training.recipe import SequenceRecipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = [
-    path
-    for path in sorted(CONFIGS.glob("*/*.yaml"))
-    if not is_synthetic(path) and not is_language_model(path) and "processor" not in yaml.safe_load(path.read_text())
-]
+RECIPES = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if isinstance(load_recipe(path), SequenceRecipe)]
 
 
 def named(path: Path) -> str:
@@ -34,7 +30,7 @@ def test_there_are_recipes_of_series_and_of_texts():
 @pytest.mark.parametrize("path", RECIPES, ids=named)
 def test_a_recipe_fits_its_place_and_its_task(path):
     recipe = load_recipe(path)
-    check_task(recipe)
+    recipe.check()
     assert path.parent.name == recipe.task
     assert recipe.name == f"{path.stem}-{recipe.task}"
 
@@ -42,7 +38,7 @@ def test_a_recipe_fits_its_place_and_its_task(path):
 @pytest.mark.parametrize("path", [path for path in RECIPES if load_recipe(path).initial_checkpoint], ids=named)
 def test_a_second_stage_has_the_tokenizer_and_the_sizes_of_the_first(path):
     second = load_recipe(path)
-    stages = [load_lm_recipe(other) for other in sorted(CONFIGS.glob("*/*.yaml")) if is_language_model(other)]
+    stages = [load_recipe(other) for other in sorted(CONFIGS.glob("*/*.yaml"))]
     first = next(stage for stage in stages if stage.name == second.initial_checkpoint)
     assert second.tokenizer == first.tokenizer
     for key in ("cell", "gate", "tie_input_gate", "refine_offset", "hidden_size", "embedding_size", "num_layers"):
@@ -66,7 +62,7 @@ def small(path: Path, folder: Path) -> Path:
     if "tokenizer" in content:
         content["model"]["embedding_size"] = 8
         content["tokenizer"]["vocab_size"] = 300
-    if is_language_model(path):
+    if isinstance(load_recipe(path), LanguageModelRecipe):
         content["model"]["adaptive_cutoffs"] = content["model"]["adaptive_cutoffs"] and [50, 150]
         content["data"]["validation_documents"] = 2
         content["run"] |= {"batch_size": 2, "segment_tokens": 16, "steps": 3}
@@ -92,7 +88,8 @@ def test_a_recipe_trains_on_a_slice_all_stages_of_it(path, tmp_path, monkeypatch
     for name in filter(None, wanted):
         stages = (other for other in sorted(path.parent.glob("*.yaml")))
         earlier = next(other for other in stages if yaml.safe_load(other.read_text())["name"] == name)
-        train(small(earlier, tmp_path), runs=tmp_path, progress=False, data=tiny_texts(40))
+        data = None if isinstance(load_recipe(earlier), LanguageModelRecipe) else tiny_texts(40)
+        train(small(earlier, tmp_path), runs=tmp_path, progress=False, data=data)
     data = tiny_series(40) if isinstance(recipe, SeriesRecipe) else tiny_texts(40)
     place = train(small(path, tmp_path), runs=tmp_path, progress=False, data=data)
     summary = zoo.info(place).training

@@ -12,14 +12,11 @@ import sys
 import traceback
 from pathlib import Path
 
-from tiny import KINDS
-
-import urzoo.training.finish
-import urzoo.training.kinds
-import urzoo.training.progress
+import urzoo.training.arguments
+import urzoo.training.checkpoint
 import urzoo.training.trainer  # noqa: F401  - imported before forking, as all of these
+from tests.training.tiny import train_tiny
 from urzoo.errors import UrzooError
-from urzoo.training import train
 
 
 def child(folder: Path, *, rename: int | None, signal_number: int) -> int:
@@ -40,7 +37,7 @@ def child(folder: Path, *, rename: int | None, signal_number: int) -> int:
     sys.addaudithook(count)
     code = 1
     try:
-        train(folder / "recipe.yaml", runs=folder, progress=False, data=KINDS[sys.argv[2]][1]())
+        train_tiny(sys.argv[2], folder / "recipe.yaml", folder)
         code = 0
     except UrzooError as error:
         code = error.exit_code
@@ -53,6 +50,8 @@ def child(folder: Path, *, rename: int | None, signal_number: int) -> int:
 
 def main() -> None:
     """Print how the children ended, as JSON."""
+    # Threads of the tokenizers' library would not survive the fork.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     folder = Path(sys.argv[1])
     report = {"whole": [child(folder / "whole", rename=None, signal_number=0)], "killed": [], "stopped": []}
     rename = 3

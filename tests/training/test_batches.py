@@ -4,8 +4,7 @@ import torch
 
 from urzoo.models import PixelSequenceImageProcessor
 from urzoo.training.batches import EpochOrder, LengthOrder
-from urzoo.training.images import ImageAugmentation, PixelData, erased, mapped
-from urzoo.training.recipe import ImageAugmentationRecipe
+from urzoo.training.kinds.images import ImageAugmentation, ImageAugmentationRecipe, PixelData, erased, mapped
 
 
 def augmentation(**changes):

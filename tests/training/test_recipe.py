@@ -1,12 +1,13 @@
 import pytest
-from tiny import tiny_recipe
 
+from tests.training.tiny import tiny_recipe
 from urzoo.errors import RecipeError
 from urzoo.models import URLSTMConfig
 from urzoo.schema import content_sha256, read_yaml
-from urzoo.training.model import build_model
-from urzoo.training.recipe import ImageModelRecipe, SeriesModelRecipe, load_recipe
-from urzoo.training.recipe_file import differences
+from urzoo.training.kinds.images import ImageModelRecipe
+from urzoo.training.kinds.series import SeriesModelRecipe
+from urzoo.training.recipe_file import differences, load_recipe
+from urzoo.training.rows import build_model
 from urzoo.training.run import train
 
 

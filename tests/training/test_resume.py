@@ -1,22 +1,29 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tiny import KINDS
 
+from tests.training.tiny import KINDS
 from urzoo.training.log import read_log
 
 
-@pytest.fixture(scope="module", params=["images", "series", "texts"])
+@pytest.fixture(scope="module", params=list(KINDS))
 def outcome(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     for way in ("whole", "killed", "stopped"):
         (folder / way).mkdir()
         KINDS[request.param][0](folder / way)
     driver = Path(__file__).with_name("kill_driver.py")
-    done = subprocess.run([sys.executable, driver, folder, request.param], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, driver, folder, request.param],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -42,6 +49,13 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(outcom
 def test_the_log_of_an_interrupted_run_has_each_step_once(outcome, way):
     folder, _ = outcome
     assert scores(folder / way) == scores(folder / "whole")
+
+
+def test_each_step_is_validated_and_logged_once(outcome):
+    folder, _ = outcome
+    seen = [(line["kind"], line["step"]) for line in scores(folder / "whole")]
+    assert len(seen) == len(set(seen))
+    assert seen[-2:] == [("training", seen[-1][1]), ("validation", seen[-1][1])]
 
 
 def test_the_kills_were_kills_and_hit_different_moments(outcome):

@@ -6,21 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_language_model, tiny_series, tiny_series_recipe, tiny_texts, tiny_texts_recipe
 
+from tests.training.tiny import tiny_language_model, tiny_series, tiny_series_recipe, tiny_texts, tiny_texts_recipe
 from urzoo import zoo
 from urzoo.data import hold_out
 from urzoo.errors import CheckpointError, DataError, RecipeError
 from urzoo.evaluation.sequence_classification import resampled
 from urzoo.hub.card import check_card
 from urzoo.training import load_recipe, train
-from urzoo.training.images import PixelData
-from urzoo.training.initial import find_initial
-from urzoo.training.kinds import check_task
+from urzoo.training.kinds.images import PixelData
+from urzoo.training.kinds.series import SeriesAugmentation, SeriesAugmentationRecipe, SeriesData, SeriesRecipe
+from urzoo.training.kinds.texts import TextRecipe, TokenData
 from urzoo.training.log import TrainingLine, ValidationLine, read_log
-from urzoo.training.recipe import SeriesAugmentationRecipe, SeriesRecipe, TextRecipe
-from urzoo.training.series import SeriesAugmentation, SeriesData
-from urzoo.training.texts import TokenData
+from urzoo.training.rows import build_model
 from urzoo.zoo.schema import read_training_summary
 
 
@@ -81,11 +79,9 @@ def test_a_checkpoint_says_which_weights_it_began_with(text_checkpoint):
 
 def test_training_begins_with_the_given_embedding_and_layers(tmp_path):
     recipe = load_recipe(tiny_texts_recipe(tmp_path))
-    initial = find_initial(recipe, tmp_path)
+    initial = recipe.parents(tmp_path).initial
     assert initial is not None
     base = dict(zoo.load(tmp_path / "base" / "checkpoint").named_parameters())
-    from urzoo.training.model import build_model
-
     tokenizer = zoo.load_tokenizer(tmp_path / "base" / "checkpoint")
     model = build_model(recipe, ["neg", "pos"], vocab_size=len(tokenizer), pad_token_id=0)
     drawn = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -180,7 +176,7 @@ def test_a_long_text_is_cut_to_a_stretch_that_changes_with_the_epoch():
 )
 def test_a_recipe_of_series_that_cannot_be_is_refused_in_one_line(tmp_path, changes, expected):
     with pytest.raises(RecipeError) as caught:
-        check_task(load_recipe(tiny_series_recipe(tmp_path, **changes)))
+        load_recipe(tiny_series_recipe(tmp_path, **changes)).check()
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -188,7 +184,7 @@ def test_a_recipe_of_series_that_cannot_be_is_refused_in_one_line(tmp_path, chan
 def test_a_text_recipe_of_another_task_is_refused(tmp_path):
     path = tiny_texts_recipe(tmp_path, task="character_trajectories", data__name="character-trajectories")
     with pytest.raises(RecipeError, match="a matter of series-classification"):
-        check_task(load_recipe(path))
+        load_recipe(path).check()
 
 
 def test_recipes_are_told_apart_by_their_sections(tmp_path):

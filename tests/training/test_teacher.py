@@ -10,11 +10,10 @@ import yaml
 from tests.training.tiny import tiny_texts, tiny_texts_recipe
 from urzoo import zoo
 from urzoo.data import Split
-from urzoo.errors import CheckpointError, DataError, RecipeError
+from urzoo.errors import DataError, RecipeError
 from urzoo.hub.card import check_card
 from urzoo.training import load_recipe, teacher, train
-from urzoo.training.kinds import check_task
-from urzoo.training.recipe import TaughtTextRecipe
+from urzoo.training.kinds.texts import TaughtTextRecipe
 from urzoo.zoo.schema import read_training_summary
 
 TEACHER = {"checkpoint": "tiny", "split": "unsupervised", "minimum_confidence": 0.0}
@@ -54,7 +53,7 @@ def test_a_pupil_learns_from_what_its_teacher_is_sure_of(folder):
 def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
     recipe = load_recipe(pupil(folder))
     assert isinstance(recipe, TaughtTextRecipe)
-    found = teacher.find_teacher(recipe, folder)
+    found = recipe.parents(folder).teacher
     assert found is not None
     taught = found.teach(data_root=None, cache=folder / "cache")
     place = folder / "tiny" / "checkpoint"
@@ -68,7 +67,7 @@ def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
 def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
     def taught(confidence: float) -> int:
         recipe = load_recipe(pupil(folder, teacher__minimum_confidence=confidence))
-        found = teacher.find_teacher(recipe, folder)
+        found = recipe.parents(folder).teacher
         assert found is not None
         return len(found.teach(data_root=None, cache=folder / "cache").texts)
 
@@ -78,40 +77,25 @@ def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
         taught(0.99)
 
 
-def test_a_stopped_pupil_does_not_go_on_with_another_teacher(folder):
-    from urzoo.training.run import RunFolder, _begin
-
-    recipe_path = pupil(folder)
-    recipe = load_recipe(recipe_path)
-    found = teacher.find_teacher(recipe, folder)
-    assert found is not None
-    run = RunFolder(folder / "pupil")
-    with run.locked():
-        _begin(run, recipe, recipe_path, tiny_texts(), None, found, restart=False)
-        other = replace(found, info=found.info.model_copy(update={"checkpoint_sha256": "cd" * 32}))
-        with pytest.raises(CheckpointError, match=r"whose teacher has changed since\. Pass --restart"):
-            _begin(run, recipe, recipe_path, tiny_texts(), None, other, restart=False)
-
-
 def test_a_teacher_that_has_seen_what_its_pupil_holds_out_is_refused(folder):
     recipe = load_recipe(pupil(folder, data__validation_seed=1))
     with pytest.raises(RecipeError, match=r"tiny, whose recipe has other rows held out"):
-        teacher.find_teacher(recipe, folder)
+        recipe.parents(folder)
 
 
 def test_a_teacher_of_another_kind_is_refused(folder):
     recipe = load_recipe(pupil(folder, teacher__checkpoint="urlstm-128-smnist"))
     with pytest.raises(RecipeError, match=r"a URLSTMForImageClassification for task smnist; expected"):
-        teacher.find_teacher(recipe, folder)
+        recipe.parents(folder)
     recipe = load_recipe(pupil(folder, teacher__checkpoint="tinny"))
     with pytest.raises(RecipeError, match=r"teacher\.checkpoint is 'tinny', but there is neither"):
-        teacher.find_teacher(recipe, folder)
+        recipe.parents(folder)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_with_labels_is_not_taught(tmp_path, split):
     with pytest.raises(RecipeError, match=f"teacher.split is '{split}', which has labels"):
-        check_task(load_recipe(pupil(tmp_path, teacher__split=split)))
+        load_recipe(pupil(tmp_path, teacher__split=split)).check()
 
 
 def test_a_misspelt_key_of_the_teacher_is_named(tmp_path):

@@ -4,8 +4,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_data, tiny_recipe
 
+from tests.training.tiny import tiny_data, tiny_recipe
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError, UrzooError
 from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed
@@ -13,7 +13,7 @@ from urzoo.hub.card import check_card
 from urzoo.models import PixelSequenceImageProcessor
 from urzoo.training import TrainingStoppedError, train
 from urzoo.training.log import ValidationLine, read_log
-from urzoo.training.progress import StopOnSignal
+from urzoo.training.report import StopOnSignal
 from urzoo.zoo.schema import read_training_summary
 
 FILES = [
@@ -66,7 +66,7 @@ def test_the_best_averaged_weights_have_the_scores_that_the_summary_claims(train
     _, _, place = trained
     summary = read_training_summary(place / "training.json")
     validations = [line for line in read_log(place / "log.jsonl") if isinstance(line, ValidationLine)]
-    assert summary.validation["cross_entropy"] == min(line.cross_entropy for line in validations)
+    assert summary.validation["cross_entropy"] == min(line.scores["cross_entropy"] for line in validations)
     assert {line.weights for line in validations} == {"averaged"}
 
     from urzoo.data import hold_out

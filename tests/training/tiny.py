@@ -1,4 +1,4 @@
-"""Tiny recipes and data for tests of training.
+"""Tiny recipes and data of every kind, for tests of training.
 
 Images are striped, and their class is the brightest row; series are flat, and their class is the height; texts are
 of nonsense words, and their class is that of the words that stand in them.
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
+from tests.training.lm_tiny import articles, put_in_place, tiny_lm_recipe
 from urzoo.data import Split
 from urzoo.data.schema import load_data_set
+from urzoo.training import train
 
 TINY = {
     "name": "tiny",
@@ -185,8 +188,34 @@ def tiny_texts(rows: int = 45) -> Split:
     return Split(load_data_set("imdb"), "train", digest, "data root", {"text": texts, "label": labels})
 
 
+def tiny_problem_recipe(folder: Path, **changes: Any) -> Path:
+    """A recipe file of a synthetic problem: a shipped one, cut down to seconds."""
+    shipped = Path(__file__).parents[2] / "configs" / "copy" / "urlstm-128-ur.yaml"
+    content = yaml.safe_load(shipped.read_text())
+    content["model"]["hidden_size"] = 12
+    content["stream"]["validation_sequences"] = 20
+    content["run"] |= {"steps": 8, "batch_size": 4}
+    content["cadence"] = {"log_every_steps": 3, "save_every_steps": 2, "validate_every_steps": 3}
+    return _written(folder, content | {"name": "tiny"}, changes)
+
+
+def tiny_stream_recipe(folder: Path, **changes: Any) -> Path:
+    """A recipe file of a language model; see `tests.training.lm_tiny`."""
+    return tiny_lm_recipe(folder, **{"name": "tiny", **changes})
+
+
+# Of each kind a recipe, and the data to give to `train`; None where the kind takes none.
 KINDS = {
     "images": (tiny_recipe, tiny_data),
     "series": (tiny_series_recipe, tiny_series),
     "texts": (tiny_texts_recipe, tiny_texts),
+    "language_model": (tiny_stream_recipe, lambda: None),
+    "synthetic": (tiny_problem_recipe, lambda: None),
 }
+
+
+def train_tiny(kind: str, recipe: Path, runs: Path, **options: Any) -> Path:
+    """Train a tiny recipe of a kind; where it reads texts by itself, these are small ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        put_in_place(patch, articles(30))
+        return train(recipe, runs=runs, **{"progress": False, "data": KINDS[kind][1](), **options})

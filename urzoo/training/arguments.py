@@ -10,29 +10,27 @@ from urzoo.training.state import RunFolder
 
 
 def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
-    """What transformers' Trainer is told; the devices and processes are known once this exists.
+    """What transformers' Trainer is told by a recipe; the devices and processes are known once this exists.
 
     Raises:
         UrzooError: The recipe's batch does not divide among the processes.
     """
     arguments = TrainingArguments(
         output_dir=str(run.path),
-        num_train_epochs=recipe.run.epochs,
+        num_train_epochs=recipe.epochs,
         learning_rate=recipe.optimiser.learning_rate,
         max_grad_norm=recipe.optimiser.gradient_norm_clip,
         bf16=recipe.run.precision == "bf16",
-        # Where there is no GPU, Trainer wants to be told that bf16 on the CPU is meant.
-        use_cpu=recipe.run.precision == "bf16" and not torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
         label_smoothing_factor=recipe.label_smoothing,
         seed=recipe.run.seed,
-        per_device_eval_batch_size=recipe.validation_batch_size,
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_strategy="steps",
         logging_steps=recipe.cadence.log_every_steps,
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=recipe.cadence.save_every_steps,
-        eval_strategy="no",  # `Cadence` asks for validation at the last step of an epoch, before the state is saved.
+        eval_strategy="no",  # the trainer asks for validation at the end of a step, before the state is saved.
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
         disable_tqdm=True,

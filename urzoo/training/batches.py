@@ -1,10 +1,12 @@
 """Training batches made whole arrays at a time, and an order of samples without hidden state.
 
-The order of an epoch and its augmentation are functions of the seed, the epoch and the sample alone. A resumed run
-therefore needs no generator state, and a run on several processes sees the same samples as one on a single process.
+Rows are read in epochs: their order and augmentation are functions of the seed, the epoch and the row alone. Streams
+are read in steps: what a row of a batch holds is a function of the seed, the step and the row. A resumed run therefore
+needs no generator state, and a run on several processes sees the same samples as one on a single process.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,24 @@ Sample = tuple[int, int]
 Batch = dict[str, Tensor]
 
 
-class EpochOrder(Sampler[Sample]):
-    """Samples of one epoch in random order, as pairs (epoch, row); whoever trains sets `epoch` before iterating.
+class Order(Sampler[Sample]):
+    """The samples of one pass, batch by batch; whoever trains sets `epoch` before iterating.
+
+    Attributes:
+        epoch: The pass, counted from 0.
+        steps_per_epoch: Steps that the log counts as one epoch.
+    """
+
+    epoch = 0
+    steps_per_epoch: int
+
+    def __len__(self) -> int:
+        """The number of samples of a pass."""
+        raise NotImplementedError
+
+
+class EpochOrder(Order):
+    """Samples of one epoch in random order, as pairs (epoch, row).
 
     An epoch is a whole number of batches, so that each step is a mean over the same number of samples: the rest of
     the rows, other ones in each epoch, is left out.
@@ -32,9 +50,9 @@ class EpochOrder(Sampler[Sample]):
 
     def __init__(self, rows: int, *, batch_size: int, seed: int) -> None:
         self.rows = rows
-        self.samples = rows // batch_size * batch_size
+        self.steps_per_epoch = rows // batch_size
+        self.samples = self.steps_per_epoch * batch_size
         self.seed = seed
-        self.epoch = 0
 
     def __len__(self) -> int:
         """The number of samples of an epoch."""
@@ -81,8 +99,85 @@ class LengthOrder(EpochOrder):
         return shuffled
 
 
-class BatchData(Dataset[Batch]):
-    """Rows of data that are served a batch at a time."""
+class StepOrder(Order):
+    """All samples of a stream, as pairs (step, row); the run is one pass.
+
+    Args:
+        steps: Of the run.
+        batch_size: That of all processes together.
+        steps_per_epoch: See `Order`.
+    """
+
+    def __init__(self, steps: int, *, batch_size: int, steps_per_epoch: int) -> None:
+        self.steps, self.batch_size, self.steps_per_epoch = steps, batch_size, steps_per_epoch
+
+    def __len__(self) -> int:
+        """The number of samples of the run."""
+        return self.steps * self.batch_size
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples of the run."""
+        return product(range(self.steps), range(self.batch_size))
+
+
+class TrainingData(Dataset[Batch]):
+    """What a run learns from, served a batch at a time."""
+
+    # Right shift of the seed that a step's dropout has. Those of streams are from before they had a loop in common
+    # with rows; runs of then go on with them.
+    seed_shift = 0
+
+    def __len__(self) -> int:
+        """The number of samples of a pass."""
+        raise NotImplementedError
+
+    def order(self, *, batch_size: int, seed: int) -> Order:
+        """The order in which training takes the samples."""
+        raise NotImplementedError
+
+    def __getitem__(self, sample: int | Sample) -> Batch:
+        """One sample, as a batch of one."""
+        return self.__getitems__([sample])
+
+    def __getitems__(self, samples: Sequence[int | Sample]) -> Batch:
+        """A batch; torch's loader calls this with all samples of a batch where it exists."""
+        raise NotImplementedError
+
+
+class StreamData(TrainingData):
+    """A stream: each row of a batch goes on where it stopped in the step before, or is drawn for its step.
+
+    Args:
+        steps: Of the run.
+        batch_size: Rows of a batch of all processes together.
+        steps_per_epoch: Steps that the log counts as one epoch.
+    """
+
+    seed_shift = 1
+
+    def __init__(self, *, steps: int, batch_size: int, steps_per_epoch: int) -> None:
+        self.steps, self.batch_size, self.steps_per_epoch = steps, batch_size, steps_per_epoch
+
+    def __len__(self) -> int:
+        """The number of samples of the run."""
+        return self.steps * self.batch_size
+
+    def batch(self, step: int, rows: Rows) -> Batch:
+        """The inputs and targets of some rows of a step, counted from 0."""
+        raise NotImplementedError
+
+    def order(self, *, batch_size: int, seed: int) -> StepOrder:  # noqa: ARG002 - a stream has its own seed
+        """One step after the other."""
+        return StepOrder(self.steps, batch_size=batch_size, steps_per_epoch=self.steps_per_epoch)
+
+    def __getitems__(self, samples: Sequence[int | Sample]) -> Batch:
+        """A batch."""
+        pairs = [sample if isinstance(sample, tuple) else divmod(sample, self.batch_size) for sample in samples]
+        return self.batch(pairs[0][0], np.array([row for _, row in pairs], np.int64))
+
+
+class BatchData(TrainingData):
+    """Rows of data, each of which is read once an epoch."""
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -96,12 +191,8 @@ class BatchData(Dataset[Batch]):
         """The order in which training takes the rows."""
         return EpochOrder(len(self), batch_size=batch_size, seed=seed)
 
-    def __getitem__(self, sample: int | Sample) -> Batch:
-        """One sample, as a batch of one."""
-        return self.__getitems__([sample])
-
     def __getitems__(self, samples: Sequence[int | Sample]) -> Batch:
-        """A batch; torch's loader calls this with all samples of a batch where it exists."""
+        """A batch."""
         pairs = [sample if isinstance(sample, tuple) else (0, sample) for sample in samples]
         return self.batch(np.array([row for _, row in pairs], np.int64), epoch=pairs[0][0])
 
@@ -110,6 +201,14 @@ def already_batched(batch: Any) -> Batch:
     """The loader's collating step: `BatchData` has made the batch already."""
     assert isinstance(batch, dict)
     return batch
+
+
+def time_steps(inputs: dict[str, Tensor]) -> int:
+    """Steps of sequences in a batch, without padding; what the model reads comes first in it."""
+    if "attention_mask" in inputs:
+        return int(inputs["attention_mask"].sum())
+    batch, time_steps = next(iter(inputs.values())).shape[:2]
+    return int(batch * time_steps)
 
 
 def padded(rows: Sequence[Tensor], *, value: float = 0) -> tuple[Tensor, Tensor]:

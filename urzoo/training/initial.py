@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -79,23 +79,14 @@ def recorded(info: CheckpointInfo) -> InitialCheckpoint:
     )
 
 
-class BeginsSomewhere(Protocol):
-    """A recipe of any kind."""
-
-    @property
-    def initial_checkpoint(self) -> str | None:
-        """The checkpoint whose weights training begins with; None where all are drawn."""
-
-
-def find_initial(recipe: BeginsSomewhere, runs: Path) -> Initial | None:
-    """The checkpoint that a recipe begins with: one that was trained under `runs`, or else a shipped one.
+def find_initial(name: str, runs: Path) -> Initial:
+    """The checkpoint of that name to begin with: one that was trained under `runs`, or else a shipped one.
 
     Raises:
         RecipeError: There is none of that name.
         CheckpointError: A file of it is missing or damaged.
     """
-    name = recipe.initial_checkpoint
-    return None if name is None else Initial(find_checkpoint(name, runs, key="initialise_from"))
+    return Initial(find_checkpoint(name, runs, key="initialise_from"))
 
 
 def find_checkpoint(name: str, runs: Path, *, key: str) -> CheckpointInfo:

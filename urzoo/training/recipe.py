@@ -1,7 +1,7 @@
 """Recipes: everything that decides what a training run computes, in one YAML file without defaults.
 
-There is a kind of recipe for each kind of data; `kind_of` tells them apart by the architecture and the sections.
-What they share stands in `urzoo.training.sections`.
+What recipes of all kinds share stands here; the sections of a kind stand with it in `urzoo.training.kinds`. A recipe
+also says what a kind has to say to a run: `check` before any data are read, and `prepare` for the job itself.
 
 Every key is written in every recipe, so that one can be read alone and two can be compared line by line; a key
 that is misspelt, missing or impossible is refused before any data are read. Two recipes are the same run when
@@ -9,31 +9,35 @@ their parsed content is: comments and layout do not enter `sha256`.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from urzoo.errors import RecipeError, unknown
+from urzoo.errors import RecipeError
+from urzoo.evaluation.task import Task, load_task
 from urzoo.recurrence.gates import Gating
 from urzoo.schema import Line, Name, Number, Strict, content_sha256
-from urzoo.training.recipe_file import checked, read_content
-from urzoo.training.sections import (
-    CadenceRecipe,
-    ClassifierRecipe,
-    Count,
-    DataRecipe,
-    Dropout,
-    LayersRecipe,
-    MayBeLeftOut,
-    OptimiserRecipe,
-    Positive,
-    PositiveNumber,
-    RunRecipe,
-    ScheduleRecipe,
-    Seed,
-    SelectionRecipe,
-)
-from urzoo.training.text.recipe import TokenizerRecipe
+from urzoo.training.initial import find_initial
+from urzoo.training.job import Job, Parents, Sources
+from urzoo.training.scores import ACCURACY, CROSS_ENTROPY, Score
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Dropout = Annotated[Number, Field(ge=0, lt=1)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+AverageDecay = Annotated[Number, Field(gt=0, lt=1)] | None
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _not_null(value: object) -> object:
+    if value is None:
+        raise ValueError("is null, expected a value; or leave the key out")
+    return value
 
 
 def _each_once(values: list[str]) -> list[str]:
@@ -42,39 +46,121 @@ def _each_once(values: list[str]) -> list[str]:
     return values
 
 
+_Value = TypeVar("_Value")
+# A key that older recipes lack. Left out it is None and no part of the digest, so that such a recipe's digest stands.
+MayBeLeftOut = Annotated[_Value | None, Field(exclude_if=_is_none), BeforeValidator(_not_null)]
 Poolings = Annotated[
     list[Literal["last", "mean", "max"]], Field(min_length=1, max_length=3), AfterValidator(_each_once)
 ]
 
 
+class CellRecipe(Strict):
+    """The fields of `URLSTMConfig` that describe the recurrent layers, whatever stands before and after them."""
+
+    cell: Literal["lstm", "gru"]
+    gate: Line
+    tie_input_gate: bool
+    train_gate_bias: bool
+    refine_offset: bool
+    max_time: Positive | None
+    hidden_size: Positive
+    num_layers: Positive
+
+
+class ClassifierRecipe(CellRecipe):
+    """The layers and a classification head; the classes come from the data set."""
+
+    bidirectional: bool
+    layer_dropout: Dropout
+    weight_dropout: Dropout
+    residual: bool
+    layer_norm: bool
+    head_hidden_size: Count
+    head_dropout: Dropout
+
+
+class OptimiserRecipe(Strict):
+    """AdamW. Weight decay acts on weight matrices alone, never on biases or gate biases."""
+
+    learning_rate: PositiveNumber
+    weight_decay: Annotated[Number, Field(ge=0)]
+    beta1: Annotated[Number, Field(ge=0, lt=1)]
+    beta2: Annotated[Number, Field(ge=0, lt=1)]
+    epsilon: PositiveNumber
+    gradient_norm_clip: PositiveNumber
+
+
+class ScheduleRecipe(Strict):
+    """The learning rate over the run; fractions of all steps, and of the peak learning rate."""
+
+    kind: Literal["one-cycle", "warmup-cosine"]
+    warmup_fraction: Annotated[Number, Field(ge=0, lt=1)]
+    initial_fraction: Fraction
+    final_fraction: Fraction
+
+
+class RunRecipe(Strict):
+    """Precision and randomness; `batch_size` is that of all processes together."""
+
+    batch_size: Positive
+    precision: Literal["fp32", "bf16"]
+    seed: Seed
+
+
+class CadenceRecipe(Strict):
+    """How often the run logs, and saves the state it can be resumed from."""
+
+    log_every_steps: Positive
+    save_every_steps: Positive
+
+
 class BaseRecipe(Strict):
     """What every recipe has; `name` is that of the checkpoint it makes."""
-
-    # Rows that are scored at a time; it changes no score.
-    validation_batch_size: ClassVar[int]
 
     name: Name
     task: Name
     licence: Line
     architecture: Line
-    model: LayersRecipe
-    data: DataRecipe
+    model: CellRecipe
     optimiser: OptimiserRecipe
     schedule: ScheduleRecipe
     run: RunRecipe
     cadence: CadenceRecipe
-    selection: SelectionRecipe
 
     @model_validator(mode="after")
     def _gating_exists(self) -> Self:
         # Raises with near matches for a gating that does not exist, or that the cell does not have.
-        Gating(self.model.gate, self.model.cell, self.model.tie_input_gate, self.model.refine_offset)
+        self.gating()
         return self
+
+    def gating(self) -> Gating:
+        """What the cell computes."""
+        return Gating(self.model.gate, self.model.cell, self.model.tie_input_gate, self.model.refine_offset)
 
     @property
     def sha256(self) -> str:
         """The digest of the parsed content, keys sorted: two files that differ in comments alone have one digest."""
         return content_sha256(self.model_dump(mode="json"))
+
+    @property
+    def score(self) -> Score:
+        """The validation score that is shown and drawn."""
+        raise NotImplementedError
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the rows; 1 for a stream, which is as long as the run."""
+        return 1
+
+    @property
+    def weight_average_decay(self) -> float | None:
+        """The decay of the moving average that is validated and shipped; None where the weights themselves are."""
+        return None
+
+    @property
+    def selected_by(self) -> Score | None:
+        """The validation score whose best weights the checkpoint gets; None where it gets the last."""
+        return None
 
     @property
     def label_smoothing(self) -> float:
@@ -91,70 +177,119 @@ class BaseRecipe(Strict):
         """The checkpoint whose weights training begins with; None where all are drawn."""
         return None
 
+    def parents(self, runs: Path) -> Parents:
+        """The earlier checkpoints that this one comes from: trained under `runs`, or else shipped.
 
-class ImageModelRecipe(ClassifierRecipe):
-    """A classifier of pixels; `input_size` is the number of their channels.
+        Raises:
+            RecipeError: There is none of that name, or it is not one that this recipe can come from.
+            CheckpointError: A file of it is missing or damaged.
+        """
+        name = self.initial_checkpoint
+        return Parents() if name is None else Parents(find_initial(name, runs))
 
-    `pooling` is as in classifiers of sequences. It may be left out, as in recipes that are older than it; their
-    digests stand, and they take the outputs at the last step.
+    def check(self) -> None:
+        """Refuse a recipe that its task does not admit, or that would learn from what its task is scored on.
+
+        Raises:
+            RecipeError: The message names the key.
+        """
+        raise NotImplementedError
+
+    def prepare(self, sources: Sources) -> Job:
+        """The model, the data in its form, and what the checkpoint says of them.
+
+        Raises:
+            UsageError: `sources.data` is not what the recipe reads.
+            RecipeError: An earlier checkpoint does not fit.
+            DataError: The data cannot be had, or are too few.
+        """
+        raise NotImplementedError
+
+
+# Rows of a data set: images, series, texts.
+
+
+class DataRecipe(Strict):
+    """The training split, and how many of its rows are held out for validation (a stratified draw by the seed)."""
+
+    name: Name
+    split: Name
+    validation_rows: Positive
+    validation_seed: Seed
+
+
+class RowsRunRecipe(RunRecipe):
+    """The rows are read `epochs` times.
+
+    `weight_average_decay` keeps an exponential moving average of the weights, which is then what is validated and
+    shipped.
     """
 
-    input_size: Positive
-    pooling: MayBeLeftOut[Poolings] = None
+    epochs: Positive
+    weight_average_decay: AverageDecay
 
 
-class ProcessorRecipe(Strict):
-    """How images become sequences: one pixel a step, in raster order or in one fixed permutation.
+class RowsCadenceRecipe(CadenceRecipe):
+    """How often the run looks at the validation rows too."""
 
-    Pixels are divided by 255 before `image_mean` is subtracted and `image_std` divided by, one number per channel.
-    """
-
-    height: Positive
-    width: Positive
-    do_grayscale: bool
-    image_mean: Annotated[list[Number], Field(min_length=1, max_length=3)]
-    image_std: Annotated[list[PositiveNumber], Field(min_length=1, max_length=3)]
-    permutation_seed: Seed | None
+    validate_every_epochs: Positive
 
 
-class ImageAugmentationRecipe(Strict):
-    """Changes drawn anew for each image in each epoch: shifts of at most so many pixels each way, and mirroring.
+class SelectionRecipe(Strict):
+    """Which weights the checkpoint gets: the last, or the best of the validations by `metric`."""
 
-    With `rotate_degrees` an image is turned about its centre by at most so many degrees either way, with `scale_change`
-    its size changes by at most so large a share, with `erase_pixels` a square of so many pixels a side becomes black.
-    Each may be left out, as in recipes that are older than it, whose digests stand.
-    """
-
-    shift_pixels: Count
-    flip_horizontal: bool
-    rotate_degrees: MayBeLeftOut[Annotated[Number, Field(gt=0, le=180)]] = None
-    scale_change: MayBeLeftOut[Annotated[Number, Field(gt=0, lt=1)]] = None
-    erase_pixels: MayBeLeftOut[Positive] = None
+    checkpoint: Literal["best", "last"]
+    metric: Literal["accuracy", "cross_entropy"]
 
 
-class ImageRecipe(BaseRecipe):
-    """Images, read as sequences of pixels."""
+class RowsRecipe(BaseRecipe):
+    """A classifier of the rows of a data set."""
 
-    validation_batch_size: ClassVar[int] = 256
+    # Rows that are scored at a time; it changes no score.
+    validation_batch_size: ClassVar[int]
 
-    architecture: Literal["URLSTMForImageClassification"]
-    model: ImageModelRecipe
-    processor: ProcessorRecipe
-    augmentation: ImageAugmentationRecipe
+    model: ClassifierRecipe
+    data: DataRecipe
+    run: RowsRunRecipe
+    cadence: RowsCadenceRecipe
+    selection: SelectionRecipe
 
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        channels = 1 if self.processor.do_grayscale else 3
-        if self.model.input_size != channels:
-            raise ValueError(f"model.input_size must be {channels}, one input per channel of a pixel")
-        for key in ("image_mean", "image_std"):
-            values = getattr(self.processor, key)
-            if len(values) != channels:
-                raise ValueError(f"processor.{key} has {len(values)} numbers, expected {channels}, one per channel")
-        side, smallest = self.augmentation.erase_pixels, min(self.processor.height, self.processor.width)
-        if side is not None and side >= smallest:
-            raise ValueError(f"augmentation.erase_pixels is {side}, expected less than the {smallest} pixels of a side")
-        return self
+    @property
+    def score(self) -> Score:
+        """The accuracy."""
+        return ACCURACY
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the rows."""
+        return self.run.epochs
+
+    @property
+    def weight_average_decay(self) -> float | None:
+        """The decay of the moving average that is validated and shipped; None where the weights themselves are."""
+        return self.run.weight_average_decay
+
+    @property
+    def selected_by(self) -> Score | None:
+        """The validation score whose best weights the checkpoint gets; None where it gets the last."""
+        if self.selection.checkpoint == "last":
+            return None
+        return ACCURACY if self.selection.metric == ACCURACY.name else CROSS_ENTROPY
+
+    def checked_task(self) -> Task:
+        """The task, whose data set this is, and which is not scored on what is learnt from.
+
+        Raises:
+            RecipeError: It is not so.
+        """
+        task = load_task(self.task)
+        if self.data.name != task.data.name:
+            raise RecipeError(f"data.name is {self.data.name!r}, but task {task.name} is about {task.data.name!r}.")
+        if self.data.split == task.data.split:
+            raise RecipeError(
+                f"data.split is {self.data.split!r}, which task {task.name} is scored on; name the training split."
+            )
+        return task
 
 
 class SequenceClassifierRecipe(ClassifierRecipe):
@@ -173,13 +308,13 @@ class BatchesRecipe(Strict):
     pool_batches: Positive
 
 
-class SequenceRunRecipe(RunRecipe):
+class SequenceRunRecipe(RowsRunRecipe):
     """With `label_smoothing`, so much of a label's weight is spread evenly over all classes in the training loss."""
 
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)]
 
 
-class SequenceRecipe(BaseRecipe):
+class SequenceRecipe(RowsRecipe):
     """Sequences of different lengths, classified."""
 
     architecture: Literal["URLSTMForSequenceClassification"]
@@ -193,151 +328,23 @@ class SequenceRecipe(BaseRecipe):
         return self.run.label_smoothing
 
 
-class SeriesModelRecipe(SequenceClassifierRecipe):
-    """A classifier of series of vectors; `input_size` is the number of their channels."""
-
-    input_size: Positive
+# Streams: a language model's text, the sequences of a synthetic problem.
 
 
-class SeriesAugmentationRecipe(Strict):
-    """Changes drawn anew for each series in each epoch.
+class StreamRunRecipe(RunRecipe):
+    """The run is counted in steps; `batch_size` is the number of streams of all processes together."""
 
-    A series is resampled by a factor between `time_scale_min` and `time_scale_max` (uniform in its logarithm; 1.0
-    for both leaves the sampling rate as it is), multiplied by the exponential of a normal number of deviation
-    `amplitude_deviation`, and noise of deviation `noise_deviation` is added to each value.
-    """
-
-    time_scale_min: PositiveNumber
-    time_scale_max: PositiveNumber
-    amplitude_deviation: Annotated[Number, Field(ge=0)]
-    noise_deviation: Annotated[Number, Field(ge=0)]
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.time_scale_min > self.time_scale_max:
-            raise ValueError(
-                f"augmentation.time_scale_min is {self.time_scale_min}, expected at most time_scale_max, which is "
-                f"{self.time_scale_max}"
-            )
-        return self
+    steps: Positive
 
 
-class SeriesRecipe(SequenceRecipe):
-    """Series of vectors. The held-out rows are scored at the data's sampling rate, and at its end at further ones.
+class StreamCadenceRecipe(CadenceRecipe):
+    """How often the run scores what is held out too."""
 
-    `further_time_scales` are steps for each step of the data, as in a task's `time_scale`; their scores are written
-    into training.json and choose nothing.
-    """
-
-    validation_batch_size: ClassVar[int] = 64
-
-    model: SeriesModelRecipe
-    augmentation: SeriesAugmentationRecipe
-    further_time_scales: list[PositiveNumber]
+    validate_every_steps: Positive
 
 
-class TextModelRecipe(SequenceClassifierRecipe):
-    """A classifier of token ids; the size of the vocabulary is the tokenizer's."""
+class StreamRecipe(BaseRecipe):
+    """A stream that goes on from step to step."""
 
-    embedding_size: Positive
-    embedding_dropout: Dropout
-    token_dropout: Dropout
-
-
-class TextBatchesRecipe(BatchesRecipe):
-    """In training a longer text is cut to a stretch of `max_tokens`, whose place is drawn anew in each epoch.
-
-    In validation and evaluation every text is read whole.
-    """
-
-    max_tokens: Positive
-
-
-class TextRunRecipe(SequenceRunRecipe):
-    """With `adversarial_radius` above 0, each step also learns from its texts moved so far, relative to their length.
-
-    They are moved to where the loss grows fastest, which takes twice the time; see `urzoo.training.adversary`. The key
-    may be left out, as in recipes that are older than it; their digests stand.
-    """
-
-    adversarial_radius: MayBeLeftOut[Annotated[Number, Field(ge=0, lt=1)]] = None
-
-
-class TextRecipe(SequenceRecipe):
-    """Texts, as the token ids of a tokenizer that the checkpoint ships.
-
-    `initialise_from` names a checkpoint with the same tokenizer, in the folder of runs or shipped: its embedding and
-    recurrent layers are what training begins with, as far as this model has them.
-    """
-
-    validation_batch_size: ClassVar[int] = 32
-
-    model: TextModelRecipe
-    tokenizer: TokenizerRecipe
-    batches: TextBatchesRecipe
-    run: TextRunRecipe
-    initialise_from: Name | None
-
-    @property
-    def adversarial_radius(self) -> float:
-        """How far each text is moved, relative to the length of its embedded tokens; 0 for not at all."""
-        return self.run.adversarial_radius or 0.0
-
-    @property
-    def initial_checkpoint(self) -> str | None:
-        """The checkpoint whose weights training begins with; None where all are drawn."""
-        return self.initialise_from
-
-
-class TeacherRecipe(Strict):
-    """An earlier classifier whose answers stand in for labels on rows that have none.
-
-    `checkpoint` is in the folder of runs or shipped, and held the same rows out as its pupil does; `split` is that of
-    the rows without labels. Of these, the ones count whose class it gives at least `minimum_confidence`.
-    """
-
-    checkpoint: Name
-    split: Name
-    minimum_confidence: Annotated[Number, Field(ge=0, lt=1)]
-
-
-class TaughtTextRecipe(TextRecipe):
-    """Texts with labels, and more of them without, whose labels a teacher gives (self-training)."""
-
-    teacher: TeacherRecipe
-
-
-Recipe = ImageRecipe | SeriesRecipe | TextRecipe
-
-
-def kind_of(content: dict[str, Any]) -> type[Recipe]:
-    """The kind of recipe that `content` is meant to be.
-
-    Raises:
-        ValueError: Its architecture is missing or none that is trained.
-    """
-    architecture = content.get("architecture")
-    texts = TaughtTextRecipe if "teacher" in content else TextRecipe
-    kinds: dict[str, type[Recipe]] = {
-        "URLSTMForImageClassification": ImageRecipe,
-        "URLSTMForSequenceClassification": texts if "tokenizer" in content else SeriesRecipe,
-    }
-    if architecture is None:
-        raise ValueError(f"recipe key architecture is missing; expected {', '.join(kinds)}.")
-    if architecture not in kinds:
-        raise ValueError(unknown("architecture", str(architecture), kinds))
-    return kinds[architecture]
-
-
-def load_recipe(path: Path | str) -> Recipe:
-    """Read and check the recipe at `path`.
-
-    Raises:
-        RecipeError: The file cannot be read, or a key is unknown (near matches are named), missing or impossible.
-    """
-    content = read_content(path, BaseRecipe)
-    try:
-        kind = kind_of(content)
-    except ValueError as failure:
-        raise RecipeError(f"{path}: {failure}") from failure
-    return checked(content, path, kind)
+    run: StreamRunRecipe
+    cadence: StreamCadenceRecipe

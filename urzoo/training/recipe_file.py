@@ -2,59 +2,50 @@
 
 import json
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from urzoo.errors import RecipeError, unknown
-from urzoo.schema import Strict, describe, read_yaml
+from urzoo.schema import describe, parse_yaml, read_text
+from urzoo.training.kinds import kind_of
+from urzoo.training.recipe import BaseRecipe
 
-AnyRecipe = TypeVar("AnyRecipe", bound=Strict)
 
-
-def read_recipe(path: Path | str, kind: type[AnyRecipe]) -> AnyRecipe:
-    """Read and check the recipe at `path`, which is of the given kind.
+def load_recipe(path: Path | str) -> BaseRecipe:
+    """Read the recipe at `path`, of whatever kind.
 
     Raises:
         RecipeError: The file cannot be read, or a key is unknown (near matches are named), missing or impossible.
     """
-    return checked(read_content(path, kind), path, kind)
+    return read_recipe(path)[0]
 
 
-def read_content(path: Path | str, kind: type[BaseModel]) -> dict[str, Any]:
-    """The keys of the recipe at `path`; the error where there are none names those of `kind`.
+def read_recipe(path: Path | str) -> tuple[BaseRecipe, bytes]:
+    """The recipe at `path`, and the very bytes that it was read from, with the reasons that stand in its comments.
 
     Raises:
-        RecipeError: The file cannot be read, or holds something else.
+        RecipeError: As `load_recipe`.
     """
-    content = read_yaml(Path(path), error=RecipeError)
+    written = read_text(Path(path), error=RecipeError)
+    content = parse_yaml(written, path, error=RecipeError)
     if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds no keys; expected a recipe: {', '.join(kind.model_fields)}.")
-    return content
-
-
-def checked(content: dict[str, Any], path: Path | str, kind: type[AnyRecipe]) -> AnyRecipe:
-    """The recipe of the given kind that `content` of the file `path` is.
-
-    Raises:
-        RecipeError: A key is unknown, missing or impossible.
-    """
+        raise RecipeError(f"{path} holds no keys; expected a recipe: {', '.join(BaseRecipe.model_fields)}.")
     try:
         # Through JSON, so that YAML's dates and other extras are refused as in every other file of the project.
         text = json.dumps(content, allow_nan=False)
+        kind = kind_of(content)
+    except RecipeError as failure:
+        raise RecipeError(f"{path}: {failure}") from failure
     except (TypeError, ValueError) as failure:
         raise RecipeError(f"{path} holds a value that is no number, text, list or switch: {failure}.") from failure
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(text), written.encode()
     except ValidationError as failure:
         raise RecipeError(f"{path}: {_complaint(failure, kind)}") from failure
 
 
-class _Content(Protocol):
-    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
-
-
-def differences(old: _Content, new: _Content) -> list[str]:
+def differences(old: BaseRecipe, new: BaseRecipe) -> list[str]:
     """The keys in which two recipes differ, each as `key: old -> new`."""
     before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return [

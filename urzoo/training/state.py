@@ -4,7 +4,7 @@
       lock                   held by the process that trains
       recipe.yaml            as given when the run began
       run.json               what the states belong to: the recipe's and the data's digests, the start
-      log.jsonl
+      log.jsonl              up to a state's step it is a part of that state
       states/step-00000400/  the last two states; a folder is there as a whole or not at all
       checkpoint/            the finished checkpoint, unless another place was named
 
@@ -16,13 +16,16 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -31,7 +34,8 @@ from urzoo.files import whole_folder, write_bytes, write_json
 from urzoo.schema import GitCommit, Moment, Sha256, Strict, read_json, validated
 
 KEPT_STATES = 2
-_TRAINER_STATE = "trainer_state.json"
+# What transformers reads when it goes on; all that is in it is in `progress.json` and the log too.
+TRAINER_STATE = "trainer_state.json"
 
 
 class RunIdentity(Strict):
@@ -39,7 +43,7 @@ class RunIdentity(Strict):
 
     `git_commit` is that of the code the run began with, `initial_weights_sha256` that of the weights it began with
     where these were not drawn, `teacher_sha256` that of the checkpoint that labelled further rows.
-    `replace_checkpoint`: the user asked to begin anew, so that a finished checkpoint of another recipe may go.
+    `replace_checkpoint`: the user asked to start over, so that a finished checkpoint of another recipe may go.
     """
 
     recipe_sha256: Sha256
@@ -52,7 +56,7 @@ class RunIdentity(Strict):
 
 
 class Progress(Strict):
-    """The numbers of a state, beside those of transformers' own `trainer_state.json`.
+    """The numbers of a state.
 
     `loss_sum` is that of the training losses since the last training line of the log, at `logged_step`.
     """
@@ -131,25 +135,29 @@ class RunFolder:
             # The lock ends with the descriptor; the file stays, as deleting it would let two runs lock two files.
             yield
 
-    def save(self, tensors: dict[str, dict[str, Tensor]], progress: Progress, trainer_state: dict[str, object]) -> None:
+    def save(self, tensors: dict[str, dict[str, Tensor]], progress: Progress) -> None:
         """Write a state, and drop all but the last two.
 
         Args:
-            tensors: By file name without ending: model, optimizer, and average and best where the run has them.
+            tensors: By file name without ending: model, optimizer; and average, best, carried where there are any.
             progress: The numbers; `progress.step` names the folder.
-            trainer_state: Content of transformers' `trainer_state.json`.
         """
         with whole_folder(self.states / f"step-{progress.step:08d}") as folder:
             for name, values in tensors.items():
                 content = {key: value.detach().cpu().contiguous() for key, value in values.items()}
                 write_bytes(folder / f"{name}.safetensors", safetensors.torch.save(content))
             write_json(folder / "progress.json", progress.model_dump())
-            write_json(folder / _TRAINER_STATE, trainer_state)
+            write_json(folder / TRAINER_STATE, trainer_state(progress))
         for old in sorted(self.states.glob("step-*"))[:-KEPT_STATES]:
             # Renamed first, so that a kill while deleting leaves no half state under a state's name.
             with contextlib.suppress(OSError):
                 doomed = old.rename(old.with_name(f".{old.name}.part"))
                 shutil.rmtree(doomed, ignore_errors=True)
+
+
+def trainer_state(progress: Progress) -> dict[str, int]:
+    """What transformers has to know of a state."""
+    return {"global_step": progress.step, "max_steps": progress.steps}
 
 
 def read_progress(state: Path) -> Progress:
@@ -173,3 +181,39 @@ def read_tensors(state: Path, name: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is damaged ({error}). Delete {state} to go on from the state before it, or pass --restart."
         ) from error
+
+
+class Clock:
+    """Wall time of a run over its resumptions, and laps of it that leave pauses out."""
+
+    def __init__(self) -> None:
+        self.earlier = 0.0
+        self._start = self._lap_start = time.perf_counter()
+        self._pauses = 0.0
+
+    def total(self) -> float:
+        """Seconds of the run so far; `earlier` are those before this process."""
+        return self.earlier + time.perf_counter() - self._start
+
+    def lap(self) -> float:
+        """Seconds since the last lap, without pauses."""
+        now = time.perf_counter()
+        seconds = now - self._lap_start - self._pauses
+        self._lap_start, self._pauses = now, 0.0
+        return seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time within this block counts for no lap."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._pauses += time.perf_counter() - start
+
+
+def peak_memory_mib() -> float:
+    """MiB: of the GPU where there is one, otherwise the largest resident set of this process (Linux counts KiB)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -6,24 +6,38 @@ The labels are made once and kept in the cache, as they are a function of the te
     <cache>/taught/<digest>/confidence.npy   the probability that it gives to it, float32
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 
 from urzoo import zoo
 from urzoo.data import Split, load_split
-from urzoo.errors import DataError, RecipeError
+from urzoo.errors import CheckpointError, DataError, RecipeError
 from urzoo.evaluation.problem import Precision
 from urzoo.evaluation.sequence_classification import TextClassification
 from urzoo.evaluation.task import load_task
 from urzoo.files import whole_folder
-from urzoo.schema import content_sha256
+from urzoo.schema import Name, Number, Strict, content_sha256, read_yaml
 from urzoo.training.initial import find_checkpoint, recorded
-from urzoo.training.recipe import Recipe, TaughtTextRecipe, load_recipe
 from urzoo.zoo.schema import CheckpointInfo, InitialCheckpoint, TrainingData
+
+
+class TeacherRecipe(Strict):
+    """An earlier classifier whose answers stand in for labels on rows that have none.
+
+    `checkpoint` is in the folder of runs or shipped, and held the same rows out as its pupil does; `split` is that of
+    the rows without labels. Of these, the ones count whose class it gives at least `minimum_confidence`.
+    """
+
+    checkpoint: Name
+    split: Name
+    minimum_confidence: Annotated[Number, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,8 @@ class Teacher:
     """The checkpoint that answers; its files have been found complete and unchanged."""
 
     info: CheckpointInfo
-    recipe: TaughtTextRecipe
+    recipe: TeacherRecipe
+    data_name: str
 
     def record(self) -> InitialCheckpoint:
         """What the pupil's checkpoint says of it."""
@@ -63,7 +78,7 @@ class Teacher:
             UsageError: The teacher has other classes than the data set.
             DataError: The split cannot be had, or the teacher is confident about none of it.
         """
-        split = load_split(self.recipe.data.name, self.recipe.teacher.split, data_root=data_root)
+        split = load_split(self.data_name, self.recipe.split, data_root=data_root)
         key = {"format": 1, "teacher": self.info.checkpoint_sha256, "data": split.digest}
         folder = cache / "taught" / content_sha256(key)
         if not folder.is_dir():
@@ -72,11 +87,11 @@ class Teacher:
                 np.save(place / "classes.npy", found, allow_pickle=False)
                 np.save(place / "confidence.npy", confidence, allow_pickle=False)
         found = np.load(folder / "classes.npy", allow_pickle=False)
-        confident = np.load(folder / "confidence.npy", allow_pickle=False) >= self.recipe.teacher.minimum_confidence
+        confident = np.load(folder / "confidence.npy", allow_pickle=False) >= self.recipe.minimum_confidence
         rows = np.flatnonzero(confident)
         if not len(rows):
             raise DataError(
-                f"teacher.minimum_confidence is {self.recipe.teacher.minimum_confidence}, but {self.info.name} is that "
+                f"teacher.minimum_confidence is {self.recipe.minimum_confidence}, but {self.info.name} is that "
                 f"sure of no row of {split.name} ({split.split}). Lower it."
             )
         texts = split.texts
@@ -92,8 +107,9 @@ class Teacher:
 
     def _answers(self, split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The class and its probability for each text, from the scores that the harness would have of it."""
+        assert self.info.task is not None
         folder, precision = self.info.folder, Precision(torch.device("cpu"), "float32")
-        problem = TextClassification(load_task(self.recipe.task), folder, zoo.load(folder), split, precision)
+        problem = TextClassification(load_task(self.info.task), folder, zoo.load(folder), split, precision)
         found, confidence = np.empty(split.rows, np.int64), np.empty(split.rows, np.float32)
         for rows in problem.batches(problem.default_batch_size, split.rows):
             probabilities = torch.from_numpy(problem.outputs(rows)["scores"]).softmax(-1)
@@ -102,26 +118,33 @@ class Teacher:
         return found, confidence
 
 
-def find_teacher(recipe: Recipe, runs: Path) -> Teacher | None:
-    """The teacher that a recipe names; None where it names none.
+def find_teacher(
+    section: TeacherRecipe, runs: Path, *, task: str, architecture: str, data: Mapping[str, Any]
+) -> Teacher:
+    """The teacher that a recipe names.
+
+    Args:
+        section: The section of the recipe.
+        runs: Where trained checkpoints are; a shipped one is taken where there is none of that name.
+        task: The pupil's.
+        architecture: The pupil's.
+        data: The pupil's section `data`: the rows that it holds out.
 
     Raises:
         RecipeError: There is no such checkpoint, it is no classifier of the same rows, or it has learnt from rows that
             its pupil holds out.
         CheckpointError: A file of it is missing or damaged.
     """
-    if not isinstance(recipe, TaughtTextRecipe):
-        return None
-    info = find_checkpoint(recipe.teacher.checkpoint, runs, key="teacher.checkpoint")
-    if info.task != recipe.task or info.architecture != recipe.architecture:
+    info = find_checkpoint(section.checkpoint, runs, key="teacher.checkpoint")
+    if info.task != task or info.architecture != architecture:
         raise RecipeError(
             f"teacher.checkpoint is {info.name}, a {info.architecture} for task {info.task}; expected a "
-            f"{recipe.architecture} for task {recipe.task}."
+            f"{architecture} for task {task}."
         )
-    own = load_recipe(info.folder / "recipe.yaml")
-    if own.data != recipe.data:
+    own = read_yaml(info.folder / "recipe.yaml", error=CheckpointError)
+    if not isinstance(own, dict) or own.get("data") != data:
         raise RecipeError(
             f"teacher.checkpoint is {info.name}, whose recipe has other rows held out: its section data must be that "
             "of this recipe, or the pupil would be judged on rows that its teacher has learnt from."
         )
-    return Teacher(info, recipe)
+    return Teacher(info, section, str(data["name"]))

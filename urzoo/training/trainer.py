@@ -1,14 +1,14 @@
-"""transformers' Trainer with exact resumption: states without pickles, randomness that is a function of the step.
+"""transformers' Trainer with exact resumption, for rows and for streams: states without pickles, randomness by step.
 
-Every random number of a step comes from the seed, the step and the process: dropout from torch's generator, seeded
-anew at each step; the order of samples and their augmentation from `urzoo.training.batches`. A run that goes on from
-a state of step n therefore computes steps n + 1, n + 2, ... bit for bit as the uninterrupted run does.
+Every random number of a step comes from the seed, the step and the process: dropout from torch's generator, seeded at
+each step; the order of samples and what is drawn for them from `urzoo.training.batches`. A run that goes on from a
+state of step n therefore computes steps n + 1, n + 2, ... bit for bit as the uninterrupted run does.
+
+The private methods of Trainer that are overridden here are the only ones in the package.
 """
 
-import contextlib
-import dataclasses
-import json
 import math
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,75 +18,76 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from urzoo.errors import CheckpointError, UrzooError
 from urzoo.training.adversary import Adversary
-from urzoo.training.averaging import WeightAverage
-from urzoo.training.batches import BatchData, already_batched
-from urzoo.training.cadence import Cadence
-from urzoo.training.clock import Clock
-from urzoo.training.log import TrainingLine, ValidationLine, parse_line, write_log
-from urzoo.training.memory import peak_memory_mib
-from urzoo.training.recipe import BaseRecipe
-from urzoo.training.schedule import learning_rate_factor
-from urzoo.training.scores import classification_scores, logits_alone
-from urzoo.training.state import Progress, RunFolder, read_progress, read_tensors
+from urzoo.training.batches import already_batched, time_steps
+from urzoo.training.heads import HeadWatch, refuse_dead_head
+from urzoo.training.job import Job
+from urzoo.training.log import LogLine, TrainingLine, ValidationLine, read_log, selected, write_log
+from urzoo.training.optimisation import WeightAverage, build_optimiser, learning_rate_factor
+from urzoo.training.recipe import BaseRecipe, RowsRecipe, StreamRecipe
+from urzoo.training.report import ProgressReport, Reporter, StopOnSignal
+from urzoo.training.state import Clock, Progress, RunFolder, peak_memory_mib, read_progress, read_tensors
+
+# Steps in a row whose gradient is not finite, after which a run is given up.
+_STEPS_LEFT_OUT = 10
 
 
 class RecipeTrainer(Trainer):
-    """Trains a model by a recipe, with its states in a run folder.
+    """Trains a job by its recipe, with its states in a run folder.
 
     Args:
-        model: The model, freshly initialised.
-        recipe: What to do.
+        job: What is to be done.
+        recipe: How.
         run: Where the states and the log go.
         arguments: From `training_arguments` for the same recipe and run.
-        training: The rows to learn from.
-        validation: The rows held out of them.
-        callbacks: Further callbacks, such as a progress bar.
+        stop: Knows of signals.
+        say: Says a line.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        job: Job,
         recipe: BaseRecipe,
         run: RunFolder,
         arguments: TrainingArguments,
         *,
-        training: BatchData,
-        validation: BatchData,
-        callbacks: list[TrainerCallback],
+        stop: StopOnSignal,
+        say: Reporter,
     ) -> None:
-        if len(training) < recipe.run.batch_size:
+        self.job, self.recipe, self.run, self.say = job, recipe, run, say
+        self.network = job.model
+        # Trainer switches the cache off in the configuration, and would have the checkpoint ship so.
+        self._use_cache = self.network.config.use_cache
+        if len(job.training) < recipe.run.batch_size:
             raise UrzooError(
-                f"run.batch_size is {recipe.run.batch_size}, but only {len(training)} rows are left for training."
+                f"run.batch_size is {recipe.run.batch_size}, but only {len(job.training)} rows are left for training."
             )
-        self.recipe = recipe
-        self.run = run
-        self.network = model
-        self.order = training.order(batch_size=recipe.run.batch_size, seed=recipe.run.seed)
-        self.steps_per_epoch = len(self.order) // recipe.run.batch_size
-        self.average = (
-            None if recipe.run.weight_average_decay is None else WeightAverage(model, recipe.run.weight_average_decay)
-        )
+        self.order = job.training.order(batch_size=recipe.run.batch_size, seed=recipe.run.seed)
+        decay = recipe.weight_average_decay
+        self.average = None if decay is None else WeightAverage(self.network, decay)
         self.best_weights: dict[str, Tensor] = {}
+        self.lines: list[LogLine] = []
+        self.clock = Clock()
+        self.progress = ProgressReport(recipe.name, recipe.score, say)
+        self.head = HeadWatch(self.network)
         self._adversary = (
-            Adversary(model.get_input_embeddings(), recipe.adversarial_radius) if recipe.adversarial_radius else None
+            Adversary(self.network.get_input_embeddings(), recipe.adversarial_radius)
+            if recipe.adversarial_radius
+            else None
         )
-        self._clock = Clock()
         self._resumed: Progress | None = None
         self._tokens = 0
+        self._left_out, self._last_norm = 0, torch.zeros(())
         super().__init__(
-            model=model,
+            model=self.network,
             args=arguments,
             data_collator=already_batched,
-            train_dataset=training,
-            eval_dataset=validation,
-            compute_metrics=classification_scores,
-            preprocess_logits_for_metrics=logits_alone,
-            callbacks=[Cadence(self), *callbacks],
+            train_dataset=job.training,
+            callbacks=[_Cadence(self), stop, self.progress],
         )
         self.remove_callback(PrinterCallback)
         # The loss is a plain mean over the batch; equal batches on all processes make the gradient the global mean.
@@ -96,24 +97,34 @@ class RecipeTrainer(Trainer):
         """Train to the end, from the latest state where there is one.
 
         Raises:
-            UrzooError: The loss is no longer finite.
+            UrzooError: The loss is no longer finite, the gradient was not for many steps, or the head has died.
         """
         state = self.run.latest()
-        self.train(resume_from_checkpoint=None if state is None else str(state))
-
-    def scores_on(self, data: BatchData) -> dict[str, float]:
-        """The scores of the model as it stands on other rows than those of validation; nothing is logged."""
-        with self._clock.paused():
-            metrics = self.predict(data).metrics
-        assert metrics is not None
-        return {name: metrics[f"test_{name}"] for name in ("accuracy", "cross_entropy")}
+        try:
+            if state is not None:
+                self.say(f"going on from {state}")
+                self._tell_transformers(state)
+            self.train(resume_from_checkpoint=None if state is None else str(state))
+        finally:
+            self.progress.stop()
+            self.network.config.use_cache = self._use_cache
 
     def load_selected_weights(self) -> None:
         """Put the weights into the model that the recipe selects for the checkpoint."""
-        if self.recipe.selection.checkpoint == "best":
+        if self.best_weights:
             _copy_into(dict(self.network.named_parameters()), self.best_weights)
         elif self.average is not None:
             _copy_into(self.average.parameters, self.average.average)
+
+    @property
+    def peak_memory_mib(self) -> float:
+        """The largest memory of this process so far, over all resumptions."""
+        return max(0.0 if self._resumed is None else self._resumed.peak_memory_mib, peak_memory_mib())
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training data so far."""
+        return round(self.state.global_step / self.order.steps_per_epoch, 6)
 
     # What transformers asks of a Trainer subclass.
 
@@ -123,141 +134,168 @@ class RecipeTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:  # noqa: ARG002 - as above
         """AdamW with weight decay on matrices alone."""
         if self.optimizer is None:
-            parameters = [value for value in self.network.parameters() if value.requires_grad]
-            recipe = self.recipe.optimiser
-            self.optimizer = torch.optim.AdamW(
-                [
-                    {"params": [value for value in parameters if value.ndim > 1], "weight_decay": recipe.weight_decay},
-                    {"params": [value for value in parameters if value.ndim <= 1], "weight_decay": 0.0},
-                ],
-                lr=recipe.learning_rate,
-                betas=(recipe.beta1, recipe.beta2),
-                eps=recipe.epsilon,
-                fused=True,
-            )
+            self.optimizer = build_optimiser(self.recipe.optimiser, self.network)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """The recipe's schedule."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(
-                optimizer or self._plain_optimizer(), partial(self._rate_factor, steps=num_training_steps)
-            )
+            factor = partial(learning_rate_factor, self.recipe.schedule, steps=num_training_steps)
+            self.lr_scheduler = LambdaLR(optimizer or self._plain_optimizer(), factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
-
-    def _rate_factor(self, step: int, *, steps: int) -> float:
-        return learning_rate_factor(self.recipe.schedule, step, steps)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One step, with the randomness of this step and process."""
         key = (self.recipe.run.seed, self.state.global_step, self.args.process_index)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
-        self._tokens += _time_steps(inputs, self.network.main_input_name) * self.args.world_size
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        torch.manual_seed(seed >> self.job.training.seed_shift)
+        self._tokens += time_steps(inputs) * self.args.world_size
         loss: Tensor
         if self._adversary is None:
-            loss = super().training_step(model, inputs, num_items_in_batch)
-            return loss
-        with self._adversary.watching():
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        with self._adversary.disturbing():
-            super().training_step(model, inputs, num_items_in_batch)
+            with self.head.watching():
+                loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            with self._adversary.watching(), self.head.watching():
+                loss = super().training_step(model, inputs, num_items_in_batch)
+            with self._adversary.disturbing():
+                super().training_step(model, inputs, num_items_in_batch)
+        if not math.isfinite(loss):
+            raise UrzooError(_not_finite(f"the training loss is {float(loss)} at step {self.state.global_step + 1}"))
         return loss
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        """The loss of the model, or of the kind of recipe."""
+        if self.job.loss is None:
+            return super().compute_loss(model, inputs, *arguments, **options)
+        return self.job.loss(model, inputs, self.state.global_step)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clip the gradient; leave the step out where its norm is not finite.
+
+        Over so many steps a gradient can grow beyond all numbers although the loss is small: float64 agrees. What is
+        left of such a one after clipping is nothing, or NaN. Without gradients the optimiser changes nothing.
+        """
+        norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if math.isfinite(norm):
+            self._left_out, self._last_norm = 0, norm
+            return norm
+        model.zero_grad()
+        self._left_out += 1
+        step = self.state.global_step + 1
+        if self._left_out == _STEPS_LEFT_OUT:
+            raise UrzooError(
+                _not_finite(f"the gradient was not finite at {_STEPS_LEFT_OUT} steps in a row, up to {step}")
+            )
+        self.say(f"{self.recipe.name} step {step:,}: left out, its gradient is not finite")
+        return self._last_norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 - the base's signature
         """Not counted: the base's estimate is made for transformers without recurrence."""
         return 0
 
-    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """Score the validation rows with the weights the checkpoint would get, and keep these if they are the best."""
-        with self._clock.paused(), contextlib.ExitStack() as stack:
-            if self.average is not None:
-                stack.enter_context(self.average.in_place())
-            scores: dict[str, float] = super().evaluate(*arguments, **options)
-            self._keep_if_best(scores)
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:  # noqa: ARG002 - the base's signature
+        """Score what is held out with the weights the checkpoint would get, and keep these if they are the best."""
+        with self.clock.paused(), nullcontext() if self.average is None else self.average.in_place():
+            scores = self.scored(self.job.scores)
+            content = {
+                "step": self.state.global_step,
+                "epoch": self.epoch,
+                "weights": "trained" if self.average is None else "averaged",
+                "wall_seconds": round(self.clock.total(), 3),
+            }
+            line = ValidationLine.model_validate({**content, **scores})
+            by = self.recipe.selected_by
+            if by is not None and selected([*self.lines, line], by) is line:
+                self.best_weights = {
+                    name: value.detach().cpu().clone() for name, value in self.network.named_parameters()
+                }
+            self._add(line)
+        # Tells the flow that what was asked for is done.
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
         return scores
+
+    def scored(self, scores: Any) -> dict[str, float]:
+        """What a function of the model that gives scores says of it as it stands."""
+        self.network.eval()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), self.accelerator.autocast():
+            found: dict[str, float] = scores(self.network)
+        self.network.train()
+        return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002 - the base's signature
         """Add a line to the learning log."""
-        line: TrainingLine | ValidationLine
-        step = self.state.global_step
-        epoch = step / self.steps_per_epoch
-        wall_seconds = round(self._clock.total(), 3)
-        if "loss" in logs:
-            if not math.isfinite(logs["loss"]) or not math.isfinite(logs["grad_norm"]):
-                raise UrzooError(_not_finite(logs["loss"], step))
-            line = TrainingLine(
-                step=step,
-                epoch=epoch,
-                wall_seconds=wall_seconds,
-                loss=logs["loss"],
-                learning_rate=logs["learning_rate"],
-                gradient_norm=logs["grad_norm"],
-                tokens_per_second=round(self._tokens / max(self._clock.lap(), 1e-9), 1),
-            )
-            self._tokens = 0
-        elif "eval_accuracy" in logs:
-            line = ValidationLine(
-                step=step,
-                epoch=epoch,
-                wall_seconds=wall_seconds,
-                weights="trained" if self.average is None else "averaged",
-                accuracy=logs["eval_accuracy"],
-                cross_entropy=logs["eval_cross_entropy"],
-            )
-        else:
+        if "loss" not in logs:
             return
-        self.state.log_history.append(line.model_dump())
-        if self.args.should_save:
-            write_log(self.run.log, self.lines())
+        line = TrainingLine(
+            step=self.state.global_step,
+            epoch=self.epoch,
+            wall_seconds=round(self.clock.total(), 3),
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            gradient_norm=logs["grad_norm"],
+            tokens_per_second=round(self._tokens / max(self.clock.lap(), 1e-9), 1),
+            live_head_share=self.head.live_share(self.accelerator),
+        )
+        self._tokens = 0
+        self._add(line)
+        refuse_dead_head(self.lines)
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
-    def lines(self) -> list[TrainingLine | ValidationLine]:
-        """The learning log so far."""
-        return [parse_line(json.dumps(entry)) for entry in self.state.log_history]
+    def _add(self, line: LogLine) -> None:
+        self.lines.append(line)
+        if self.args.should_save:
+            write_log(self.run.log, self.lines)
+        self.progress.show(line)
 
-    @property
-    def wall_seconds(self) -> float:
-        """Time spent on this run, over all resumptions, without what was lost to kills."""
-        return self._clock.total()
-
-    @property
-    def peak_memory_mib(self) -> float:
-        """The largest memory of this process so far, over all resumptions."""
-        return max(self._peak_memory_mib, peak_memory_mib())
-
-    _peak_memory_mib = 0.0
-
-    def restore_running_loss(self) -> None:
-        """Set the sum behind the next line of the log as it was when the state was saved."""
-        if self._resumed is not None:
-            self._tr_loss += self._resumed.loss_sum
-            self._globalstep_last_logged = self._resumed.logged_step
+    def is_validated(self, step: int) -> bool:
+        """Whether a validation is due after so many steps."""
+        if step == self.state.max_steps:
+            return True
+        recipe = self.recipe
+        if isinstance(recipe, StreamRecipe):
+            return step % recipe.cadence.validate_every_steps == 0
+        assert isinstance(recipe, RowsRecipe)
+        return step % (recipe.cadence.validate_every_epochs * self.order.steps_per_epoch) == 0
 
     # States in place of transformers' checkpoints.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ARG002 - the base's signature
-        if not self.args.should_save:
-            return
-        loss_sum = float(self._tr_loss)
-        if not math.isfinite(loss_sum):
-            raise UrzooError(_not_finite(loss_sum, self.state.global_step))
-        with self._clock.paused():
-            tensors: dict[str, dict[str, Tensor]] = {"model": self._weights(), "optimizer": self._optimizer_tensors()}
+        with self.clock.paused():
+            # Every process takes part in gathering what is carried.
+            carried = {} if self.job.carried is None else self.job.carried.tensors()
+            if not self.args.should_save:
+                return
+            tensors: dict[str, dict[str, Tensor]] = {
+                "model": {name: value.detach() for name, value in self.network.named_parameters()},
+                "optimizer": self._optimizer_tensors(),
+            }
             if self.average is not None:
                 tensors["average"] = self.average.average
             if self.best_weights:
                 tensors["best"] = self.best_weights
+            if self.job.carried is not None:
+                tensors["carried"] = carried
             progress = Progress(
                 step=self.state.global_step,
                 steps=self.state.max_steps,
-                wall_seconds=self._clock.total(),
+                wall_seconds=self.clock.total(),
                 peak_memory_mib=self.peak_memory_mib,
                 average_updates=0 if self.average is None else self.average.updates,
-                loss_sum=loss_sum,
+                loss_sum=float(self._tr_loss),
                 logged_step=self._globalstep_last_logged,
             )
-            self.run.save(tensors, progress, dataclasses.asdict(self.state))
+            self.run.save(tensors, progress)
+
+    def _tell_transformers(self, state: Path) -> None:
+        """Write what transformers reads of a state; it is made of the state's own numbers, whoever wrote them."""
+        if self.args.should_save:
+            progress = read_progress(state)
+            known = TrainerState(global_step=progress.step, max_steps=progress.steps)
+            known.compute_steps(self.args, progress.steps)  # type: ignore[no-untyped-call]
+            known.train_batch_size = self.args.train_batch_size
+            known.save_to_json(str(state / "trainer_state.json"))
+        self.args.distributed_state.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
         state = Path(resume_from_checkpoint)
@@ -266,8 +304,12 @@ class RecipeTrainer(Trainer):
         if self.average is not None:
             self.average.load(read_tensors(state, "average"), progress.average_updates)
         self.best_weights = read_tensors(state, "best")
-        self._clock.earlier = progress.wall_seconds
-        self._peak_memory_mib = progress.peak_memory_mib
+        if self.job.carried is not None:
+            self.job.carried.load(read_tensors(state, "carried"))
+        # Lines of steps that a kill took back are written again.
+        lines = read_log(self.run.log) if self.run.log.exists() else []
+        self.lines = [line for line in lines if line.step <= progress.step]
+        self.clock.earlier = progress.wall_seconds
         self._resumed = progress
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -276,12 +318,13 @@ class RecipeTrainer(Trainer):
         saved = read_tensors(Path(checkpoint), "optimizer")
         optimizer = self._plain_optimizer()
         for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad and f"step.{name}" in saved:
                 optimizer.state[parameter] = {
                     key: saved[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
                 }
         progress = read_progress(Path(checkpoint))
-        rate = self.recipe.optimiser.learning_rate * self._rate_factor(progress.step, steps=progress.steps)
+        factor = learning_rate_factor(self.recipe.schedule, progress.step, progress.steps)
+        rate = self.recipe.optimiser.learning_rate * factor
         for group in optimizer.param_groups:
             group["lr"] = rate
         assert self.lr_scheduler is not None
@@ -293,8 +336,13 @@ class RecipeTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: see the module's text."""
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach() for name, value in self.network.named_parameters()}
+    def go_on(self) -> None:
+        """Take the sum behind the next line of the log as it was when the state was saved, in float64."""
+        self._tr_loss = self._tr_loss.double()
+        if self._resumed is not None:
+            self._tr_loss += self._resumed.loss_sum
+            self._globalstep_last_logged = self._resumed.logged_step
+        self.clock.lap()
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         state = self._plain_optimizer().state
@@ -311,38 +359,45 @@ class RecipeTrainer(Trainer):
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
 
-    def _keep_if_best(self, scores: dict[str, float]) -> None:
-        if self.recipe.selection.checkpoint != "best":
-            return
-        metric = self.recipe.selection.metric
-        score, best = scores[f"eval_{metric}"], self.state.best_metric
-        if best is None or (score > best if metric == "accuracy" else score < best):
-            self.state.best_metric = score
-            self.state.best_global_step = self.state.global_step
-            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.network.named_parameters()}
+
+class _Cadence(TrainerCallback):
+    """What happens at the beginning of a pass and at the end of a step."""
+
+    def __init__(self, trainer: RecipeTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Go on where a state was saved."""
+        self.trainer.go_on()
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
+        """Tell the sampler which pass it is."""
+        self.trainer.order.epoch = state.global_step // self.trainer.order.steps_per_epoch
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - the base's signature
+        state: TrainerState,
+        control: TrainerControl,
+        **options: Any,  # noqa: ARG002
+    ) -> None:
+        """Take the weights into the average, and ask for what is due."""
+        if self.trainer.average is not None:
+            self.trainer.average.update()
+        # At the step's end rather than the epoch's: a state saved at this step then holds the validation too.
+        control.should_evaluate = self.trainer.is_validated(state.global_step)
+        control.should_log |= state.global_step == state.max_steps
 
 
-def _time_steps(inputs: dict[str, Tensor], main_input: str) -> int:
-    """Steps of sequences in a batch, without padding."""
-    if "attention_mask" in inputs:
-        return int(inputs["attention_mask"].sum())
-    batch, time_steps = inputs[main_input].shape[:2]
-    return int(batch * time_steps)
-
-
-def _not_finite(loss: float, step: int) -> str:
-    return (
-        f"the training loss is {loss} by step {step}, or its gradient is not finite. "
-        "Lower optimiser.learning_rate or optimiser.gradient_norm_clip."
-    )
+def _not_finite(what: str) -> str:
+    return f"{what}. Lower optimiser.learning_rate or optimiser.gradient_norm_clip."
 
 
 @torch.no_grad()
 def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
-    if parameters.keys() != values.keys():
-        odd = sorted(parameters.keys() ^ values.keys())
-        raise CheckpointError(
-            f"the saved state does not fit the model: {odd[0]} is in one of them only. Pass --restart."
-        )
+    odd = sorted(parameters.keys() ^ values.keys())
+    odd += [name for name in parameters.keys() & values.keys() if parameters[name].shape != values[name].shape]
+    if odd:
+        raise CheckpointError(f"the saved state does not fit the model: {odd[0]} differs. Pass --restart.")
     for name, parameter in parameters.items():
         parameter.copy_(values[name])

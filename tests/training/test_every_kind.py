@@ -1,0 +1,195 @@
+"""What holds for runs of every kind of recipe."""
+
+import signal
+
+import pytest
+import torch
+import yaml
+
+from tests.training.tiny import KINDS, tiny_language_model, tiny_recipe, train_tiny
+from urzoo import zoo
+from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
+from urzoo.training import TrainingStoppedError, load_recipe
+from urzoo.training.log import TrainingLine, read_log
+from urzoo.training.report import StopOnSignal
+from urzoo.training.trainer import RecipeTrainer
+
+EVERY_KIND = pytest.mark.parametrize("kind", list(KINDS))
+
+
+def recipe_of(kind, folder, **changes):
+    return KINDS[kind][0](folder, **changes)
+
+
+def stop_after_a_step(kind, recipe, folder, *, number=signal.SIGINT):
+    begin = StopOnSignal.on_train_begin
+
+    def ask(self, *arguments, **options):
+        signal.raise_signal(number)
+        return begin(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_train_begin", ask)
+        with pytest.raises(TrainingStoppedError, match="stopped at step 1 of") as stopped:
+            train_tiny(kind, recipe, folder)
+    assert stopped.value.exit_code == 128 + number
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_its_state_saved(tmp_path, kind, number):
+    stop_after_a_step(kind, recipe_of(kind, tmp_path), tmp_path, number=number)
+    assert [path.name for path in (tmp_path / "tiny" / "states").iterdir()] == ["step-00000001"]
+
+
+@EVERY_KIND
+def test_a_checkpoint_ships_the_recipe_as_it_was_written(tmp_path, kind):
+    recipe = recipe_of(kind, tmp_path)
+    recipe.write_text("# The reason for all this.\n" + recipe.read_text())
+    place = train_tiny(kind, recipe, tmp_path)
+    assert (place / "recipe.yaml").read_bytes() == recipe.read_bytes()
+    assert zoo.info(place).training.recipe_sha256 == load_recipe(recipe).sha256
+    assert {line.kind for line in read_log(place / "log.jsonl")} == {"training", "validation"}
+
+
+@EVERY_KIND
+def test_data_are_honoured_or_refused(tmp_path, kind):
+    recipe = recipe_of(kind, tmp_path)
+    other = KINDS["series" if kind == "images" else "images"][1]()
+    with pytest.raises(UsageError, match=r"data is .*, but the recipe .*; leave data out") as refused:
+        train_tiny(kind, recipe, tmp_path, data=other)
+    assert "\n" not in str(refused.value)
+
+
+@EVERY_KIND
+def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, kind):
+    recipe = recipe_of(kind, tmp_path)
+    for change, expected in (
+        (("learning_rate:", "learning_rat:"), "Did you mean 'learning_rate'"),
+        (("optimiser:", "optimizer:"), "Did you mean 'optimiser'"),
+    ):
+        text = recipe.read_text()
+        assert change[0] in text
+        wrong = tmp_path / "wrong.yaml"
+        wrong.write_text(text.replace(*change))
+        with pytest.raises(RecipeError, match=expected):
+            load_recipe(wrong)
+
+
+@EVERY_KIND
+def test_another_recipes_states_are_not_gone_on_from(tmp_path, kind):
+    stop_after_a_step(kind, recipe_of(kind, tmp_path), tmp_path)
+    with pytest.raises(RecipeError, match=r"another recipe \(run\.seed: .* -> 77\)\. Pass --restart"):
+        train_tiny(kind, recipe_of(kind, tmp_path, run__seed=77), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["texts", "language_model"])
+def test_a_run_does_not_go_on_from_other_weights_than_it_began_with(tmp_path, kind):
+    base = tiny_language_model(tmp_path / "base" / "checkpoint", layer_norm=kind == "language_model")
+    changes = {"initialise_from": "base", "tokenizer": {"kind": "checkpoint", "checkpoint": str(base)}}
+    if kind == "language_model":
+        # A model of the same kind gives all it has.
+        config = zoo.load(base).config
+        section = yaml.safe_load(recipe_of(kind, tmp_path).read_text())["model"]
+        changes["model"] = {key: getattr(config, key) for key in section}
+    recipe = recipe_of(kind, tmp_path, **changes)
+    stop_after_a_step(kind, recipe, tmp_path)
+    weights = dict(zoo.load(base).state_dict())
+    model = zoo.load(base)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(base)
+    assert any(not torch.equal(value, model.state_dict()[name]) for name, value in weights.items())
+    with pytest.raises(CheckpointError, match=r"began with other weights than those of base now\. Pass --restart"):
+        train_tiny(kind, recipe, tmp_path)
+
+
+@EVERY_KIND
+def test_a_step_whose_gradient_is_not_finite_is_left_out(tmp_path, kind, capsys):
+    seen = []
+    clip = RecipeTrainer._clip_grad_norm
+
+    def planted(self, model):
+        first = next(parameter for parameter in self.network.parameters() if parameter.grad is not None)
+        if self.state.global_step == 2:
+            first.grad.fill_(float("inf"))
+        before = first.detach().clone()
+        norm = clip(self, model)
+        seen.append((self.state.global_step, before, first))
+        return norm
+
+    changed = {}
+    end = StopOnSignal.on_step_end
+
+    def compare(self, args, state, control, **options):
+        step, before, parameter = seen[-1]
+        changed[step] = not torch.equal(before, parameter.detach())
+        return end(self, args, state, control, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecipeTrainer, "_clip_grad_norm", planted)
+        patch.setattr(StopOnSignal, "on_step_end", compare)
+        place = train_tiny(kind, recipe_of(kind, tmp_path), tmp_path, progress=True)
+    assert not changed[2]
+    assert changed[1]
+    assert changed[3]
+    assert "step 3: left out, its gradient is not finite" in capsys.readouterr().err
+    assert all(line.gradient_norm < float("inf") for line in read_log(place / "log.jsonl") if line.kind == "training")
+
+
+@EVERY_KIND
+def test_a_run_whose_gradients_stay_infinite_is_ended(tmp_path, kind):
+    clip = RecipeTrainer._clip_grad_norm
+
+    def never(self, model):
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.fill_(float("inf"))
+        return clip(self, model)
+
+    longer = {"run__epochs": 4} if kind in ("images", "series", "texts") else {"run__steps": 12}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecipeTrainer, "_clip_grad_norm", never)
+        with pytest.raises(UrzooError, match=r"not finite at 10 steps in a row, up to 10\. Lower optimiser"):
+            train_tiny(kind, recipe_of(kind, tmp_path, **longer), tmp_path)
+
+
+@EVERY_KIND
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, kind):
+    recipe = recipe_of(kind, tmp_path, optimiser__learning_rate=1e38, schedule__initial_fraction=1.0)
+    with pytest.raises(UrzooError, match=r"(loss is|gradient was) .*[Ll]ower optimiser\.learning_rate"):
+        train_tiny(kind, recipe, tmp_path)
+    assert not (tmp_path / "tiny" / "checkpoint").exists()
+
+
+def test_a_head_whose_units_have_died_ends_the_run(tmp_path):
+    recipe = tiny_recipe(
+        tmp_path,
+        run__epochs=40,
+        run__batch_size=8,
+        cadence__log_every_steps=10,
+        cadence__save_every_steps=1000,
+        cadence__validate_every_epochs=40,
+    )
+    begin = StopOnSignal.on_train_begin
+
+    def kill_units(self, args, state, control, model=None, **options):
+        with torch.no_grad():
+            model.head.dense.bias.fill_(-1e4)
+        return begin(self, args, state, control, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_train_begin", kill_units)
+        with pytest.raises(UrzooError, match=r"no unit of the head .* from step 10 to 110: .* have died") as ended:
+            train_tiny("images", recipe, tmp_path)
+    assert "model.head_hidden_size" in str(ended.value)
+    assert "\n" not in str(ended.value)
+    shares = [line.live_head_share for line in read_log(tmp_path / "tiny" / "log.jsonl") if line.kind == "training"]
+    assert set(shares) == {0.0}
+
+
+@pytest.mark.parametrize(("kind", "has_head"), [("images", True), ("series", True), ("synthetic", False)])
+def test_the_share_of_live_head_units_is_logged_where_there_is_such_a_head(tmp_path, kind, has_head):
+    place = train_tiny(kind, recipe_of(kind, tmp_path), tmp_path)
+    shares = [line.live_head_share for line in read_log(place / "log.jsonl") if isinstance(line, TrainingLine)]
+    assert all(share is not None and 0 < share <= 1 for share in shares) if has_head else set(shares) == {None}

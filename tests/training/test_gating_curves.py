@@ -1,0 +1,54 @@
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from urzoo.errors import UsageError
+from urzoo.training import load_recipe
+from urzoo.training.curves import train_curves
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path):
+    for gate in ("ur", "plain"):
+        text = (CONFIGS / "copy" / f"urlstm-128-{gate}.yaml").read_text()
+        text = text.replace("hidden_size: 128", "hidden_size: 8").replace("batch_size: 20", "batch_size: 2")
+        (tmp_path / "configs" / "copy").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "configs" / "copy" / f"{gate}.yaml").write_text(
+            text.replace("validation_sequences: 500", "validation_sequences: 2") + "# a reason\n"
+        )
+    places = {"configs": tmp_path / "configs", "runs": tmp_path / "runs", "out": tmp_path / "out"}
+    written = train_curves(tasks=["copy"], seeds=2, steps=1, progress=False, **places)
+    assert [path.name for path in written] == ["copy.csv"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "copy.csv").read_text())))
+    assert {(row["gate"], row["seed"]) for row in rows} == {
+        (gate, seed) for gate in ("UR", "--") for seed in ("0", "1")
+    }
+    # The recipe of a run is the one in configs, but for the seed, the name and the steps that were asked for.
+    recipe = tmp_path / "runs" / "urlstm-128-ur-copy-seed1" / "checkpoint" / "recipe.yaml"
+    assert recipe.read_text().endswith("# a reason\n")
+    made = load_recipe(recipe)
+    assert (made.name, made.run.seed, made.run.steps) == ("urlstm-128-ur-copy-seed1", 1, 1)
+    source = load_recipe(tmp_path / "configs" / "copy" / "ur.yaml")
+    same = {"name": source.name, "run": source.run}
+    assert made.model_copy(update=same) == source
+    # All runs are done: the same command writes the same file at once.
+    before = [path.read_bytes() for path in written]
+    train_curves(tasks=["copy"], seeds=2, steps=1, progress=False, **places)
+    assert [path.read_bytes() for path in written] == before
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"tasks": ["copying"]}, "unknown task 'copying'"),
+        ({"gates": ["XX"]}, "unknown gate 'XX'"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"steps": 0}, "steps is 0"),
+    ],
+)
+def test_a_wrong_option_of_curves_is_refused(options, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        train_curves(**options)

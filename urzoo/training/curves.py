@@ -1,0 +1,139 @@
+"""Learning curves of the gatings on the synthetic problems, several seeds each: `scripts/curves`.
+
+Every run is one of the recipes under configs/, with another seed. Finished runs are kept, interrupted ones go on; the
+table of a task, which the board draws its plot of, is written whenever one of its runs is done.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from urzoo.errors import UrzooError, UsageError, unknown
+from urzoo.files import write_text
+from urzoo.recurrence import GATINGS
+from urzoo.training.log import read_log, validations
+from urzoo.training.recipe import BaseRecipe
+from urzoo.training.recipe_file import load_recipe
+from urzoo.training.run import train
+
+TASKS = ("adding", "copy")
+Curve = list[tuple[int, float]]
+
+
+def train_curves(
+    *,
+    tasks: Sequence[str] | None = None,
+    gates: Sequence[str] | None = None,
+    seeds: int = 3,
+    steps: int | None = None,
+    configs: Path = Path("configs"),
+    runs: Path = Path("runs/curves"),
+    out: Path = Path("leaderboard/curves"),
+    progress: bool = True,
+) -> list[Path]:
+    """Train every gating with every seed on every task, and write their curves down.
+
+    Args:
+        tasks: "copy", "adding"; both when omitted.
+        gates: Names of gatings; those that have a recipe when omitted.
+        seeds: How many, counted from 0.
+        steps: Length of each run in place of the recipe's; for a look at the beginning.
+        configs: Where the recipes are, a folder per task.
+        runs: Where the run folders live.
+        out: Where the tables go: `<task>.csv`.
+        progress: Say on stderr what goes on.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: A task or gating is unknown or has no recipe, or `seeds` is not positive.
+    """
+    for task in tasks or ():
+        if task not in TASKS:
+            raise UsageError(unknown("task", task, TASKS))
+    for gate in gates or ():
+        if gate not in GATINGS:
+            raise UsageError(unknown("gate", gate, GATINGS))
+    if seeds < 1:
+        raise UsageError(f"seeds is {seeds}, expected at least 1.")
+    if steps is not None and steps < 1:
+        raise UsageError(f"steps is {steps}, expected at least 1.")
+    chosen = {task: _recipes(configs / task, gates) for task in (TASKS if tasks is None else tasks)}
+    written: list[Path] = []
+    for task, recipes in chosen.items():
+        curves: dict[tuple[str, int], Curve] = {}
+        # Seed by seed, so that an interrupted series has all gatings before it has more of one.
+        for seed in range(seeds):
+            for gate, (path, recipe) in recipes.items():
+                variant = _variant(path, recipe, seed=seed, steps=steps, folder=runs / "recipes")
+                checkpoint = train(variant, runs=runs, progress=progress)
+                lines = validations(read_log(checkpoint / "log.jsonl"))
+                curves[gate, seed] = [(line.step, line.scores[recipe.score.name]) for line in lines]
+                _write(out / f"{task}.csv", task, recipe.score.name, curves)
+        written.append(out / f"{task}.csv")
+    return written
+
+
+def _recipes(folder: Path, gates: Sequence[str] | None) -> dict[str, tuple[Path, BaseRecipe]]:
+    """The recipes of a task by gating, in the order of `GATINGS`."""
+    read = {path: load_recipe(path) for path in sorted(folder.glob("*.yaml"))}
+    found = {recipe.model.gate: (path, recipe) for path, recipe in read.items()}
+    for gate in gates or ():
+        if gate not in found:
+            raise UsageError(f"gate {gate!r} has no recipe in {folder}; there are {', '.join(found) or 'none'}.")
+    if not found:
+        raise UsageError(f"{folder} holds no recipes; start scripts/curves in a checkout, or name --configs.")
+    return {gate: found[gate] for gate in GATINGS if gate in found and (gates is None or gate in gates)}
+
+
+def _variant(path: Path, recipe: BaseRecipe, *, seed: int, steps: int | None, folder: Path) -> Path:
+    """The recipe file with another seed, under a name of its own, and with its comments."""
+    name = f"{recipe.name}-seed{seed}"
+    text = path.read_text(encoding="utf-8")
+    for key, value in (("name", name), ("seed", seed), ("steps", steps)):
+        if value is not None:
+            text = re.sub(rf"(?m)^(\s*{key}:)\s+[^\s#]+", rf"\1 {value}", text)
+    write_text(folder / f"{name}.yaml", text)
+    return folder / f"{name}.yaml"
+
+
+def _write(path: Path, task: str, score: str, curves: dict[tuple[str, int], Curve]) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["task", "gate", "seed", "step", score])
+    # The seeds of a gating one after the other, gatings in the order in which they were first trained.
+    order = list(dict.fromkeys(gate for gate, _ in curves))
+    for gate, seed in sorted(curves, key=lambda run: (order.index(run[0]), run[1])):
+        writer.writerows([task, gate, seed, step, f"{value:.6g}"] for step, value in curves[gate, seed])
+    write_text(path, table.getvalue())
+
+
+def main(
+    *,
+    task: Annotated[list[str] | None, typer.Option(help="copy or adding; both when omitted.")] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="A gating, written --gate=UR; all with a recipe when omitted.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs per gating.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Steps per run in place of the recipe's.")] = None,
+    configs: Annotated[Path, typer.Option(help="Where the recipes are.")] = Path("configs"),
+    runs: Annotated[Path, typer.Option(help="Where the states of the runs are kept.")] = Path("runs/curves"),
+    out: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("leaderboard/curves"),
+) -> None:
+    """Train the gatings on the copy and adding problems and write their learning curves down; resumable."""
+    try:
+        for path in train_curves(tasks=task, gates=gate, seeds=seeds, steps=steps, configs=configs, runs=runs, out=out):
+            typer.echo(path)
+    except UrzooError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

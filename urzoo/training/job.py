@@ -1,0 +1,134 @@
+"""What a kind of recipe prepares for a run, and what it prepares it from.
+
+The run, the trainer and the writer of checkpoints know a kind by its job alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from urzoo.errors import UsageError
+from urzoo.training.batches import Batch, TrainingData
+from urzoo.training.report import Reporter
+from urzoo.zoo.schema import TrainingData as TrainingDataRecord
+
+if TYPE_CHECKING:
+    from urzoo.data import Split
+    from urzoo.training.initial import Initial
+    from urzoo.training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Parents:
+    """The earlier checkpoints that one comes from: whose weights it begins with, and who labelled rows for it."""
+
+    initial: "Initial | None" = None
+    teacher: "Teacher | None" = None
+
+    def data(self) -> tuple[TrainingDataRecord, ...]:
+        """What the weights to begin with had learnt from."""
+        return () if self.initial is None else self.initial.data()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a kind prepares its job from.
+
+    Attributes:
+        data_root: As for `urzoo.data.load_split`.
+        cache: A folder for what can be made again.
+        process: This process's number, and how many there are.
+        say: Says a line.
+        data: The split that the recipe names, where the caller has it at hand.
+        parents: The earlier checkpoints that the recipe names.
+    """
+
+    data_root: Path | str | None
+    cache: Path
+    process: tuple[int, int]
+    say: Reporter
+    data: "Split | None"
+    parents: "Parents"
+
+    def split(self, name: str, split: str) -> "Split":
+        """The split of a data set that a recipe names.
+
+        Raises:
+            UsageError: The caller gave another one.
+            DataError: It cannot be had.
+        """
+        from urzoo.data import load_split
+
+        if self.data is None:
+            self.say(f"reading {name} ({split})")
+            return load_split(name, split, data_root=self.data_root)
+        if (self.data.name, self.data.split) != (name, split):
+            raise UsageError(
+                f"data is {self.data.name} ({self.data.split}), but the recipe names {name} ({split}); leave data out."
+            )
+        return self.data
+
+    def refuse_data(self, read: str) -> None:
+        """Refuse a split from the caller; `read` says what the recipe reads in its place.
+
+        Raises:
+            UsageError: There is one.
+        """
+        if self.data is not None:
+            raise UsageError(
+                f"data is {self.data.name} ({self.data.split}), but the recipe reads {read}; leave data out."
+            )
+
+
+class Preprocessor(Protocol):
+    """What makes the model's inputs and is shipped with it: an image processor or a tokenizer."""
+
+    def save_pretrained(self, save_directory: Path) -> Any:
+        """Write its files into a folder."""
+        ...
+
+
+class Carried(Protocol):
+    """What a kind carries from one step to the next, which each state holds too."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is carried, of the rows of all processes; every process calls this."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's work.
+
+    Attributes:
+        model: Freshly drawn, or with the weights to begin with.
+        training: What to learn from.
+        scores: The validation scores of a model, which is in evaluation mode; of several processes all call it.
+        data: What training.json says of the data: those of the recipe first, then others that were learnt from.
+        digest: That of everything that is read; a state belongs to it.
+        size: What is said of the data when training begins.
+        loss: The loss of this process's rows of a step, from the model, the batch and the step counted from 0; None
+            where the model gives it by itself.
+        carried: What is carried from step to step.
+        preprocessor: What is shipped with the model; None where it takes the data as they are.
+        further_scores: Scores of the finished model under other conditions, which are written and choose nothing.
+    """
+
+    model: PreTrainedModel
+    training: TrainingData
+    scores: Callable[[PreTrainedModel], dict[str, float]]
+    data: Sequence[TrainingDataRecord]
+    digest: str
+    size: str
+    loss: Callable[[nn.Module, Batch, int], Tensor] | None = None
+    carried: Carried | None = None
+    preprocessor: Preprocessor | None = None
+    further_scores: Callable[[PreTrainedModel], dict[str, float]] | None = None

@@ -1,0 +1,314 @@
+"""Training of language models: streams of tokens, the state carried from one segment to the next.
+
+Each step reads the next `segment_tokens` tokens of `batch_size` streams, goes back through them, and hands the state on
+to the next step.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from accelerate.utils import gather
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from urzoo.errors import CheckpointError, RecipeError
+from urzoo.evaluation.task import load_task, tasks
+from urzoo.models import URLSTMCache, URLSTMConfig, URLSTMForCausalLM
+from urzoo.schema import Name, Number, Strict
+from urzoo.training.batches import Batch, Rows, StreamData
+from urzoo.training.job import Job, Sources
+from urzoo.training.recipe import (
+    AverageDecay,
+    CellRecipe,
+    Dropout,
+    MayBeLeftOut,
+    Positive,
+    PositiveNumber,
+    StreamRecipe,
+    StreamRunRecipe,
+)
+from urzoo.training.scores import CROSS_ENTROPY, Score
+from urzoo.training.text.corpus import Corpus, load_corpus
+from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
+from urzoo.training.text.streams import IGNORED, TrainingStreams, scored_batches
+
+WORD_PERPLEXITY = Score("word_perplexity", "perplexity for each word", logarithmic=True)
+# Tokens of a validation batch; it changes no score.
+_VALIDATION_TOKENS = 1024
+
+
+class LanguageModelSection(CellRecipe):
+    """The fields of `URLSTMConfig` that a recipe decides; the vocabulary comes from the tokenizer.
+
+    `head_dtype` is the type of the product with the vocabulary, whatever `run.precision` is. `adaptive_cutoffs` are
+    the ids at which the clusters of an adaptive softmax begin; null for a plain one. The neural cache acts on
+    validation, never in training; the checkpoint keeps its settings for who asks for it. Its keys may be left out. See
+    `urzoo.models.neural_cache_urlstm`.
+    """
+
+    embedding_size: Positive
+    residual: bool
+    layer_norm: bool
+    tie_word_embeddings: bool
+    head_dtype: Literal["float32", "bfloat16"]
+    adaptive_cutoffs: Annotated[list[Positive], Field(min_length=1)] | None
+    initializer_range: Annotated[Number, Field(gt=0)]
+    token_dropout: Dropout
+    embedding_dropout: Dropout
+    layer_dropout: Dropout
+    weight_dropout: Dropout
+    head_dropout: Dropout
+    neural_cache_size: MayBeLeftOut[Positive] = None
+    neural_cache_weight: MayBeLeftOut[Annotated[Number, Field(gt=0, lt=1)]] = None
+    neural_cache_sharpness: MayBeLeftOut[PositiveNumber] = None
+
+    @model_validator(mode="after")
+    def _neural_cache_is_whole(self) -> Self:
+        parts = (self.neural_cache_size, self.neural_cache_weight, self.neural_cache_sharpness)
+        if None in parts and parts != (None, None, None):
+            raise ValueError("neural_cache_size, neural_cache_weight and neural_cache_sharpness go together")
+        return self
+
+
+class LanguageModelRunRecipe(StreamRunRecipe):
+    """Length, precision and randomness.
+
+    `batch_size` is the number of streams of all processes together. `weight_average_decay` keeps an exponential moving
+    average of the weights, which is then what is validated and shipped. `state_reset_probability` is that of a stream
+    to begin a segment with the empty state in place of the carried one: a model that never sees the empty state after
+    its first step reads the beginning of a text badly. The key may be left out, as in recipes that are older than it.
+    """
+
+    segment_tokens: Positive
+    weight_average_decay: AverageDecay
+    state_reset_probability: MayBeLeftOut[Annotated[Number, Field(ge=0, lt=1)]] = None
+
+
+class LanguageModelSelectionRecipe(Strict):
+    """Which weights the checkpoint gets: the last, or those of the validation with the lowest cross-entropy."""
+
+    checkpoint: Literal["best", "last"]
+
+
+class LanguageModelRecipe(StreamRecipe):
+    """One training run of a language model.
+
+    `task` is what the model is evaluated on; or a name of its own for a model that others are made of.
+    `initialise_from` names a language model of the same shape with the same tokenizer, in the folder of runs or
+    shipped, whose weights the run begins with in place of drawn ones.
+    """
+
+    architecture: Literal["URLSTMForCausalLM"]
+    model: LanguageModelSection
+    tokenizer: TokenizerRecipe
+    data: TextData
+    run: LanguageModelRunRecipe
+    selection: LanguageModelSelectionRecipe
+    initialise_from: Name | None
+
+    @model_validator(mode="after")
+    def _cutoffs_increase(self) -> Self:
+        cutoffs = self.model.adaptive_cutoffs or []
+        if any(after <= before for before, after in pairwise(cutoffs)):
+            raise ValueError(f"model.adaptive_cutoffs is {cutoffs}, expected increasing ids")
+        return self
+
+    @property
+    def score(self) -> Score:
+        """The perplexity."""
+        return WORD_PERPLEXITY
+
+    @property
+    def weight_average_decay(self) -> float | None:
+        """The decay of the moving average that is validated and shipped; None where the weights themselves are."""
+        return self.run.weight_average_decay
+
+    @property
+    def selected_by(self) -> Score | None:
+        """The cross entropy where the best weights are kept; None where the last are."""
+        return CROSS_ENTROPY if self.selection.checkpoint == "best" else None
+
+    @property
+    def initial_checkpoint(self) -> str | None:
+        """The checkpoint whose weights training begins with; None where all are drawn."""
+        return self.initialise_from
+
+    def check(self) -> None:
+        """Refuse to learn from a split that figures are reported on.
+
+        Raises:
+            RecipeError: The recipe names one.
+        """
+        scored = {(load_task(name).data.name, load_task(name).data.split) for name in tasks()}
+        sources: list[tuple[str, TextSource]] = [("data.train", source) for source in self.data.train]
+        if self.data.validation is not None:
+            sources.append(("data.validation", self.data.validation))
+        if self.tokenizer.kind != "checkpoint":
+            sources += [("tokenizer.texts", source) for source in self.tokenizer.texts]
+        for key, source in sources:
+            # WikiText-2 and WikiText-103 have one and the same test text.
+            if (source.name, source.split) in scored or source.split == "test":
+                raise RecipeError(f"{key} names {source.name} ({source.split}), which figures are reported on.")
+
+    def prepare(self, sources: Sources) -> Job:
+        """The tokenizer, the tokens, and the model."""
+        sources.refuse_data("the texts of several sections")
+        corpus = load_corpus(
+            self.data,
+            self.tokenizer,
+            batch_size=self.run.batch_size,
+            segment_tokens=self.run.segment_tokens,
+            seed=self.run.seed,
+            data_root=sources.data_root,
+            cache=sources.cache,
+            say=sources.say,
+        )
+        model = build_model(self, corpus.tokenizer)
+        if sources.parents.initial is not None:
+            sources.parents.initial.write_into(model, corpus.tokenizer)
+        carried = CarriedState(self.run, corpus.training, model.config, *sources.process)
+        return Job(
+            model=model,
+            training=TokenStreams(corpus.training, steps=self.run.steps),
+            scores=partial(scores, corpus=corpus),
+            data=[*corpus.data, *sources.parents.data()],
+            digest=corpus.digest,
+            size=(
+                f"{corpus.training.tokens:,} tokens an epoch, {self.run.steps:,} steps of "
+                f"{self.run.batch_size * self.run.segment_tokens:,}"
+            ),
+            loss=carried.loss,
+            carried=carried,
+            preprocessor=corpus.tokenizer,
+        )
+
+
+def build_model(recipe: LanguageModelRecipe, tokenizer: PreTrainedTokenizerFast) -> URLSTMForCausalLM:
+    """The model that a recipe describes, with drawn weights.
+
+    A padding token that means something else besides is none to the model.
+
+    Raises:
+        UsageError: The cut-offs lie outside the vocabulary.
+    """
+    padding, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    config = URLSTMConfig(
+        **recipe.model.model_dump(),
+        vocab_size=len(tokenizer),
+        pad_token_id=None if padding == end else padding,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end,
+    )
+    torch.manual_seed(recipe.run.seed)
+    return URLSTMForCausalLM(config)
+
+
+class TokenStreams(StreamData):
+    """The tokens of each step, and the token after each."""
+
+    def __init__(self, streams: TrainingStreams, *, steps: int) -> None:
+        super().__init__(steps=steps, batch_size=streams.batch_size, steps_per_epoch=streams.steps_per_epoch)
+        self.streams = streams
+
+    def batch(self, step: int, rows: Rows) -> Batch:
+        """Inputs and targets, both `(rows, segment_tokens)`, of some streams."""
+        inputs, targets = self.streams.batch(step, rows)
+        return {"input_ids": inputs, "shift_labels": targets}
+
+
+class CarriedState:
+    """The state at the end of the step before, of this process's streams.
+
+    Args:
+        run: The section of the recipe.
+        streams: Say where they start over.
+        config: That of the model.
+        number: This process's.
+        count: Of all processes.
+    """
+
+    def __init__(
+        self, run: LanguageModelRunRecipe, streams: TrainingStreams, config: URLSTMConfig, number: int, count: int
+    ) -> None:
+        self.run, self.streams, self.config, self.count = run, streams, config, count
+        share = run.batch_size // count
+        self.rows = slice(number * share, (number + 1) * share)
+        self.state: URLSTMCache | None = None
+
+    def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
+        """The mean over the tokens of a step, in nats; what it ends with is carried."""
+        device = batch["input_ids"].device
+        state = self.state_to_begin_with(step, device)
+        outputs = model(**batch, cache_params=state, use_cache=True, compute_logits=False)
+        self.state = outputs.cache_params.detach()
+        loss: Tensor = outputs.loss
+        return loss
+
+    def state_to_begin_with(self, step: int, device: torch.device) -> URLSTMCache | None:
+        """The state of the last step, but for the streams that start with an empty one; None where all do."""
+        if self.state is None or self.streams.begins_epoch(step):
+            return None
+        state, probability = self.state.to(device), self.run.state_reset_probability
+        if probability:
+            # Drawn for the streams of all processes, so that their number changes nothing.
+            draws = np.random.default_rng((self.run.seed, step)).random(self.run.batch_size)
+            state.reset_rows(torch.from_numpy(draws < probability)[self.rows].to(device))
+        return state
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parts of each layer's state, of the streams of all processes in their order."""
+        return {
+            f"{part}.{layer}": value if self.count == 1 else gather(value.contiguous())
+            for layer, state in enumerate([] if self.state is None else self.state.states)
+            for part, value in enumerate(state or ())
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from these.
+
+        Raises:
+            CheckpointError: A part is missing.
+        """
+        count = 1 if self.config.cell == "gru" else 2
+        cache = URLSTMCache(self.config.num_layers, self.config.hidden_size, count)
+        for layer in range(self.config.num_layers):
+            try:
+                cache.states[layer] = tuple(tensors[f"{part}.{layer}"][self.rows] for part in range(count))
+            except KeyError as missing:
+                raise CheckpointError(f"the saved state has no carried {missing}. Pass --restart.") from None
+        self.state = cache
+
+
+def scores(model: PreTrainedModel, corpus: Corpus) -> dict[str, float]:
+    """Cross entropy in nats a token, and the perplexity for each word, of the validation text read as one stream.
+
+    Cut into rows it would be read faster, but each row would begin without the state that a stream has by then. Of
+    several processes every one scores the whole of it.
+    """
+    carried: URLSTMCache | None = None
+    nats, count = 0.0, 0
+    for inputs, targets in scored_batches(corpus.validation, rows=1, segment_tokens=_VALIDATION_TOKENS):
+        outputs = model(
+            input_ids=inputs.to(model.device),
+            shift_labels=targets.to(model.device),
+            cache_params=carried,
+            use_cache=True,
+            compute_logits=False,
+            neural_cache=model.config.neural_cache_size > 0,
+            num_items_in_batch=1,
+        )
+        carried = outputs.cache_params
+        nats += float(outputs.loss)
+        count += int((targets != IGNORED).sum())
+    return {"cross_entropy": nats / count, "word_perplexity": perplexity(nats, corpus.validation_words)}
+
+
+def perplexity(nats: float, units: int) -> float:
+    """The exponential of so many nats for each of so many units, no more than a float holds."""
+    return math.exp(min(nats / max(units, 1), 700.0))

@@ -1,0 +1,178 @@
+"""Looking after the person in front of a run: what is said, stopping with the state saved, failures in one line."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from urzoo.errors import UrzooError, one_line
+from urzoo.training.log import LogLine, TrainingLine
+from urzoo.training.scores import Score
+
+
+class Reporter:
+    """Says what goes on, in lines on stderr."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def __call__(self, message: str) -> None:
+        """Say a line."""
+        if self.enabled:
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+
+
+class ProgressReport(TrainerCallback):
+    """The steps, the latest loss and validation score: as a bar on a terminal, elsewhere a line for each of the log."""
+
+    def __init__(self, title: str, score: Score, say: Reporter) -> None:
+        self._title, self._score, self._say = title, score, say
+        self._latest: dict[str, str] = {}
+        self._bar = _bar() if say.enabled and sys.stderr.isatty() else None
+        self._task = None if self._bar is None else self._bar.add_task(title, scores="")
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - the base's signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **options: Any,  # noqa: ARG002
+    ) -> None:
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+            self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - the base's signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002
+        **options: Any,  # noqa: ARG002
+    ) -> None:
+        """Advance."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step)
+
+    def show(self, line: LogLine) -> None:
+        """Show a line of the log."""
+        if isinstance(line, TrainingLine):
+            self._latest["training"] = f"loss {line.loss:.4g}"
+            told = f"loss {line.loss:.4g}, {line.tokens_per_second:,.0f} tokens a second"
+        else:
+            score = self._score
+            self._latest["validation"] = f"validation {score.label} {score.scale * line.scores[score.name]:.4g}"
+            told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in line.scores.items())
+            told = f"validation {told}"
+        if self._bar is None:
+            self._say(f"{self._title} step {line.step:,}: {told}")
+        else:
+            self._bar.update(self._task, scores="  ".join(self._latest.values()))
+
+    def stop(self) -> None:
+        """Leave the terminal in order; harmless when called again."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[scores]}", markup=False),
+        console=Console(stderr=True),
+    )
+
+
+class StopOnSignal(TrainerCallback):
+    """Ends training after the step in which a signal came, with the state saved."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.former: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """Note the signal; from here on a second one has its usual effect."""
+        self.received = number
+        for known, handler in self.former.items():
+            signal.signal(known, handler)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 - the base's signature
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,
+        **options: Any,  # noqa: ARG002
+    ) -> None:
+        """Ask for the state and the end where a signal came."""
+        if self.received is not None:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: StopOnSignal, processes: int) -> Iterator[None]:
+    """Within this block Ctrl-C and SIGTERM end the run after the present step, with its state saved.
+
+    A second signal acts at once. With several processes the signals keep their usual effect, as the processes would
+    stop at different steps and wait for each other: the last saved state is what such a run goes on from.
+    """
+    if processes > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, stop.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop.former = former
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def telling_of_lost_processes(number: int, count: int) -> Iterator[None]:
+    """Say in one line that another process of the run has ended, instead of torch's traceback from the middle of it.
+
+    Raises:
+        UrzooError: A message to or from another process failed.
+    """
+    from torch.distributed import DistError
+
+    try:
+        yield
+    except RuntimeError as failure:
+        if count == 1 or not (isinstance(failure, DistError) or "gloo" in str(failure)):
+            raise
+        raise UrzooError(
+            f"process {number} of {count} lost another one: {one_line(failure)}. "
+            "The same command goes on from the last saved state."
+        ) from failure
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Leave transformers' notes to its own users and its progress bars out of the output; warnings and errors stay."""
+    import logging as levels
+
+    from transformers.utils import logging
+
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(max(level, levels.WARNING))
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,108 @@
+"""Aligned streams: each row of a batch goes on where it stopped in the batch before, so that a state can be carried.
+
+The documents of an epoch, in an order that the seed and the epoch decide, make one stream of tokens; it is cut into as
+many rows of equal length as a batch has. What a step reads is a function of the step alone.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from urzoo.errors import DataError
+from urzoo.training.text.tokens import Ids, Tokens
+
+IGNORED = -100
+
+
+class TrainingStreams:
+    """The documents of several sources, read again and again.
+
+    Args:
+        parts: Tokens of a source, the numbers of the documents to learn from, and how often they are read an epoch.
+        batch_size: Rows of a batch.
+        segment_tokens: Tokens a row and step.
+        seed: With the epoch, it decides the order of the documents.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Tokens, npt.NDArray[np.int64], int]],
+        *,
+        batch_size: int,
+        segment_tokens: int,
+        seed: int,
+    ) -> None:
+        self.parts = [(tokens, documents) for tokens, documents, _ in parts]
+        self.batch_size, self.segment_tokens, self.seed = batch_size, segment_tokens, seed
+        self._units = np.array(
+            [
+                (number, document)
+                for number, (_, documents, times) in enumerate(parts)
+                for document in np.tile(documents, times).tolist()
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 2)
+        self.tokens = sum(
+            times * int((tokens.starts[documents + 1] - tokens.starts[documents]).sum())
+            for tokens, documents, times in parts
+        )
+        self.row_tokens = max(0, self.tokens - 1) // batch_size
+        self.steps_per_epoch = self.row_tokens // segment_tokens
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"the training text has {self.tokens} tokens, expected more than {batch_size * segment_tokens}: "
+                "run.batch_size streams of run.segment_tokens tokens each."
+            )
+        self._epoch = -1
+        self._rows: Ids = np.zeros((0, 0), dtype=np.uint16)
+
+    def begins_epoch(self, step: int) -> bool:
+        """Whether the streams start over at this step, so that no state is to be carried into it."""
+        return step % self.steps_per_epoch == 0
+
+    def batch(self, step: int, rows: slice | npt.NDArray[np.int64] = slice(None)) -> tuple[Tensor, Tensor]:
+        """Inputs and the token after each, both `(rows, segment_tokens)` int64, of the given rows of a batch."""
+        epoch, segment = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._rows = self._epoch_rows(epoch)
+            self._epoch = epoch
+        start = segment * self.segment_tokens
+        tokens = torch.from_numpy(self._rows[rows, start : start + self.segment_tokens + 1].astype(np.int64))
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def _epoch_rows(self, epoch: int) -> Ids:
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self._units))
+        pieces = []
+        for part, document in self._units[order].tolist():
+            tokens = self.parts[part][0]
+            pieces.append(tokens.ids[tokens.starts[document] : tokens.starts[document + 1]])
+        stream = np.concatenate(pieces)
+        # Each row ends with the token that the next begins with: its last target.
+        return np.stack([stream[row * self.row_tokens :][: self.row_tokens + 1] for row in range(self.batch_size)])
+
+
+def scored_batches(stream: Ids, *, rows: int, segment_tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """A whole text in aligned batches, each token but the first a target once.
+
+    Args:
+        stream: The token ids.
+        rows: Rows of a batch, among which the text is divided.
+        segment_tokens: Tokens a row of each batch.
+
+    Returns:
+        Inputs and targets, both `(rows, time)` int64; -100 stands where a row has come to its end.
+    """
+    count = len(stream) - 1
+    length = -(-count // rows)
+    inputs = np.zeros((rows, length), dtype=np.int64)
+    targets = np.full((rows, length), IGNORED, dtype=np.int64)
+    inputs.reshape(-1)[:count] = stream[:-1]
+    targets.reshape(-1)[:count] = stream[1:]
+    return [
+        (torch.from_numpy(inputs[:, start:stop]).contiguous(), torch.from_numpy(targets[:, start:stop]).contiguous())
+        for start, stop in pairwise([*range(0, length, segment_tokens), length])
+    ]
