@@ -1,8 +1,10 @@
 """The command line: help, exit codes, and one line for every mistake."""
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,10 @@ def test_help_needs_no_torch() -> None:
         (["eval", "alice/m@"], "ends in '@'"),
         (["compare", "a", "b", "--task", "smnst"], "Did you mean 'smnist'"),
         (["list", "--hub", "a b"], "a b"),
+        (["data", "digest"], "folder"),
+        (["eval", "urlstm-128-smnist", "--task", "digits.yaml"], "there is no task file 'digits.yaml'"),
+        (["train", "x.yaml", "--task", "digits.yaml"], "there is no task file 'digits.yaml'"),
+        (["reproduce", "--task", "smnst", "--results", "."], "Did you mean 'smnist'"),
     ],
     ids=" ".join,
 )
@@ -89,6 +95,31 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert main(arguments) == 2
     assert said in _error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version_and_module_agree_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    said = capsys.readouterr().out
+    assert said == f"urzoo {version('urzoo')}\n"
+    done = subprocess.run([sys.executable, "-m", "urzoo", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("urzoo rep", "reproduce"),
+        ("urzoo eval urlstm-256-s", "urlstm-256-smnist"),
+        ("urzoo eval m --task sm", "smnist"),
+    ],
+)
+def test_the_shell_completes_commands_checkpoints_and_tasks(words: str, completed: str) -> None:
+    asked = {"_URZOO_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from urzoo.cli import main; sys.exit(main())"],
+        env={**os.environ, **asked}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [completed], done.stderr
 
 
 def test_list_gives_the_recommended_checkpoints_and_with_a_flag_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import warnings
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from urzoo.cli import benchmark, catalog, evaluation, hub, training
+from urzoo.cli import benchmark, catalog, data, evaluation, hub, training
 from urzoo.errors import UrzooError
 
 INTERRUPTED = 130
@@ -22,11 +22,11 @@ app = typer.Typer(
     name="urzoo",
     help="Model zoo and benchmark harness for UR-LSTM: list, load, evaluate, train and share checkpoints.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for part in (catalog, evaluation, training, hub, benchmark):
+for part in (catalog, evaluation, data, training, hub, benchmark):
     part.register(app)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from urzoo.cli.output import note, print_fields, print_json, print_table
+from urzoo.cli.output import complete_checkpoint, note, print_fields, print_json, print_table
 from urzoo.errors import CheckpointError, UsageError
 
 _UNMEASURED = (
@@ -69,7 +69,11 @@ def list_checkpoints(
 
 def info(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="A name of `urzoo list` or a checkpoint folder; this installation if omitted.")
+        str | None,
+        typer.Argument(
+            help="A name of `urzoo list` or a checkpoint folder; this installation if omitted.",
+            autocompletion=complete_checkpoint,
+        ),
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urzoo.cli.output import note, print_json
+from urzoo.cli.output import complete_checkpoint, complete_task, note, print_json
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,12 +35,18 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Checkpoints by name (`urzoo list`), folder, or OWNER/NAME[@REVISION] on the Hub."),
+        typer.Argument(
+            help="Checkpoints by name (`urzoo list`), folder, or OWNER/NAME[@REVISION] on the Hub.",
+            autocompletion=complete_checkpoint,
+        ),
     ] = None,
     *,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="A task; may be given several times. Those a model was made for if omitted."),
+        typer.Option(
+            help="A task, or the YAML file of your own; may be repeated. Those a model was made for if omitted.",
+            autocompletion=complete_task,
+        ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every shipped checkpoint on every task whose data are at hand.")
@@ -69,6 +75,8 @@ def evaluate(
     Example:
 
         urzoo eval urlstm-128-pmnist --task pmnist
+
+        urzoo eval runs/digits/checkpoint --task ./digits.yaml
     """
     if everything and models:
         raise UsageError(f"--all takes every shipped checkpoint; give it or {models[0]!r}, not both.")
@@ -155,7 +163,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A model's name, as results have it.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another's.")],
     *,
-    task: Annotated[str, typer.Option(help="The task both were evaluated on.")],
+    task: Annotated[str, typer.Option(help="The task both were evaluated on, or the YAML file of your own.")],
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
     rows: Annotated[int, typer.Option(min=0, help="How many of the rows on which they differ are listed.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="The comparison as JSON, for scripts.")] = False,

@@ -158,6 +158,8 @@ def card(
     if not place.is_dir() and (results is not None or generated_files(folder)):
         raise UsageError(f"there is no folder {str(place)!r} with result files; name it with --results.")
     found = [read_result(file) for file in sorted((place / result_name(info(checkpoint))).glob("*.json"))]
+    # A reader could not repeat what was measured on data that are only here.
+    found = [result for result in found if result.data.source != "local"]
     if check:
         check_card(folder, found)
         typer.echo(f"The card of {checkpoint_name(folder)} is up to date.")

@@ -38,6 +38,20 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
             typer.echo(f"{name:<{width}}  {value}")
 
 
+def complete_checkpoint(incomplete: str) -> list[str]:
+    """The shipped checkpoints whose names begin so, for the shell's completion."""
+    from urzoo.zoo import checkpoints
+
+    return [name for name in checkpoints() if name.startswith(incomplete)]
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """The tasks whose names begin so, for the shell's completion."""
+    from urzoo.evaluation import tasks
+
+    return [name for name in tasks() if name.startswith(incomplete)]
+
+
 def note(line: str) -> None:
     """Print one line for the person at the terminal, on standard error."""
     typer.echo(line, err=True)

@@ -14,6 +14,9 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file such as those in configs/.")],
     *,
+    task: Annotated[
+        Path | None, typer.Option(help="The YAML file of your own task and data that the recipe names.")
+    ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted.")
     ] = None,
@@ -30,8 +33,15 @@ def train(
     Example:
 
         urzoo train configs/pmnist/urlstm-128.yaml --data-root DIR
+
+        urzoo train my-recipe.yaml --task ./digits.yaml
     """
     from urzoo.training.run import train as run
 
+    if task is not None:
+        from urzoo.evaluation import load_task
+
+        # From here on the recipe finds the task and its data by their names.
+        load_task(str(task))
     folder = run(recipe, data_root=data_root, runs=runs, out=out, restart=restart)
     typer.echo(folder)

@@ -119,6 +119,16 @@ class DataSet(Strict):
         return self
 
 
+class LocalDataSet(DataSet):
+    """A user's own data set, in a folder of its own; see `local.py`."""
+
+    folder: Annotated[Path, Field(exclude=True)]
+
+
+LOCAL: dict[str, DataSet] = {}
+"""The data sets of the user's that were named by path, by name."""
+
+
 def data_sets() -> list[str]:
     """The names of all data sets, sorted."""
     return sorted(path.stem for path in SETS_FOLDER.glob("*.yaml"))
@@ -131,6 +141,8 @@ def load_data_set(name: str) -> DataSet:
     Raises:
         UsageError: There is no such data set; the message has near matches.
     """
+    if name in LOCAL:
+        return LOCAL[name]
     known = data_sets()
     if name not in known:
         raise UsageError(unknown("data set", name, known))

@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from urzoo.data.schema import DataSet, data_sets, load_data_set
+from urzoo.data.schema import DataSet, LocalDataSet, data_sets, load_data_set
 from urzoo.errors import DataError, UsageError, one_line
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 PROBE_SECONDS = 6.0
-Source = Literal["data root", "shipped", "Hub", "generated"]
+Source = Literal["data root", "shipped", "Hub", "generated", "local"]
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
@@ -76,6 +76,8 @@ def why_lacking(data_set: DataSet, split: str, data_root: Path | None) -> str:
     """
     if data_set.generator is not None or _nearby(data_set, split, data_root) is not None:
         return ""
+    if isinstance(data_set, LocalDataSet):
+        return f"{data_set.folder} has no file {split}.parquet, which {data_set.name} has by its dataset.yaml."
     looked = "not shipped"
     if data_root is not None:
         looked = f"not under {data_root / data_set.repository / data_set.config}, {looked}"
@@ -122,6 +124,9 @@ def hub_unreachable() -> str:
 
 def _nearby(data_set: DataSet, split: str, data_root: Path | None) -> Found | None:
     """What is there without a network."""
+    if isinstance(data_set, LocalDataSet):
+        files = _own_files(data_set.folder, _file_split(data_set, split))
+        return Found(files, "local") if files else None
     if data_root is not None and (files := _in_folder(data_root, data_set, split)):
         return Found(files, "data root")
     if files := _in_folder(SHIPPED_FOLDER, data_set, split):
@@ -132,8 +137,10 @@ def _nearby(data_set: DataSet, split: str, data_root: Path | None) -> Found | No
 
 
 def _in_folder(root: Path, data_set: DataSet, split: str) -> list[Path]:
-    folder = root / data_set.repository / data_set.config
-    split = _file_split(data_set, split)
+    return _shards(root / data_set.repository / data_set.config, _file_split(data_set, split))
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
     files = sorted(path for path in folder.glob(f"{split}-*.parquet") if _SHARD.search(path.name))
     if files:
         shard = _SHARD.search(files[-1].name)
@@ -141,6 +148,12 @@ def _in_folder(root: Path, data_set: DataSet, split: str) -> list[Path]:
         if len(files) != int(shard[2]):
             raise DataError(f"{folder} holds {len(files)} of the {int(shard[2])} files of split {split!r}.")
     return files
+
+
+def _own_files(folder: Path, split: str) -> list[Path]:
+    """Of a user's own data, which may be one file without a number."""
+    single = folder / f"{split}.parquet"
+    return [single] if single.is_file() else _shards(folder, split)
 
 
 def _file_split(data_set: DataSet, split: str) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from urzoo.data.decode import decode
 from urzoo.data.digest import content_digest
 from urzoo.data.generate import generate
-from urzoo.data.schema import DataSet, load_data_set
+from urzoo.data.schema import DataSet, LocalDataSet, load_data_set
 from urzoo.data.sources import Source, chosen_root, find, why_lacking
 from urzoo.errors import DataError, UsageError, unknown
 
@@ -32,7 +32,7 @@ class Split:
         data_set: The description of the data set; `data_set.name` and `data_set.config` say what it is.
         split: The split's name.
         digest: The verified digest of the whole split, also where only some of its rows are here.
-        source: Where the rows came from: "data root", "shipped", "Hub" or "generated".
+        source: Where the rows came from: "data root", "shipped", "Hub", "generated" or "local".
         columns: The decoded columns by name; for the forms see `digest.py`. They are not to be written to.
     """
 
@@ -157,8 +157,11 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
         loaded = held_out if spec.part.take == "held_out" else rest
     digest = content_digest(loaded.columns)
     if spec.digest is not None and digest != spec.digest:
+        renew = ""
+        if isinstance(data_set, LocalDataSet):
+            renew = f" If it was changed on purpose: urzoo data digest {data_set.folder} shows its new dataset.yaml."
         raise DataError(
-            f"{where} is not split {split!r} of {name}: its content has digest {digest}, expected {spec.digest}."
+            f"{where} is not split {split!r} of {name}: its content has digest {digest}, expected {spec.digest}.{renew}"
         )
     for column in loaded.columns.values():
         if isinstance(column, np.ndarray):

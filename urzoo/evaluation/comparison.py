@@ -69,7 +69,7 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
         UsageError: The task is unknown, or a name stands for several models.
         ResultError: Predictions are missing, damaged, or of different data or task versions.
     """
-    load_task(task)
+    task = load_task(task).name
     one, other = (read_predictions(_place(results, name, task)) for name in (first, second))
     for key, values in {
         "versions of the task": (one.result.task, other.result.task),

@@ -273,7 +273,8 @@ class Evaluation:
         where = found.name if found.source == "shipped" else f"path/to/{found.name}"
         if self.subject.revision:
             where = f"{plain_name(self.subject.name)}@{self.subject.revision}"
-        words = ["urzoo", "eval", shlex.quote(where), "--task", self.task.name]
+        task = f"path/to/{self.task.name}.yaml" if self.problem.data.source == "local" else self.task.name
+        words = ["urzoo", "eval", shlex.quote(where), "--task", task]
         words += [
             "--batch-size",
             str(self.batch_size),

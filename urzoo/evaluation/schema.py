@@ -73,7 +73,8 @@ class DataRecord(Strict):
     """The data that were evaluated on.
 
     `rows` counts the rows the task asks for, `digest` is the verified digest of the whole split, and `subset` says in
-    words which part of the split was used where it was not all.
+    words which part of the split was used where it was not all. `source` is "local" for a user's own data: such
+    a result never reaches the leaderboard.
     """
 
     name: Name
@@ -82,7 +83,7 @@ class DataRecord(Strict):
     subset: Line | None
     rows: Positive
     digest: Sha256
-    source: Literal["data root", "shipped", "Hub", "generated"]
+    source: Literal["data root", "shipped", "Hub", "generated", "local"]
 
 
 class Interval(Strict):

@@ -1,7 +1,8 @@
 """Tasks by name: what is evaluated on which data, by which metrics. One YAML file each in `tasks/`.
 
-Adding a task is adding a file. A task's `version` grows when its data, the preprocessing it demands or
-the definition of a metric changes; results of different versions are never compared.
+Adding a task is adding a file. A user's own task is a file anywhere, named by its path (`_local_task`). A task's
+`version` grows when its data, the preprocessing it demands or the definition of a metric changes; results of different
+versions are never compared.
 """
 
 from functools import cache
@@ -10,9 +11,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from urzoo.data.local import register
 from urzoo.errors import UrzooError, UsageError, unknown
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
 
+LOCAL: dict[str, "Task"] = {}
+"""The tasks of the user's own files that were loaded by path, by name."""
 TASKS_FOLDER = Path(__file__).parent / "tasks"
 Problem = Literal[
     "image-classification",
@@ -125,18 +129,80 @@ def tasks() -> list[str]:
     return sorted(path.stem for path in TASKS_FOLDER.glob("*.yaml"))
 
 
-@cache
 def load_task(name: str) -> Task:
-    """The task called `name`.
+    """The task called `name`, or that of a user's own file.
+
+    Args:
+        name: A name of `tasks()`; the path of a task file that ends in `.yaml`; or the name of one that was loaded
+            by its path before, in this process.
 
     Raises:
         UsageError: There is no such task; the message has near matches.
+        UrzooError: The file, or the `dataset.yaml` of its data, is malformed or missing.
     """
+    if name.endswith((".yaml", ".yml")):
+        task = _local_task(Path(name).expanduser())
+        LOCAL[task.name] = task
+        return task
+    return LOCAL[name] if name in LOCAL else _shipped_task(name)
+
+
+@cache
+def _shipped_task(name: str) -> Task:
     known = tasks()
     if name not in known:
         raise UsageError(unknown("task", name, known))
     path = TASKS_FOLDER / f"{name}.yaml"
     return validated(Task, read_yaml(path, error=UrzooError), path.name, error=UrzooError)
+
+
+def _local_task(file: Path) -> Task:
+    """The task of a user's own file, whose `data` names a folder, relative to the file, in place of a data set.
+
+    What a file may leave out: `version`, `description`, `licence`, `citation`, and `metrics`, which are then those of
+    urzoo's own tasks of the same problem.
+    """
+    if not file.is_file():
+        raise UsageError(f"there is no task file {str(file)!r}; expected one, or a name: {', '.join(tasks())}.")
+    content = read_yaml(file, error=UrzooError)
+    data = content.get("data") if isinstance(content, dict) else None
+    if not (isinstance(data, dict) and data.keys() == {"folder", "split"} and isinstance(data["folder"], str)):
+        raise UrzooError(
+            f"{file}: key data is {data!r}; expected a folder and a split: {{folder: ./digits, split: test}}."
+        )
+    data_set = register(file.parent / Path(data["folder"]).expanduser())
+    shipped = [_shipped_task(name) for name in tasks()]
+    alike = next((task for task in shipped if task.problem == content.get("problem")), None)
+    defaults: dict[str, Any] = {
+        "version": 1,
+        "description": content.get("title"),
+        "metrics": [metric.model_dump() for metric in alike.metrics] if alike else [],
+        "licence": data_set.licence,
+        "citation": data_set.citation,
+        "published": None,
+    }
+    own = {**defaults, **content, "data": {"name": data_set.name, "split": data["split"]}}
+    task = validated(Task, own, file, error=UrzooError)
+    if task.name in tasks():
+        raise UrzooError(f"{file}: key name is {task.name!r}, a task of urzoo's; give it another name.")
+    if task.data.split not in data_set.splits:
+        raise UrzooError(f"{file}: key data.split: {unknown('split', task.data.split, data_set.splits)}")
+    if missing := _COLUMNS[task.problem] - {column.kind for column in data_set.columns.values()}:
+        raise UrzooError(
+            f"{file}: problem {task.problem} needs a column of kind {sorted(missing)[0]} in {data['folder']}."
+        )
+    return task
+
+
+_COLUMNS: dict[Problem, set[str]] = {
+    "image-classification": {"image", "label"},
+    "text-classification": {"text", "label"},
+    "series-classification": {"sequence", "label"},
+    "language-modelling-stream": {"text"},
+    "language-modelling-pages": {"text"},
+    "copy": {"sequence"},
+    "adding": {"sequence"},
+}
 
 
 def neural_cache_size(config: dict[str, Any]) -> int:

@@ -29,7 +29,7 @@ def current_tasks() -> dict[str, CurrentTask]:
 
 
 def collect(results: Path, board: Path | None = None) -> Collected:
-    """Read every result file under a folder.
+    """Read every result file under a folder; results on a user's own data are no rows of a board.
 
     Args:
         results: The folder, with files at `<model>/<task>.json`. Empty and missing folders give no results.
@@ -45,6 +45,8 @@ def collect(results: Path, board: Path | None = None) -> Collected:
         result = read_result(path)
         # Not the path as it stands on this machine: messages may be, but links and ids must not be.
         refuse_unprintable(path, result.model_dump(mode="json"))
+        if result.data.source == "local":
+            continue
         expected = result_path(results, result.model.name, result.task.name)
         if expected != path:
             raise ResultError(

@@ -1,0 +1,136 @@
+"""A user's own data and task, named by path: described by one command, evaluated like others, never on the board."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.data.conftest import write_parquet
+from tests.evaluation.conftest import name_of
+from urzoo.cli import main
+from urzoo.data import describe, load_split
+from urzoo.data import schema as data_schema
+from urzoo.errors import DataError, UrzooError, UsageError
+from urzoo.evaluation import evaluate, load_task, read_result, task, tasks
+from urzoo.leaderboard.collect import collect
+
+PICTURES = np.random.RandomState(0).randint(0, 256, (30, 28, 28), dtype=np.uint8)
+CLASSES = np.arange(30, dtype=np.int64) % 10
+TASK = {
+    "name": "digits",
+    "title": "Scanned digits",
+    "problem": "image-classification",
+    "data": {"folder": "./data", "split": "test"},
+    "requires": {"pixel_order": "raster", "permutation_seed": None, "channels": 1, "steps": 784},
+}
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(data_schema, "LOCAL", {})
+    monkeypatch.setattr(task, "LOCAL", {})
+    yield
+    data_schema.load_data_set.cache_clear()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The task file, with its data beside it."""
+    write_parquet(tmp_path / "data" / "test.parquet", PICTURES, CLASSES)
+    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", PICTURES[:20], CLASSES[:20])
+    (tmp_path / "data" / "dataset.yaml").write_text(yaml.safe_dump(describe(tmp_path / "data")))
+    return write(tmp_path)
+
+
+def write(folder: Path, **changes: object) -> Path:
+    file = folder / "digits.yaml"
+    file.write_text(yaml.safe_dump(TASK | changes))
+    return file
+
+
+def test_the_command_describes_a_folder(own: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["data", "digest", str(own.parent / "data")]) == 0
+    described = yaml.safe_load(capsys.readouterr().out)
+    assert described == describe(own.parent / "data")
+    assert described["columns"]["image"] == {"kind": "image", "height": 28, "width": 28, "channels": 1}
+    assert described["columns"]["label"]["classes"] == [str(number) for number in range(10)]
+    assert {name: split["rows"] for name, split in described["splits"].items()} == {"test": 30, "train": 20}
+
+
+def test_texts_and_series_are_described_with_the_classes_that_datasets_wrote(tmp_path: Path):
+    info = {"info": {"features": {"mood": {"names": ["sad", "glad"], "_type": "ClassLabel"}}}}
+    table = pa.table({"words": ["so so", "fine"], "mood": [0, 1], "series": [[[0.5, 1.0]], [[1.0, 2.0], [3.0, 4.0]]]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), tmp_path / "test.parquet")
+    columns = describe(tmp_path)["columns"]
+    assert columns["words"] == {"kind": "text"}
+    assert columns["mood"] == {"kind": "label", "classes": ["sad", "glad"]}
+    assert columns["series"] == {"kind": "sequence", "channels": 2}
+
+
+def test_a_checkpoint_is_evaluated_on_own_data(raster: Path, own: Path, results: Path):
+    result = evaluate(raster, str(own), progress=False)
+    assert (result.task.name, result.samples, result.data.source) == ("digits", 30, "local")
+    assert "--task path/to/digits.yaml" in result.command
+    assert set(result.metrics) == {"accuracy", "cross_entropy"}
+    assert main(["eval", str(raster), "--task", str(own), "--results", str(results)]) == 0
+    file = results / name_of(raster) / "digits.json"
+    assert read_result(file).metrics == result.metrics
+    # A board is of urzoo's own tasks.
+    assert collect(results).evidence == ()
+    assert "digits" not in tasks()
+
+
+def test_training_finds_own_data_by_their_name(own: Path):
+    assert load_task(str(own)).metrics == load_task("smnist").metrics
+    assert load_task("digits").title == "Scanned digits"
+    assert np.array_equal(load_split("data", "train").images, PICTURES[:20])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "smnist"}, "a task of urzoo's; give it another name"),
+        ({"data": {"name": "mnist", "split": "test"}}, "expected a folder and a split"),
+        ({"data": {"folder": "./data", "split": "tset"}}, "Did you mean 'test'"),
+        ({"data": {"folder": "./nowhere", "split": "test"}}, "urzoo data digest"),
+        ({"problem": "text-classification", "requires": None}, "needs a column of kind text"),
+        ({"problem": "singing"}, "key problem is 'singing'"),
+        ({"colour": "red"}, "unknown key colour"),
+    ],
+)
+def test_a_task_file_that_is_wrong_is_refused_in_one_line(own: Path, changes: dict[str, object], said: str):
+    with pytest.raises(UrzooError) as caught:
+        load_task(str(write(own.parent, **changes)))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "digits" not in task.LOCAL
+
+
+def test_data_that_changed_are_refused_with_what_to_do(own: Path, raster: Path):
+    write_parquet(own.parent / "data" / "test.parquet", PICTURES[::-1].copy(), CLASSES)
+    with pytest.raises(DataError, match=r"expected [0-9a-f]{64}\. If it was changed on purpose: urzoo data digest"):
+        evaluate(raster, str(own), progress=False)
+    (own.parent / "data" / "test.parquet").unlink()
+    with pytest.raises(DataError, match=r"has no file test\.parquet"):
+        evaluate(raster, str(own), progress=False)
+
+
+def test_what_cannot_be_described_is_refused(own: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="holds no parquet file"):
+        describe(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="there is no task file"):
+        load_task(str(tmp_path / "other.yaml"))
+    pq.write_table(pa.table({"weight": [0.5, 1.5]}), tmp_path / "data" / "odd.parquet")
+    with pytest.raises(DataError, match="column 'weight' is of type double"):
+        describe(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="is damaged or no parquet file"):
+        describe(tmp_path / "data")

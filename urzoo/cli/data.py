@@ -1,0 +1,34 @@
+"""`urzoo data`: a user's own data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    data = typer.Typer(help="Your own data: describe a folder of parquet files.", no_args_is_help=True)
+    # With one command alone typer would make it the group itself.
+    data.callback()(lambda: None)
+    data.command("digest")(digest)
+    app.add_typer(data, name="data")
+
+
+def digest(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder with one parquet file a split: train.parquet, test.parquet.")
+    ],
+) -> None:
+    """Print the dataset.yaml of a folder of parquet files: columns as found, rows and digest of every split.
+
+    Example:
+
+        urzoo data digest digits > digits/dataset.yaml
+    """
+    import yaml
+
+    from urzoo.data import describe
+
+    content = yaml.safe_dump(describe(folder), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    typer.echo(content, nl=False)

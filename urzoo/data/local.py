@@ -1,0 +1,164 @@
+"""A user's own data: a folder of parquet files and a `dataset.yaml` beside them, used by path.
+
+    digits/dataset.yaml      columns, and rows and digest of every split, as `urzoo data digest digits` prints them
+    digits/train.parquet     or train-00000-of-00002.parquet and train-00001-of-00002.parquet
+    digits/test.parquet
+
+For as long as the process lives such a data set is found by its name, like those of the package. Results on it are
+marked as local.
+"""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from PIL import Image
+from pydantic import Field
+
+from urzoo.data import schema
+from urzoo.data.decode import decode
+from urzoo.data.digest import content_digest
+from urzoo.data.schema import Column, DataSet, LocalDataSet, SplitSpec
+from urzoo.errors import DataError, one_line
+from urzoo.schema import Line, Name, Strict, read_yaml, validated
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DESCRIPTION = "dataset.yaml"
+_FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+]*?)(-\d{5}-of-\d{5})?\.parquet")
+
+
+class Description(Strict):
+    """The content of a `dataset.yaml`."""
+
+    name: Name
+    title: Line | None = None
+    licence: Line = "not stated"
+    citation: Line = "not stated"
+    columns: Annotated[dict[Name, Column], Field(min_length=1)]
+    splits: Annotated[dict[Name, SplitSpec], Field(min_length=1)]
+
+
+def register(folder: Path) -> DataSet:
+    """Have the data set in `folder` found by its name from now on, and return its description.
+
+    Raises:
+        DataError: The folder has no valid `dataset.yaml`, or its name is that of a data set of the package.
+    """
+    file = folder / DESCRIPTION
+    if not file.is_file():
+        raise DataError(f"there is no {file}; make it with: urzoo data digest {folder} > {file}")
+    described = validated(Description, read_yaml(file, error=DataError), file, error=DataError)
+    if described.name in schema.data_sets():
+        raise DataError(f"{file}: key name is {described.name!r}, a data set of urzoo's; give it another name.")
+    data_set = _data_set(described, folder)
+    schema.LOCAL[data_set.name] = data_set
+    schema.load_data_set.cache_clear()
+    return data_set
+
+
+def _data_set(described: Description, folder: Path) -> DataSet:
+    return LocalDataSet(
+        name=described.name,
+        title=described.title or described.name,
+        repository=f"local/{described.name}",
+        revision=None,
+        obtain=f"put it into {folder}",
+        config="default",
+        licence=described.licence,
+        citation=described.citation,
+        columns=described.columns,
+        splits=described.splits,
+        folder=folder.absolute(),
+    )
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What belongs into the `dataset.yaml` of a folder of parquet files: columns as found, rows and digests.
+
+    Classes have the names that `datasets` has written into the file, and else their numbers; they can be renamed, and
+    no digest depends on them.
+
+    Raises:
+        DataError: There are no parquet files, splits have different columns, or a column is of no kind of urzoo's.
+    """
+    splits: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        if (named := _FILE.fullmatch(path.name)) is not None:
+            splits.setdefault(named[1], []).append(path)
+    if not splits:
+        raise DataError(f"{folder} holds no parquet file; expected one a split, such as {folder / 'test.parquet'}.")
+    columns = _columns([path for paths in splits.values() for path in paths])
+    # A name is wanted before there is a description; it is the folder's.
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", folder.resolve().name).strip("-._") or "data"
+    content: dict[str, Any] = {"name": name, "columns": columns, "splits": {}}
+    for split, paths in splits.items():
+        draft = {**content, "splits": {split: {"rows": 1, "digest": None}}}
+        described = validated(Description, draft, folder, error=DataError)
+        decoded = decode(paths, _data_set(described, folder))
+        rows = len(next(iter(decoded.values())))
+        content["splits"][split] = {"rows": rows, "digest": content_digest(decoded)}
+    return content
+
+
+def _columns(paths: list[Path]) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: dict[str, Any] = {}
+    for path in paths:
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as failure:
+            raise DataError(f"{path} is damaged or no parquet file: {one_line(failure)}.") from failure
+        if not table.num_rows:
+            raise DataError(f"{path} has no rows.")
+        names = _class_names(table)
+        columns = {name: _column(table.column(name), name, names.get(name), path) for name in table.column_names}
+        for name, column in columns.items():
+            known = found.setdefault(name, column)
+            if column["kind"] == "label" == known["kind"] and len(column["classes"]) > len(known["classes"]):
+                found[name] = column
+        if columns.keys() != found.keys():
+            raise DataError(f"{path} has the columns {', '.join(columns)}; another file has {', '.join(found)}.")
+    return found
+
+
+def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, path: Path) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, first = values.type, values[0].as_py()
+    if pa.types.is_struct(kind) or pa.types.is_binary(kind):
+        encoded = first.get("bytes") if isinstance(first, dict) else first
+        try:
+            with Image.open(io.BytesIO(encoded or b"")) as image:
+                channels = 1 if image.mode == "L" else 3
+                return {"kind": "image", "height": image.height, "width": image.width, "channels": channels}
+        except (OSError, TypeError, ValueError) as failure:
+            raise DataError(f"{path}: column {name!r} holds no images: {one_line(failure)}.") from failure
+    if pa.types.is_integer(kind):
+        lowest, highest = pc.min(values).as_py(), pc.max(values).as_py()
+        numbers = [str(number) for number in range(max(highest + 1, 2))] if highest < 10_000 else []
+        column: dict[str, Any] = {"kind": "label", "classes": classes or numbers}
+        return column | ({"unlabelled": True} if lowest == -1 else {})
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return {"kind": "text"}
+    if isinstance(first, list) and first and isinstance(first[0], list):
+        return {"kind": "sequence", "channels": len(first[0])}
+    raise DataError(
+        f"{path}: column {name!r} is of type {kind}; expected images, whole numbers (classes), text, or lists of "
+        "lists of numbers (time, channels). Leave other columns out."
+    )
+
+
+def _class_names(table: "pa.Table") -> dict[str, list[str]]:
+    """The names of classes that `datasets` writes into its files."""
+    written = (table.schema.metadata or {}).get(b"huggingface")
+    if written is None:
+        return {}
+    features = json.loads(written).get("info", {}).get("features", {})
+    return {name: one["names"] for name, one in features.items() if isinstance(one, dict) and one.get("names")}
