@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import peft
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -205,3 +206,25 @@ def test_a_classifier_is_evaluated_with_metrics(tmp_path):
     found = one.evaluate()
     assert math.isfinite(found["eval_loss"])
     assert found["eval_accuracy"] > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_is_trained_saved_loaded_and_merged(tmp_path):
+    base = language_model(tie_word_embeddings=False)
+    frozen = {name: value.clone() for name, value in base.state_dict().items()}
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["lm_head"], r=4))
+    one = trainer(adapted, tmp_path, num_train_epochs=10, label_smoothing_factor=0.05, learning_rate=0.05)
+    one.train()
+    assert np.mean(losses(one)[-4:]) < losses(one)[0]
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    ids = Texts()[0]["input_ids"][None]
+    with torch.no_grad():
+        expected = adapted.eval()(input_ids=ids).logits
+        again = language_model(tie_word_embeddings=False)
+        again.load_state_dict(frozen)
+        assert not torch.allclose(again.eval()(ids).logits, expected, atol=1e-2)
+        loaded = peft.PeftModel.from_pretrained(again, tmp_path / "adapter").eval()
+        torch.testing.assert_close(loaded(input_ids=ids).logits, expected)
+        torch.testing.assert_close(loaded.merge_and_unload()(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    recurrence = "model.layers.0.recurrence.weight_hh_l0"
+    assert torch.equal(adapted.get_base_model().state_dict()[recurrence], frozen[recurrence])
