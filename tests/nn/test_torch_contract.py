@@ -25,10 +25,13 @@ def parts(found: Tensor | tuple) -> list[Tensor]:
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("gradients", [True, False])
 @every_module
-def test_torch_jit_traces_it(make: Callable, gradients: bool):
+@pytest.mark.parametrize("time", [1, 5])
+def test_torch_jit_traces_it(time: int, make: Callable, gradients: bool):
     module = make(3, 4)
     inputs = (
-        torch.randn(5, 2, 3) if isinstance(module, nn.Module) and hasattr(module, "num_layers") else torch.randn(2, 3)
+        torch.randn(time, 2, 3)
+        if isinstance(module, nn.Module) and hasattr(module, "num_layers")
+        else torch.randn(2, 3)
     )
     with torch.set_grad_enabled(gradients):
         traced = torch.jit.trace(module, inputs)

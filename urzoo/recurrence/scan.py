@@ -152,7 +152,7 @@ def scan(
         UsageError: `save` is unknown.
     """
     check_options(None, save)
-    if inputs.dim() == 3 and inputs.shape[1] == 1 and mask is None:
+    if inputs.dim() == 3 and inputs.shape[1] == 1 and mask is None and not _recorded():
         # What generation does at every token: none of the set-up of a sequence.
         weights = input_weight, recurrent_weight, bias, gate_bias
         state = step(inputs[:, 0], *weights, state, gating=gating, backend=backend)
@@ -381,6 +381,11 @@ def _checked(
         if tensor.dtype not in accepted:
             raise ShapeError(f"the {name} of state is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)}.")
     return state
+
+
+def _recorded() -> bool:
+    """Whether autograd or torch.jit.trace, which compares runs with and without autograd, may follow the call."""
+    return torch.is_grad_enabled() or torch._C._get_tracing_state() is not None
 
 
 def _autocasts(inputs: Tensor) -> bool:
