@@ -13,7 +13,7 @@ upright as their EXIF data say, and become arrays.
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def named_arrays(images: Any) -> Iterator[tuple[str, Array, bool]]:
     if isinstance(images, torch.Tensor | np.ndarray):
         yield "images", _array(images, "images"), False
         return
-    if not isinstance(images, list | tuple):
+    if not isinstance(images, Sequence) or isinstance(images, str | bytes | bytearray):
         images = [images]
     if not images:
         raise UsageError("images is an empty list, expected at least one image.")
