@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from urzoo.models.registration import register as _register
 
 if TYPE_CHECKING:
+    from urzoo.hub.names import info as info
+    from urzoo.hub.names import load as load
+    from urzoo.hub.names import path as path
     from urzoo.models import PixelSequenceImageProcessor as PixelSequenceImageProcessor
     from urzoo.models import URLSTMCache as URLSTMCache
     from urzoo.models import URLSTMConfig as URLSTMConfig
@@ -23,9 +26,6 @@ if TYPE_CHECKING:
     from urzoo.nn import URGRUCell as URGRUCell
     from urzoo.nn import URLSTMCell as URLSTMCell
     from urzoo.zoo import checkpoints as checkpoints
-    from urzoo.zoo import info as info
-    from urzoo.zoo import load as load
-    from urzoo.zoo import path as path
 
     __version__: str
 
@@ -42,9 +42,9 @@ _HOMES = {
     "URLSTM": "urzoo.nn",
     "URLSTMCell": "urzoo.nn",
     "checkpoints": "urzoo.zoo",
-    "info": "urzoo.zoo",
-    "load": "urzoo.zoo",
-    "path": "urzoo.zoo",
+    "info": "urzoo.hub.names",
+    "load": "urzoo.hub.names",
+    "path": "urzoo.hub.names",
 }
 
 # Parts of the package that are reached as attributes, such as `urzoo.data.load_split`.

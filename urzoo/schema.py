@@ -43,6 +43,8 @@ def _as_written(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 Number = Annotated[float, WrapValidator(_as_written), PlainSerializer(lambda number: number)]
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
+# PyYAML takes a second for each hundred thousand characters.
+_LARGEST_YAML = 64 * 1024
 
 
 class Strict(BaseModel):
@@ -74,26 +76,33 @@ def read_text(path: Path, *, error: type[UrzooError]) -> str:
 
 def read_json(path: Path, *, error: type[UrzooError]) -> Any:
     """The content of a JSON file; NaN and infinities are refused, as JSON has no such numbers."""
+    return parse_json(read_text(path, error=error), path, error=error)
+
+
+def parse_json(text: str, source: object, *, error: type[UrzooError]) -> Any:
+    """The content of a text in JSON, as `read_json`; `source` names it in the message."""
 
     def refuse(constant: str) -> None:
-        raise error(f"{path} holds {constant}, which is no JSON number.")
+        raise error(f"{source} holds {constant}, which is no JSON number.")
 
     try:
-        return json.loads(read_text(path, error=error), parse_constant=refuse)
-    except (json.JSONDecodeError, RecursionError) as failure:
-        raise error(f"{path} is not JSON: {one_line(failure)}.") from failure
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as failure:  # also a number of too many digits
+        raise error(f"{source} is not JSON: {one_line(failure)}.") from failure
 
 
 def read_yaml(path: Path, *, error: type[UrzooError]) -> Any:
-    """The content of a YAML file; a key that stands twice is refused."""
+    """The content of a YAML file; a key that stands twice is refused, and so are aliases."""
     return parse_yaml(read_text(path, error=error), path, error=error)
 
 
 def parse_yaml(text: str, source: object, *, error: type[UrzooError]) -> Any:
-    """The content of YAML text that came from `source`; a key that stands twice is refused."""
+    """The content of a text in YAML, as `read_yaml`; `source` names it in the message."""
+    if len(text) > _LARGEST_YAML:
+        raise error(f"{source} has {len(text)} characters; expected at most {_LARGEST_YAML} of YAML.")
     try:
-        return yaml.load(text, Loader=_UniqueKeys)
-    except (yaml.YAMLError, RecursionError) as failure:
+        return yaml.load(text, Loader=_Plain)
+    except (yaml.YAMLError, ValueError, RecursionError) as failure:
         raise error(f"{source} is not YAML: {one_line(failure)}.") from failure
 
 
@@ -133,13 +142,22 @@ def _shortened(text: str, length: int = 80) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win; here that is an error."""
+class _Plain(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win; here that is an error. So are aliases: nine lines of them can stand
+    for a billion values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "an alias (*), write the value itself", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the base's signature
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no name", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)

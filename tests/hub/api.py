@@ -55,7 +55,11 @@ class Api:
     def __init__(self, store: Store, endpoint: str, storage: str) -> None:
         self.store, self.endpoint, self.storage = store, endpoint, storage
         self.page = 1000  # entries in one answer of a listing
+        self.endless = False  # each answer of a listing leads to another page
+        self.next_page: str | None = None  # and this is where
         self.lfs_everywhere: bool | None = None  # overrides .gitattributes: True all LFS, False all regular
+        self.lose_uploads = 0  # so many uploads are accepted and not kept
+        self.verify = True  # ask the client to have its uploads verified
         self.redirect = True  # serve LFS files from the storage host
 
     def answer(self, call: Call) -> Answer:
@@ -199,12 +203,29 @@ class Api:
     def _paged(self, call: Call, items: list[Any]) -> Answer:
         start = int(call.query.get("cursor", ["0"])[0])
         headers = {}
-        if start + self.page < len(items):
+        if self.next_page:
+            headers["Link"] = f'<{self.next_page}>; rel="next"'
+        elif self.endless or start + self.page < len(items):
             query = {**call.query, "cursor": [str(start + self.page)]}
             text = "&".join(f"{key}={quote(value)}" for key, values in query.items() for value in values)
             path = quote(call.path.replace("\0", "%2F"), safe="/%")
             headers["Link"] = f'<{self.endpoint}{path}?{text}>; rel="next"'
-        return Answer(items[start : start + self.page], headers=headers)
+        return Answer(items if self.endless else items[start : start + self.page], headers=headers)
+
+    @route(f"GET /api/{REPO}/discussions")
+    def discussions(self, call: Call, kind: str, repo_id: str) -> Answer:
+        repository = self._read(call, kind, repo_id)
+        found = []
+        for ref, oid in repository.pulls.items():
+            number = int(ref.rsplit("/", 1)[1])
+            made = repository.commits[oid]
+            status = "closed" if number in repository.closed else "open"
+            if call.query.get("status", [status]) == [status]:
+                found.append(
+                    {"num": number, "title": made.title, "status": status, "isPullRequest": True,
+                     "author": {"name": made.author}, "createdAt": made.date, "repo": {"name": repo_id, "type": kind}}
+                )  # fmt: skip
+        return Answer({"discussions": found, "count": len(found), "start": 0})
 
     # Branches and tags
 
@@ -281,7 +302,7 @@ class Api:
                 place = f"/lfs/{kind}/{repo_id}/{item['oid']}"
                 answer["actions"] = {
                     "upload": {"href": f"{self.storage}{place}?signature=s3cret"},
-                    "verify": {"href": f"{self.endpoint}{place}/verify"},
+                    **({"verify": {"href": f"{self.endpoint}{place}/verify"}} if self.verify else {}),
                 }
             objects.append(answer)
         return Answer({"transfer": "basic", "objects": objects})
@@ -292,6 +313,9 @@ class Api:
             raise Refused(403, "SignatureDoesNotMatch")
         if hashlib.sha256(call.body).hexdigest() != oid:
             raise Refused(400, "BadDigest")
+        if self.lose_uploads:
+            self.lose_uploads -= 1
+            return Answer()
         self.store.repositories[kind, repo_id].lfs_objects[oid] = call.body
         return Answer()
 

@@ -1,5 +1,6 @@
 """A fresh test Hub for each test, and clients that never see this machine's own caches or tokens."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+
+from urzoo.cli import main
 
 from .server import HubServer
 
@@ -77,5 +80,40 @@ def client(hub: HubServer, tmp_path: Path) -> Run:
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture
+def on_the_test_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    use_endpoint(monkeypatch, hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """As HF_ENDPOINT does, which huggingface_hub reads when it is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+Say = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command; its standard output and error, after a look at the exit code."""
+
+    def run(*arguments: object, code: int | None = 0) -> tuple[str, str]:
+        capsys.readouterr()
+        ended = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert code is None or ended == code, out + err
+        if code:
+            assert err.count("error: ") == 1
+            assert err.splitlines()[-1].startswith("error: ")
+        return out, err
 
     return run

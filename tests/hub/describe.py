@@ -76,7 +76,10 @@ def _file(path: str, blob: Blob) -> dict[str, Any]:
 def _front_matter(commit: Commit) -> dict[str, Any]:
     card = commit.tree.get("README.md", Blob(b"")).data.decode(errors="replace")
     front = re.match(r"---\n(.*?)\n---", card, flags=re.DOTALL)
-    content = yaml.safe_load(front.group(1)) if front else None
+    try:
+        content = yaml.safe_load(front.group(1)) if front else None
+    except (yaml.YAMLError, TypeError):
+        content = None
     return content if isinstance(content, dict) else {}
 
 
@@ -96,7 +99,7 @@ def _eval_results(commit: Commit) -> list[dict[str, Any]]:
 def _config(commit: Commit) -> dict[str, Any]:
     try:
         config = json.loads(commit.tree.get("config.json", Blob(b"{}")).data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 

@@ -20,6 +20,8 @@ class Fault:
     cut: bool = False  # close the connection without an answer
     keep_bytes: int | None = None  # send this much of the body, then close the connection
     delay_seconds: float = 0.0  # answer late
+    dribble_seconds: float = 0.0  # send the body byte by byte, with this pause after each
+    dribble_headers: bool = False  # the headers as well
     after: bool = False
     flip_byte: int | None = None  # damage one byte of the body
     action: Callable[[], object] | None = None  # something else happens while the request is on its way

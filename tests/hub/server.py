@@ -162,10 +162,14 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(headers["Content-Length"])
         if fault and fault.flip_byte is not None and len(body) > fault.flip_byte:
             body = body[: fault.flip_byte] + bytes([body[fault.flip_byte] ^ 1]) + body[fault.flip_byte + 1 :]
+        if fault and fault.dribble_seconds and fault.dribble_headers:
+            self.wfile = _Dribbling(self.wfile, fault.dribble_seconds)
         self.send_response(answer.status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+        if fault and fault.dribble_seconds and not fault.dribble_headers:
+            self.wfile = _Dribbling(self.wfile, fault.dribble_seconds)
         if self.command == "HEAD":
             return
         if fault and fault.keep_bytes is not None and fault.keep_bytes < length:
@@ -180,3 +184,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Dribbling:
+    """A connection on which each byte takes its time."""
+
+    def __init__(self, file: Any, seconds: float) -> None:
+        self.file, self.seconds = file, seconds
+
+    def write(self, content: bytes) -> None:
+        for byte in content:
+            self.file.write(bytes([byte]))
+            self.file.flush()
+            time.sleep(self.seconds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)

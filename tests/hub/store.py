@@ -80,6 +80,7 @@ class Repository:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     pulls: dict[str, str] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)  # the numbers of closed pull requests
     lfs_objects: dict[str, bytes] = field(default_factory=dict)
 
     @property

@@ -49,6 +49,14 @@ def test_a_neural_cache_is_named(folder):
         render_card(folder, [])
 
 
+def test_a_card_offers_texts_to_try(folder):
+    assert "widget" not in yaml.safe_load(render_card(folder, []).split("\n---\n")[0].removeprefix("---\n"))
+    for name in ("urlstm-512-imdb", "urlstm-768-cache-wikitext103"):
+        front = yaml.safe_load(render_card(zoo.path(name), []).split("\n---\n")[0].removeprefix("---\n"))
+        assert front["widget"]
+        assert all(example.keys() == {"text"} for example in front["widget"])
+
+
 def test_the_same_inputs_give_the_same_bytes(folder):
     assert render_card(folder, [result(folder)]) == render_card(folder, [result(folder)])
 

@@ -5,55 +5,21 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
 from urzoo import zoo
-from urzoo.cli import main
 
 from .checkpoints import image_checkpoint, text_checkpoint
-from .conftest import OTHER, TOKEN
+from .conftest import OTHER, TOKEN, Say, use_endpoint
 from .server import HubServer
 
 NAME = "urlstm-128-smnist"
 
 
-@pytest.fixture(autouse=True)
-def _on_the_test_hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    use_endpoint(monkeypatch, hub.endpoint)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("sys.stdin", io.StringIO())
-
-
-def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """As HF_ENDPOINT does, which huggingface_hub reads when it is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-
-
-Say = Callable[..., tuple[str, str]]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run a command; its standard output and error, after a look at the exit code."""
-
-    def run(*arguments: object, code: int = 0) -> tuple[str, str]:
-        capsys.readouterr()
-        ended = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert ended == code, out + err
-        if code:
-            assert err.count("error: ") == 1
-            assert err.splitlines()[-1].startswith("error: ")
-        return out, err
-
-    return run
+pytestmark = pytest.mark.usefixtures("on_the_test_hub")
 
 
 class Terminal(io.StringIO):

@@ -58,7 +58,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def send(hub: HubServer, folder: Path) -> None:
-    push(folder, "alice/m", token=TOKEN, endpoint=hub.endpoint, patience=QUICK)
+    push(folder, "alice/m", force=True, token=TOKEN, endpoint=hub.endpoint, patience=QUICK)
 
 
 def failure(hub: HubServer, folder: Path) -> UrzooError | None:

@@ -91,17 +91,6 @@ def test_a_dry_run_and_a_refused_confirmation_send_nothing(hub: HubServer, tmp_p
     assert not hub.store.repositories
 
 
-def test_files_of_a_checkpoint_that_are_gone_are_deleted_and_others_left_alone(hub: HubServer, tmp_path: Path) -> None:
-    hub.store.write("alice/m", {"tokenizer.json": b"{}", "modeling_urlstm.py": b"old", "diagram.svg": b"<svg/>"})
-    (folder := image_checkpoint(tmp_path / "in")).joinpath("optimizer.pt").write_bytes(b"mine")
-    sent = push(folder, "alice/m", token=TOKEN, endpoint=hub.endpoint)
-    assert sent.plan.deletions == ("modeling_urlstm.py", "tokenizer.json")
-    assert sent.plan.left_out == ("optimizer.pt",)
-    files = hub.store.model("alice/m").files()
-    assert "diagram.svg" in files
-    assert not {"tokenizer.json", "modeling_urlstm.py", "optimizer.pt"} & files.keys()
-
-
 def test_a_branch_is_made_and_main_stays(hub: HubServer, tmp_path: Path) -> None:
     push(image_checkpoint(tmp_path / "one", seed=1), "alice/m", token=TOKEN, endpoint=hub.endpoint)
     main = hub.store.model("alice/m").commit("main").oid

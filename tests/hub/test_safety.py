@@ -8,10 +8,11 @@ import pytest
 from huggingface_hub import constants
 
 from urzoo.errors import CheckpointError, UrzooError, UsageError
-from urzoo.hub.connection import HubError, MissingError, StaleParentError, UnreachableError, parse_reference
+from urzoo.hub.connection import HubError, MissingError, StaleParentError, UnreachableError
 from urzoo.hub.listing import list_hub
 from urzoo.hub.pull import pull
 from urzoo.hub.push import push
+from urzoo.hub.reference import parse_reference
 
 from .checkpoints import CARD, image_checkpoint
 from .conftest import OTHER, READER, TOKEN
@@ -252,10 +253,42 @@ def test_listing_gives_an_owners_checkpoints(hub: HubServer, files: dict[str, by
         list_hub("alice", endpoint="http://127.0.0.1:9")
 
 
-@pytest.mark.parametrize("reference", ["alice", "a/b/c", "https://huggingface.co/a/b", "a/..", "a/b@", "/b", ""])
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "alice",
+        "a/b/c",
+        "https://example.org/a/b",
+        "hf://datasets/a/b",
+        "https://huggingface.co/datasets/a/b",
+        "a/..",
+        "a/b@",
+        "/b",
+        "",
+    ],
+)
 def test_what_is_no_repository_is_refused_by_name(reference: str) -> None:
-    with pytest.raises(UsageError, match=r"OWNER/NAME|ends in '@'"):
+    with pytest.raises(UsageError, match=r"OWNER/NAME|ends in '@'|names no model"):
         parse_reference(reference)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("hf://alice/m", ("alice/m", None)),
+        ("hf://alice/m@v1", ("alice/m", "v1")),
+        ("hf://models/alice/m@refs%2Fpr%2F1", ("alice/m", "refs/pr/1")),
+        ("https://huggingface.co/alice/m", ("alice/m", None)),
+        ("https://hf.co/alice/m/", ("alice/m", None)),
+        ("https://huggingface.co/alice/m/tree/v1", ("alice/m", "v1")),
+        ("https://huggingface.co/alice/m/tree/refs%2Fpr%2F1", ("alice/m", "refs/pr/1")),
+        ("https://huggingface.co/alice/m/blob/main/config.json?x=1#L2", ("alice/m", "main")),
+        ("https://huggingface.co/alice/m/commit/0123abc", ("alice/m", "0123abc")),
+        ("https://huggingface.co/alice/m/discussions/3", ("alice/m", None)),
+    ],
+)
+def test_addresses_of_the_hub_are_references(reference: str, expected: tuple[str, str | None]) -> None:
+    assert parse_reference(reference) == expected
 
 
 def test_a_reference_is_a_repository_and_a_revision() -> None:

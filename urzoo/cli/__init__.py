@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from urzoo.cli import benchmark, catalog, data, evaluation, hub, training
+from urzoo.cli.output import note
 from urzoo.errors import UrzooError
 
 INTERRUPTED = 130
@@ -90,5 +91,5 @@ def _wrong_use(mistake: TyperException) -> int:
 
 def _fail(message: str, exit_code: int) -> int:
     # One line, whatever a file name or a library's message held.
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    note(f"error: {' '.join(message.split())}")
     return exit_code

@@ -28,6 +28,9 @@ def list_checkpoints(
     hub: Annotated[
         str | None, typer.Option(metavar="OWNER", help="Those of a user or organisation on the Hub instead.")
     ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="With --hub: only those with this in their name.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
 ) -> None:
     """List the recommended checkpoint of every task, all that are shipped, or those of an owner on the Hub.
@@ -44,8 +47,10 @@ def list_checkpoints(
     if hub is not None:
         if everything:
             raise UsageError(f"--hub {hub} lists all that {hub} has; leave --all out.")
-        _list_hub(hub, plain=plain, as_json=as_json)
+        _list_hub(hub, search, plain=plain, as_json=as_json)
         return
+    if search is not None:
+        raise UsageError(f"--search {search} goes with --hub OWNER; give that too.")
     recommended_for: dict[str, list[str]] = {}
     for task, name in recommended_checkpoints().items():
         recommended_for.setdefault(name, []).append(task)
@@ -71,7 +76,7 @@ def info(
     checkpoint: Annotated[
         str | None,
         typer.Argument(
-            help="A name of `urzoo list` or a checkpoint folder; this installation if omitted.",
+            help="A name of `urzoo list`, a folder or OWNER/NAME; this installation if omitted.",
             autocompletion=complete_checkpoint,
         ),
     ] = None,
@@ -100,12 +105,12 @@ def info(
         typer.echo(f"\n{content['remark']}")
 
 
-def _list_hub(owner: str, *, plain: bool, as_json: bool) -> None:
+def _list_hub(owner: str, search: str | None, *, plain: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from urzoo.hub.listing import list_hub
 
-    found = list_hub(owner)
+    found = list_hub(owner, search=search)
     if plain:
         for checkpoint in found:
             typer.echo(checkpoint.repo_id)
@@ -115,11 +120,8 @@ def _list_hub(owner: str, *, plain: bool, as_json: bool) -> None:
         note(f"{owner} has no urzoo checkpoints on the Hub that can be seen from here.")
     else:
         print_table(
-            ["repository", "pipeline", "visibility", "updated", "commit"],
-            [
-                [one.repo_id, one.pipeline_tag, "private" if one.private else "public", one.updated, one.commit]
-                for one in found
-            ],
+            ["repository", "pipeline", "visibility", "updated"],
+            [[one.repo_id, one.pipeline_tag, "private" if one.private else "public", one.updated] for one in found],
         )
 
 
@@ -136,7 +138,7 @@ def _described(name: str) -> dict[str, Any]:
 
 
 def _checkpoint(name: str) -> dict[str, Any]:
-    from urzoo.zoo import info as checkpoint_info
+    from urzoo.hub.names import info as checkpoint_info
 
     described = checkpoint_info(name)
     return described.model_dump(mode="json") | {"folder": str(described.folder)}

@@ -1,7 +1,6 @@
 """`urzoo eval`, `reproduce`, `compare` and `leaderboard`: figures, and the board made of them."""
 
 import os
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -160,7 +159,7 @@ def reproduce(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A model's name, as results have it.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A model: a name as results have it, or OWNER/NAME.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another's.")],
     *,
     task: Annotated[str, typer.Option(help="The task both were evaluated on, or the YAML file of your own.")],
@@ -177,7 +176,7 @@ def compare(
     from urzoo.evaluation import load_task
     from urzoo.evaluation.comparison import compare as compared
 
-    found = compared(results, first, second, task)
+    found = compared(results, _name_in_results(first), _name_in_results(second), task)
     if as_json:
         print_json(asdict(found) | {"difference": found.difference.model_dump()})
         return
@@ -303,18 +302,26 @@ def _named_folder(model: str) -> tuple[str, Path]:
 
 
 def _subject(model: str) -> "Subject | str":
-    """A checkpoint as named, or, for OWNER/NAME that is no folder here, the one pulled from the Hub."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@\S*)?", model) or model.startswith(".") or Path(model).exists():
+    """A checkpoint as named, or the one pulled from the Hub."""
+    from urzoo.hub.names import is_remote, locate
+
+    if not is_remote(model):
         return model
     from urzoo.evaluation import Subject
-    from urzoo.hub.connection import parse_reference
-    from urzoo.hub.pull import pull
 
-    repo_id, revision = parse_reference(model)
-    pulled = pull(repo_id, revision, any_model=True)
-    for warning in pulled.warnings:
-        note(f"warning: {warning}")
-    return Subject.of(pulled.folder, name=repo_id, revision=pulled.commit)
+    located = locate(model, warn=lambda warning: note(f"warning: {warning}"))
+    return Subject.of(located.folder, name=located.name, revision=located.commit)
+
+
+def _name_in_results(model: str) -> str:
+    """What results call a model: the repository, where it is given by an address or with a revision."""
+    from urzoo.hub.names import is_remote
+
+    if not is_remote(model):
+        return model
+    from urzoo.hub.reference import parse_reference
+
+    return parse_reference(model)[0]
 
 
 def _is_failure(pair: "Pair", *, asked: bool) -> bool:

@@ -11,11 +11,14 @@ from urzoo.cli.output import note, print_json
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from urzoo.hub.names import Located
     from urzoo.hub.plan import PushPlan
 
 RESULTS = Path("leaderboard/results")
 
-Checkpoint = Annotated[str, typer.Argument(help="A name of `urzoo list`, or a checkpoint folder.")]
+Checkpoint = Annotated[
+    str, typer.Argument(help="A name of `urzoo list`, a checkpoint folder, or OWNER/NAME[@REVISION] on the Hub.")
+]
 WithCode = Annotated[
     bool, typer.Option("--with-code", help="With the code, so that it loads without urzoo (trust_remote_code).")
 ]
@@ -37,6 +40,17 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
     revision: Annotated[str, typer.Option(help="The branch; made if it does not exist.")] = "main",
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")] = False,
+    commit_message: Annotated[str | None, typer.Option(metavar="TEXT", help="What the commit says.")] = None,
+    tag: Annotated[str | None, typer.Option(help="The commit's tag; one made of the content when omitted.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="The card's licence, by the Hub's name: apache-2.0.")
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete files of a checkpoint that the branch has and this one has not.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also in place of another kind of model, or of a card edited on the Hub.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +62,7 @@ def push(
 
         urzoo push urlstm-128-pmnist alice/urlstm-128-pmnist --private
     """
+    from urzoo.hub.names import is_remote
     from urzoo.hub.push import push as send
 
     def confirm(plan: "PushPlan") -> bool:
@@ -59,13 +74,18 @@ def push(
         return typer.confirm("Send this?", err=True)
 
     result = send(
-        checkpoint,
+        checkpoint if not is_remote(checkpoint) else _located(checkpoint).folder,
         repo,
         private=private or None,
         with_code=with_code,
         dry_run=dry_run,
         revision=revision,
         create_pr=create_pr,
+        delete=delete,
+        force=force,
+        commit_message=commit_message,
+        tag=tag,
+        licence=licence,
         confirm=confirm,
     )
     if dry_run:
@@ -74,6 +94,9 @@ def push(
         print_json(asdict(result))
     elif result.sent:
         typer.echo(result.pull_request_url or result.commit_url)
+    elif result.pull_request_url is not None:
+        note(f"A pull request to {repo} proposes exactly this already; nothing was sent.")
+        typer.echo(result.pull_request_url)
     elif result.plan.sends_nothing:
         typer.echo(f"{repo} already holds exactly this; nothing was sent.")
     else:
@@ -81,12 +104,28 @@ def push(
 
 
 def pull(
-    repo: Annotated[str, typer.Argument(metavar="REPO[@REVISION]", help="OWNER/NAME, with a branch, tag or commit.")],
+    repo: Annotated[
+        str,
+        typer.Argument(
+            metavar="REPO[@REVISION]", help="OWNER/NAME or its page's address, with a branch, tag or commit."
+        ),
+    ],
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="The folder to make; urzoo's store when omitted.")
     ] = None,
     *,
     with_code: WithCode = False,
+    revision: Annotated[str | None, typer.Option(help="A branch, tag or commit, as after @.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only files of such names, into DIR; may be repeated.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="No files of such names, into DIR; may be repeated.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Into a DIR that holds something: files of the same names are replaced.")
+    ] = False,
+    token: Annotated[str | None, typer.Option(help="An access token; that of HF_TOKEN when omitted.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a checkpoint from the Hub: pinned to a commit, safetensors only, every file checked by its hash.
@@ -95,11 +134,22 @@ def pull(
 
         urzoo pull alice/urlstm-128-pmnist@main my-checkpoint
     """
-    from urzoo.hub.connection import parse_reference
     from urzoo.hub.pull import pull as take
+    from urzoo.hub.reference import parse_reference
 
-    repo_id, revision = parse_reference(repo)
-    pulled = take(repo_id, revision, folder, with_code=with_code)
+    repo_id, named = parse_reference(repo)
+    if named is not None and revision is not None and named != revision:
+        raise UsageError(f"--revision {revision} and @{named} are two revisions; give one.")
+    pulled = take(
+        repo_id,
+        named or revision,
+        folder,
+        with_code=with_code,
+        include=include or (),
+        exclude=exclude or (),
+        force=force,
+        token=token,
+    )
     for warning in pulled.warnings:
         note(f"warning: {warning}")
     if as_json:
@@ -127,7 +177,7 @@ def export(
     """
     from urzoo.hub.export import export as write
 
-    exported = write(checkpoint, folder, with_code=with_code, onnx=onnx)
+    exported = write(_located(checkpoint).folder, folder, with_code=with_code, onnx=onnx)
     if as_json:
         print_json(asdict(exported) | {"folder": str(exported.folder)})
     else:
@@ -144,27 +194,41 @@ def card(
 ) -> None:
     """Generate a checkpoint's card, and its results in the Hub's format, from configuration, recipe and results.
 
+    What others wrote above or below the generated part of README.md stays. Of a checkpoint on the Hub it is printed.
+
     Example:
 
         urzoo card urlstm-128-pmnist --check
     """
     from urzoo.evaluation import read_result, result_name
-    from urzoo.hub.card import check_card, write_card
+    from urzoo.evaluation.schema import folder_name
+    from urzoo.hub.card import check_card, render_card, write_card
     from urzoo.hub.eval_results import generated_files
-    from urzoo.zoo import checkpoint_name, info, path
+    from urzoo.hub.names import described
 
-    folder = path(checkpoint)
+    located = _located(checkpoint)
+    folder, name = located.folder, located.name
     place = RESULTS if results is None else results
     if not place.is_dir() and (results is not None or generated_files(folder)):
         raise UsageError(f"there is no folder {str(place)!r} with result files; name it with --results.")
-    found = [read_result(file) for file in sorted((place / result_name(info(checkpoint))).glob("*.json"))]
+    of_model = place / folder_name(result_name(described(located)))
+    found = [read_result(file) for file in sorted(of_model.glob("*.json"))]
     # A reader could not repeat what was measured on data that are only here.
     found = [result for result in found if result.data.source != "local"]
     if check:
         check_card(folder, found)
-        typer.echo(f"The card of {checkpoint_name(folder)} is up to date.")
+        typer.echo(f"The card of {name} is up to date.")
+    elif located.commit is not None:
+        # The kept copy is that of the commit, and stays so.
+        typer.echo(render_card(folder, found), nl=False)
     else:
         typer.echo(write_card(folder, found))
+
+
+def _located(checkpoint: str) -> "Located":
+    from urzoo.hub.names import locate
+
+    return locate(checkpoint, warn=lambda warning: note(f"warning: {warning}"))
 
 
 def _show(plan: "PushPlan") -> None:
@@ -180,8 +244,12 @@ def _show(plan: "PushPlan") -> None:
         note(f"  {file.change:<8} {file.size_bytes:>12,} bytes  {file.path}")
     for path in plan.deletions:
         note(f"  deleted  {'':>12}        {path}")
+    for path in plan.kept:
+        note(f"  stays there, not in this checkpoint; --delete removes it: {path}")
     for path in plan.left_out:
         note(f"  stays here, no part of a checkpoint: {path}")
     if plan.tag is not None:
         note(f"  tag {plan.tag}{' (exists)' if plan.tag_exists else ''}")
+    for line in plan.notes:
+        note(f"warning: {line}")
     note(f"{plan.bytes_to_send:,} bytes to send.")

@@ -20,7 +20,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, nu
 
     No line is folded to the terminal's width: a name can be copied, and `grep` finds a row.
     """
-    cells = [list(headings), *(["-" if cell is None else str(cell) for cell in row] for row in rows)]
+    cells = [list(headings), *(["-" if cell is None else _line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(headings))]
     for line in cells:
         aligned = [
@@ -35,7 +35,7 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         if value is not None:
-            typer.echo(f"{name:<{width}}  {value}")
+            typer.echo(f"{name:<{width}}  {_line(value)}")
 
 
 def complete_checkpoint(incomplete: str) -> list[str]:
@@ -54,4 +54,9 @@ def complete_task(incomplete: str) -> list[str]:
 
 def note(line: str) -> None:
     """Print one line for the person at the terminal, on standard error."""
-    typer.echo(line, err=True)
+    typer.echo(_line(line), err=True)
+
+
+def _line(value: object) -> str:
+    """What is printed of a value that may come from outside: one line, which cannot steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in str(value))

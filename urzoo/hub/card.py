@@ -18,9 +18,10 @@ from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
 from urzoo.files import write_text
 from urzoo.hub.eval_results import generated_files, render_eval_results
+from urzoo.hub.merge import BEGIN, end_mark, merge
 from urzoo.markdown import markdown, markdown_code, printable
 from urzoo.models.card_urlstm import PIPELINES, TAGS
-from urzoo.schema import read_json, read_text, read_yaml
+from urzoo.schema import parse_yaml, read_json, read_text, read_yaml
 from urzoo.zoo import info
 from urzoo.zoo.lookup import read_config
 from urzoo.zoo.schema import CheckpointInfo
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).parent / "card.md.jinja"
+# What the Hub's page offers to try, where the checkpoint reads text.
+_EXAMPLES = {
+    "text-classification": (
+        "A quiet film with two fine actors. I left the cinema happy.",
+        "Two hours of my life that nobody will give back.",
+    ),
+    "text-generation": ("The history of Rome began", "The band recorded its first album in"),
+}
 
 
 def render_card(folder: Path, results: Sequence[Result]) -> str:
@@ -49,8 +58,8 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
     kept = _results_of(checkpoint, results)
     task = load_task(checkpoint.task) if checkpoint.task in tasks() else None
     data = _data_set(checkpoint)
-    return _template().render(
-        front_matter=_front_matter(name, checkpoint, recipe, kept, data),
+    front = _front_matter(name, checkpoint, recipe, kept, data)
+    body = _template().render(
         name=name,
         checkpoint=checkpoint,
         task=task,
@@ -66,10 +75,14 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
         licence=_licence(recipe),
         curve=(folder / "learning_curve.png").is_file(),
     )
+    mark = end_mark(parse_yaml(front, "front matter", error=CheckpointError), body)
+    return f"---\n{front}\n---\n\n{BEGIN}\n\n{body.strip()}\n\n{mark}\n"
 
 
 def write_card(folder: Path, results: Sequence[Result]) -> Path:
     """Write a checkpoint folder's README.md and its `.eval_results`; for errors see `render_card`.
+
+    What others wrote into README.md, outside of what is generated, and keys of the front matter stay.
 
     Returns:
         The path of README.md.
@@ -83,7 +96,7 @@ def write_card(folder: Path, results: Sequence[Result]) -> Path:
 
 
 def check_card(folder: Path, results: Sequence[Result]) -> None:
-    """Compare a folder's README.md and `.eval_results` with what its files and results give.
+    """Compare a folder's README.md and `.eval_results` with what its files and results give, added text aside.
 
     Raises:
         StaleError: They differ, or one is missing or left over.
@@ -97,7 +110,9 @@ def check_card(folder: Path, results: Sequence[Result]) -> None:
 
 def _render_all(folder: Path, results: Sequence[Result]) -> dict[str, str]:
     """Every generated file, by its path in the folder, README.md last."""
-    card = render_card(folder, results)
+    card, present = render_card(folder, results), folder / CARD
+    if present.is_file():
+        card = merge(card, read_text(present, error=CheckpointError), force=True).text
     name = _name(_recipe(folder), info(folder))
     return {**render_eval_results(name, [result for result in results if not result.partial]), CARD: card}
 
@@ -145,15 +160,17 @@ def _front_matter(
         if spec.name in result.metrics
     ]
     shown = load_task(checkpoint.task).metrics if checkpoint.task in tasks() and checkpoint.task else []
+    pipeline = _pipeline(checkpoint)
     card = ModelCardData(
         library_name="transformers",
-        pipeline_tag=_pipeline(checkpoint),
+        pipeline_tag=pipeline,
         license=_licence(recipe),
         datasets=[data.repository] if data else None,
         metrics=[spec.name for spec in shown if spec.primary] or None,
         tags=[*TAGS, *([checkpoint.task] if checkpoint.task else [])],
         model_name=name,
         eval_results=evaluations or None,
+        widget=[{"text": example} for example in _EXAMPLES.get(pipeline or "", ())] or None,
     )
     front_matter: str = card.to_yaml()
     return front_matter

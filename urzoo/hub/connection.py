@@ -1,40 +1,47 @@
 """Talking to the Hub so that every request ends in bounded time and fails in one known way.
 
-huggingface_hub sends the requests, over one HTTP client that a process shares; some it retries by itself
-for up to half a minute, some it never retries, and most have no time limit. Inside `Connection.attempt`
-that client is guarded: each request gets time limits, and a passing fault (408, 429, 5xx, a timeout, a cut
-connection) leaves it as `PassingError`, which huggingface_hub does not catch. So there is one place that
-waits and repeats, honours Retry-After and gives up: `attempt`. Outside it the guard does nothing.
+huggingface_hub sends the requests, under a guard (`guard.py`) that bounds them and lets a passing fault out as
+`PassingError`. So there is one place that waits and repeats, honours Retry-After and gives up: `Connection.attempt`.
+It goes on as long as each attempt gets further than the one before, and gives up when none does.
 
 No message holds a token: what others wrote is cleaned of it, and the chain of causes, which holds the
 request with its headers, is cut.
 """
 
 import contextlib
-import contextvars
-import email.utils
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_session, get_token
+from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils._validators import validate_repo_id
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from urzoo.errors import UrzooError, UsageError
+from urzoo.errors import UsageError
+from urzoo.hub.guard import Budget, Guard, HubError, PassingError, Patience, guarded
+
+__all__ = [
+    "Connection",
+    "GaveUpError",
+    "HubError",
+    "MissingError",
+    "MissingRevisionError",
+    "Patience",
+    "RefusedError",
+    "StaleParentError",
+    "UnreachableError",
+]
 
 T = TypeVar("T")
 
@@ -48,16 +55,16 @@ _RAISED = (
 _FIRST_SILENCE_SECONDS = 10.0
 
 
-class HubError(UrzooError):
-    """The Hub refused a request, or what it holds is not what urzoo accepts."""
-
-
 class UnreachableError(HubError):
     """No connection to the Hub: offline mode, no network, or no server at the endpoint."""
 
 
 class GaveUpError(HubError):
     """The Hub was reached and then failed, again and again, until patience ended."""
+
+
+class RefusedError(HubError):
+    """The Hub does not allow it to this token, and will not when asked again."""
 
 
 class MissingError(HubError):
@@ -70,38 +77,6 @@ class MissingRevisionError(MissingError):
 
 class StaleParentError(HubError):
     """Somebody else committed to the branch first; nothing was lost, and nothing of this push was committed."""
-
-
-class PassingError(RuntimeError):
-    """A request failed in a way that may pass; `attempt` repeats it. Not for callers."""
-
-    def __init__(
-        self, reason: str, *, wait_seconds: float | None = None, unreachable: bool = False, silent: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.wait_seconds = wait_seconds
-        self.unreachable = unreachable  # no connection came about
-        self.silent = silent  # it did, and then nothing came
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a push or pull goes on trying.
-
-    Args:
-        attempts: How often a step is tried in all.
-        first_wait_seconds: The wait after the first failure; it doubles after each further one.
-        longest_wait_seconds: The longest single wait. A Hub that asks for more (Retry-After) is taken at its
-            word: urzoo gives up and says so.
-        connect_seconds: For a connection to come about.
-        silence_seconds: For the Hub to say nothing while a request is on its way.
-    """
-
-    attempts: int = 5
-    first_wait_seconds: float = 1.0
-    longest_wait_seconds: float = 60.0
-    connect_seconds: float = 8.0
-    silence_seconds: float = 30.0
 
 
 class Connection:
@@ -118,8 +93,14 @@ class Connection:
 
     def __init__(self, endpoint: str | None = None, token: str | None = None, patience: Patience | None = None) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        if re.match(r"https?://[^/]*@", self.endpoint):
+            raise UsageError(
+                "the endpoint (HF_ENDPOINT) holds a user name or password before '@'; give the address alone, and the "
+                "token in HF_TOKEN"
+            )
         if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.endpoint):
-            raise UsageError(f"endpoint {self.endpoint!r} is not an address like https://huggingface.co")
+            shown = re.sub(r"hf_\w{8,}", "<token>", self.endpoint)
+            raise UsageError(f"endpoint {shown!r} is not an address like https://huggingface.co")
         found = get_token() if token is None else token.strip()
         if found and not re.fullmatch(r"[\x21-\x7e]+", found):
             raise UsageError("the token holds blanks or other characters that no token has; paste it again")
@@ -128,7 +109,14 @@ class Connection:
         self.api = HfApi(endpoint=self.endpoint, token=self.token or False, library_name="urzoo")
         self._reached = False
 
-    def attempt(self, what: str, step: Callable[[], T], *, settled: Callable[[], T | None] | None = None) -> T:
+    def attempt(
+        self,
+        what: str,
+        step: Callable[[], T],
+        *,
+        settled: Callable[[], T | None] | None = None,
+        progress: Callable[[], int] | None = None,
+    ) -> T:
         """The result of `step`, repeated while the faults are passing ones and patience lasts.
 
         Args:
@@ -136,18 +124,23 @@ class Connection:
             step: Sends requests through huggingface_hub; must be safe to repeat, unless `settled` is given.
             settled: Asked before each repetition whether the step was carried out though its answer was lost;
                 gives its result if so.
+            progress: How far the step has got; one that got further is repeated at once, as often as it does.
 
         Raises:
             UnreachableError: No connection, or twice no answer, at the first step: that working offline is quick.
             GaveUpError: The faults did not pass.
             HubError: The Hub refused the step for good.
         """
-        wait_seconds = self.patience.first_wait_seconds
-        for attempt in range(1, self.patience.attempts + 1):
+        patience = self.patience
+        wait_seconds, failures, got = patience.first_wait_seconds, 0, progress() if progress else 0
+        budget = Budget(patience)
+        while True:
             try:
-                if attempt > 1 and settled is not None and (result := self._guard(settled)) is not None:
+                if failures and settled is not None and (result := self._guard(settled, budget)) is not None:
                     return result
-                result = self._guard(step)
+                result = self._guard(step, budget)
+            except HubError as error:
+                raise type(error)(f"while {what}: {self.clean(str(error))}") from None
             except _RAISED as error:
                 fault = _passing(error)
                 if fault is None:
@@ -156,19 +149,29 @@ class Connection:
                 self._reached = True
                 return result
             reason = self.clean(str(fault))
-            if not self._reached and (fault.unreachable or (fault.silent and attempt == 2)):
+            before, got = got, progress() if progress else 0
+            if got > before:
+                wait_seconds, failures = patience.first_wait_seconds, 0
+                self._reached = True
+            failures += 1
+            if not self._reached and (fault.unreachable or (fault.silent and failures == 2)):
                 raise UnreachableError(f"the Hub at {self.endpoint} cannot be reached ({reason})") from None
             self._reached = self._reached or not fault.silent
-            pause_seconds = wait_seconds if fault.wait_seconds is None else max(wait_seconds, fault.wait_seconds)
-            if pause_seconds > self.patience.longest_wait_seconds:
+            pause_seconds = 0.0 if got > before else wait_seconds
+            pause_seconds = max(pause_seconds, fault.wait_seconds or 0.0)
+            if pause_seconds > patience.longest_wait_seconds:
                 message = f"while {what}: {reason}, asking to wait {pause_seconds:.0f} s; try again after that"
                 raise GaveUpError(message) from None
-            if attempt == self.patience.attempts:
-                raise GaveUpError(f"while {what}: {reason}, {attempt} times; try again later") from None
+            if failures == patience.attempts:
+                raise GaveUpError(f"while {what}: {reason}, {failures} times; try again later") from None
+            if pause_seconds >= budget.left_seconds:
+                raise GaveUpError(
+                    f"while {what}: {reason}; no progress for {patience.stalled_seconds:g} s; try again later"
+                ) from None
             logger.warning("while %s: %s; trying again in %.1f s", what, reason, pause_seconds)
             time.sleep(pause_seconds)
-            wait_seconds = min(2 * wait_seconds, self.patience.longest_wait_seconds)
-        raise AssertionError("unreachable")
+            if got <= before:
+                wait_seconds = min(2 * wait_seconds, patience.longest_wait_seconds)
 
     def clean(self, text: str) -> str:
         """`text` in one line, without the token, without the queries of addresses (they may be signed)."""
@@ -179,23 +182,22 @@ class Connection:
         text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
         return text if len(text) <= 300 else f"{text[:297]}..."
 
-    def _guard(self, step: Callable[[], T]) -> T:
+    def _guard(self, step: Callable[[], T], budget: Budget) -> T:
         patience = self.patience
         if not self._reached:
             patience = replace(patience, silence_seconds=min(patience.silence_seconds, _FIRST_SILENCE_SECONDS))
-        with _guarded(patience), _quiet():
+        with guarded(Guard(self.endpoint, self.token, patience, budget)), _quiet():
             return step()
 
     def _refusal(self, error: BaseException, what: str) -> HubError:
-        """The one-line error for what huggingface_hub raised."""
-        if isinstance(error, HubError):
-            return error
+        """The one-line error for what huggingface_hub raised, or, where it wraps what it was told, for that."""
+        error = next((one for one in _causes(error) if isinstance(one, HfHubHTTPError)), error)
         if isinstance(error, OfflineModeIsEnabled):
             return UnreachableError("offline mode is on (HF_HUB_OFFLINE), so the Hub is not asked")
         who = "with this token" if self.token else "without a token (`hf auth login`, or set HF_TOKEN)"
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if isinstance(error, GatedRepoError):
-            return HubError(f"while {what}: access to the repository is gated; ask for it on {self.endpoint} first")
+            return RefusedError(f"while {what}: access to the repository is gated; ask for it on {self.endpoint} first")
         if isinstance(error, RepositoryNotFoundError):
             return MissingError(f"while {what}: {self.endpoint} shows no such repository {who}; check OWNER/NAME")
         if isinstance(error, RevisionNotFoundError):
@@ -203,9 +205,9 @@ class Connection:
         if isinstance(error, EntryNotFoundError):
             return MissingError(f"while {what}: the repository has no such file")
         if status == 401:
-            return HubError(f"while {what}: the Hub refuses the token (401); log in again with `hf auth login`")
+            return RefusedError(f"while {what}: the Hub refuses the token (401); log in again with `hf auth login`")
         if status == 403:
-            return HubError(f"while {what}: the Hub does not allow this {who} (403); check the token's permissions")
+            return RefusedError(f"while {what}: the Hub does not allow this {who} (403); check the token's permissions")
         if status == 412:
             return StaleParentError(f"while {what}: the branch has a newer commit (412)")
         reason = self.clean(str(error)) or type(error).__name__
@@ -214,109 +216,15 @@ class Connection:
         return HubError(f"while {what}: {reason}")
 
 
-def parse_reference(reference: str) -> tuple[str, str | None]:
-    """OWNER/NAME[@REVISION] as a repository and a revision.
-
-    Raises:
-        UsageError: It is not of this form.
-    """
-    repo_id, _, revision = reference.partition("@")
-    if "@" in reference and not revision:
-        raise UsageError(f"repository {reference!r} ends in '@'; name a branch, tag or commit after it, or omit it")
-    return check_repo_id(repo_id), revision or None
-
-
-def check_repo_id(repo_id: str) -> str:
-    """`repo_id`, if it is of the form OWNER/NAME.
-
-    Raises:
-        UsageError: It is not.
-    """
-    expected = f"repository {repo_id!r} is not OWNER/NAME, for example alice/urlstm-128-smnist"
-    if repo_id.count("/") != 1:
-        raise UsageError(expected)
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        raise UsageError(expected) from None
-    return repo_id
-
-
-def check_revision(revision: str) -> str:
-    """`revision`, if it can be the name of a branch, tag or commit.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    if not re.fullmatch(r"(?!.*(\.\.|//|@\{))[A-Za-z0-9_][\w./+-]*", revision, flags=re.ASCII) or len(revision) > 200:
-        raise UsageError(f"revision {revision!r} is not the name of a branch, tag or commit, for example main")
-    return revision
-
-
-_patience: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("patience", default=None)
-
-
-@contextlib.contextmanager
-def _guarded(patience: Patience) -> Iterator[None]:
-    """Guard the requests that this thread sends in the block.
-
-    The client is the process's shared one, made by whatever factory the user set, so it is changed as little
-    as can be: `send` of this object is wrapped, once, and looks at a context variable.
-    """
-    client = get_session()
-    send = client.send
-    if not hasattr(send, "guards"):
-
-        def guarded_send(request: httpx2.Request, **options: Any) -> httpx2.Response:
-            active = _patience.get()
-            return send(request, **options) if active is None else _send(send, request, active, options)
-
-        guarded_send.guards = True  # type: ignore[attr-defined]
-        setattr(client, "send", guarded_send)  # noqa: B010 - mypy knows that methods are not assigned to
-    token = _patience.set(patience)
-    try:
-        yield
-    finally:
-        _patience.reset(token)
-
-
-def _send(
-    send: Callable[..., httpx2.Response], request: httpx2.Request, patience: Patience, options: dict[str, Any]
-) -> httpx2.Response:
-    limits = httpx2.Timeout(patience.silence_seconds, connect=patience.connect_seconds)
-    request.extensions = {**request.extensions, "timeout": limits.as_dict()}
-    try:
-        response = send(request, **options)
-    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-        raise PassingError(str(error) or "no connection in time", unreachable=True) from None
-    except httpx2.TimeoutException:
-        raise PassingError(f"no answer for {patience.silence_seconds:g} s", silent=True) from None
-    except (httpx2.NetworkError, httpx2.RemoteProtocolError):
-        raise PassingError("the connection was cut") from None
-    status = response.status_code
-    if status in (408, 429) or status >= 500:
-        response.close()
-        raise PassingError(f"the Hub answers {status}", wait_seconds=_asked_wait(response.headers))
-    return response
-
-
-def _asked_wait(headers: httpx2.Headers) -> float | None:
-    """The seconds a Retry-After header asks for, in either of its two forms."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
-    moment = email.utils.parsedate_tz(value)
-    return max(0.0, email.utils.mktime_tz(moment) - time.time()) if moment else None
-
-
 def _passing(error: BaseException) -> PassingError | None:
     """The passing fault behind an error; huggingface_hub wraps what fails in an upload."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, PassingError):
-            return seen
-        seen = seen.__cause__
-    return None
+    return next((one for one in _causes(error) if isinstance(one, PassingError)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from urzoo.hub.connection import HubError
+from urzoo.hub.guard import HubError
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -24,12 +24,16 @@ _CHECKPOINT = re.compile(
     re.VERBOSE,
 )
 _CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
+# The code that `export` writes: modules of urzoo.models under their names, the others under their whole ones.
+_OWN_CODE = re.compile(r"(urzoo_\w+|\w+_urlstm)\.py", re.ASCII)
 _PICKLED = re.compile(r".*\.(bin|ckpt|dill|h5|joblib|keras|npy|npz|pickle|pkl|pt|pth|msgpack|onnx|pb)", re.IGNORECASE)
 # Names that other systems keep for devices; a folder that holds one cannot be moved there.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 LARGEST_WEIGHTS_BYTES = 4 * 1024**3
 LARGEST_OTHER_BYTES = 64 * 1024**2
+# Read as a whole by Python, which takes a hundred times their size for it.
+LARGEST_CONFIG_BYTES = 1024**2
 
 
 def is_checkpoint_file(path: str) -> bool:
@@ -40,6 +44,11 @@ def is_checkpoint_file(path: str) -> bool:
 def is_code(path: str) -> bool:
     """Whether a file is Python code, as `export` writes it for `trust_remote_code`."""
     return _CODE.fullmatch(path) is not None
+
+
+def is_own_code(path: str) -> bool:
+    """Whether a file has the name of code that `export` writes, and so a push of urzoo may have sent it."""
+    return _OWN_CODE.fullmatch(path) is not None
 
 
 def is_pickled(path: str) -> bool:
@@ -54,6 +63,8 @@ def is_weights(path: str) -> bool:
 
 def largest_bytes(path: str) -> int:
     """The size above which a file is refused."""
+    if path.endswith(("config.json", ".yaml")):
+        return LARGEST_CONFIG_BYTES
     return LARGEST_WEIGHTS_BYTES if is_weights(path) else LARGEST_OTHER_BYTES
 
 

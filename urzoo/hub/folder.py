@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from urzoo.errors import CheckpointError
 from urzoo.hub import contents
 from urzoo.hub.eval_results import check_eval_results
-from urzoo.schema import content_sha256, read_json, read_yaml
+from urzoo.schema import content_sha256, parse_yaml, read_json, read_yaml
 from urzoo.zoo.loading import load, load_image_processor, load_tokenizer
 from urzoo.zoo.lookup import read_config, training_summary
 
@@ -164,10 +162,7 @@ def _check_card(card: Path) -> None:
     if not card.is_file():
         raise CheckpointError(f"{card.parent} has no {card.name}; write the model card with `urzoo card` first.")
     front = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8", errors="replace"), flags=re.DOTALL)
-    try:
-        metadata = yaml.safe_load(front[1]) if front else None
-    except yaml.YAMLError:
-        metadata = None
+    metadata = parse_yaml(front[1], f"the metadata of {card}", error=CheckpointError) if front else None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{card} does not begin with metadata in YAML between two lines of ---; write it anew.")
 

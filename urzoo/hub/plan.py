@@ -29,10 +29,14 @@ class PushPlan:
         create_pr: Whether the commit goes into a new pull request instead of the branch.
         tag: The tag for the commit, None for a pull request.
         tag_exists: Whether that tag is on the branch's commit already.
+        commit_message: The first line of what the commit says.
         files: What the folder holds and a checkpoint may, in order of name.
-        deletions: Files of a checkpoint that the branch has and the folder has not.
+        deletions: Files of a checkpoint that the branch has and the folder has not, and that will be deleted.
+        kept: The same where nothing is deleted.
         left_out: Files of the folder that are no part of a checkpoint and stay here.
         has_code: Whether Python code is among the files.
+        pull_request_url: The open pull request that already proposes exactly this.
+        notes: What the user should know, each one line.
     """
 
     repo_id: str
@@ -45,10 +49,14 @@ class PushPlan:
     create_pr: bool
     tag: str | None
     tag_exists: bool
+    commit_message: str
     files: tuple[PlannedFile, ...]
     deletions: tuple[str, ...]
+    kept: tuple[str, ...]
     left_out: tuple[str, ...]
     has_code: bool
+    pull_request_url: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def changed(self) -> tuple[PlannedFile, ...]:
@@ -67,7 +75,9 @@ class PushPlan:
 
     @property
     def sends_nothing(self) -> bool:
-        """Whether the Hub already holds all of it, tag included."""
+        """Whether the Hub already holds all of it, tag included, or it is proposed already."""
+        if self.pull_request_url is not None:
+            return True
         return not self.commits and not self.creates_branch and (self.tag is None or self.tag_exists)
 
 

@@ -5,32 +5,24 @@ each file is held to its size and hash there. A folder appears under its name co
 and pickles are never fetched unless asked for (code), and nothing that is fetched is ever run.
 """
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-import httpx2
-from huggingface_hub import get_session, hf_hub_url
-from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils._headers import build_hf_headers
-from huggingface_hub.utils._http import hf_raise_for_status
-
-from urzoo.errors import CheckpointError
-from urzoo.files import check_empty, new_folder
+from urzoo.errors import CheckpointError, UsageError
+from urzoo.files import check_empty, new_folder, write_bytes
 from urzoo.hub import contents
-from urzoo.hub.connection import (
-    Connection,
-    HubError,
-    PassingError,
-    Patience,
-    UnreachableError,
-    check_repo_id,
-    check_revision,
-)
+from urzoo.hub.connection import Connection, HubError, Patience, UnreachableError
+from urzoo.hub.download import fetch, list_files
 from urzoo.hub.folder import check_checkpoint, check_model_type
+from urzoo.hub.reference import check_repo_id, check_revision
 from urzoo.hub.store import RemoteFile, RepositoryStore, place
+from urzoo.schema import parse_json
+from urzoo.zoo.bounds import check_config
+
+_MOST_FILES = 1000
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,9 @@ def pull(
     *,
     with_code: bool = False,
     any_model: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    force: bool = False,
     token: str | None = None,
     endpoint: str | None = None,
     patience: Patience | None = None,
@@ -81,6 +76,10 @@ def pull(
             store, where it is found again, also offline.
         with_code: Take the Python files too, for use without urzoo. They are not run here.
         any_model: Take a model of any type that transformers itself has, to evaluate it; else only urzoo's.
+        include: Patterns as of a shell; only files whose paths match one are taken, those of a checkpoint or not, but
+            no pickles, and no code unless asked for. Then `out` must be given: the store holds whole checkpoints.
+        exclude: Patterns of files that are left out.
+        force: Write into `out` although it holds something: files of the same names are replaced, others stay.
         token: An access token; the one huggingface_hub finds when omitted.
         endpoint: The Hub's address; huggingface_hub's (HF_ENDPOINT) when omitted.
         patience: How often and how long to try.
@@ -96,16 +95,41 @@ def pull(
     check_repo_id(repo_id)
     asked = check_revision(revision or "main")
     target = None if out is None else Path(out).expanduser()
-    if target is not None:
+    if target is None and (include or exclude or force):
+        raise UsageError("include, exclude and force need a folder to write to; name one")
+    if target is not None and not force:
         check_empty(target)
     connection = Connection(endpoint, token, patience)
     pulling = _Pull(connection, RepositoryStore(repo_id, store), repo_id, asked, any_model=any_model)
-    pulled = pulling.run(with_code=with_code)
+    if include or exclude:
+        pulled, sources = pulling.part(include, exclude, with_code=with_code)
+    else:
+        pulled = pulling.run(with_code=with_code)
+        sources = {path: pulled.folder / path for path in pulled.files}
     if target is None:
         return pulled
-    with new_folder(target) as folder:
-        place(folder, {path: pulled.folder / path for path in pulled.files})
+    if force and target.is_dir():
+        check_replaceable(target, sources)
+        for path in sorted(sources, key=lambda path: path == contents.CONFIG):  # which makes a folder a checkpoint
+            write_bytes(target / path, sources[path].read_bytes())
+    else:
+        with new_folder(target) as folder:
+            place(folder, sources)
     return Pulled(**{**vars(pulled), "folder": target})
+
+
+def check_replaceable(folder: Path, paths: Iterable[str]) -> None:
+    """Refuse to write through a link, which leads out of the folder, or over a folder.
+
+    Raises:
+        UsageError: A path is one.
+    """
+    for path in paths:
+        for part in (folder / path, *(folder / path).parents):
+            if part == folder:
+                break
+            if part.is_symlink() or (part.exists() and part.is_dir() == (part == folder / path)):
+                raise UsageError(f"{part} is a link or of another kind than the repository's; move it away first")
 
 
 class _Pull:
@@ -123,7 +147,6 @@ class _Pull:
             commit, listing = self._look_up()
         except UnreachableError as error:
             return self._kept(error, with_code=with_code)
-        contents.check_names(listing)
         wanted = {path: file for path, file in listing.items() if _is_wanted(path, with_code=with_code)}
         _check_wanted(wanted, listing)
         with self.store.locked():
@@ -133,7 +156,7 @@ class _Pull:
                 # The configuration first: a model of another type is refused before its weights are fetched.
                 for path in sorted(wanted, key=lambda path: (path != contents.CONFIG, path)):
                     self._fetch(commit, wanted[path])
-                    if path == contents.CONFIG and not self.any_model:
+                    if path == contents.CONFIG:
                         self._check_config(wanted[path])
                 with self.store.new_commit(name, wanted) as staging:
                     _check(staging, self.repo_id, any_model=self.any_model)
@@ -156,6 +179,41 @@ class _Pull:
         """What the store calls the commit's folder; a model that was only taken to be evaluated is kept apart."""
         return commit + "-with-code" * with_code + "-any-model" * self.any_model
 
+    def part(
+        self, include: Sequence[str], exclude: Sequence[str], *, with_code: bool
+    ) -> tuple[Pulled, dict[str, Path]]:
+        """Some files of the repository, in the store by their content; not looked at as a checkpoint."""
+        commit, listing = self._look_up()
+        wanted = {
+            path: file
+            for path, file in listing.items()
+            if not contents.is_pickled(path)
+            and (with_code or not path.endswith(".py"))
+            and (any(fnmatchcase(path, one) for one in include) if include else contents.is_checkpoint_file(path))
+            and not any(fnmatchcase(path, one) for one in exclude)
+        }
+        if not wanted:
+            raise UsageError(
+                f"no file of {self.repo_id} is taken by these patterns; it has {', '.join(sorted(listing)[:20])}"
+            )
+        check_sizes(wanted)
+        with self.store.locked():
+            for file in wanted.values():
+                self._fetch(commit, file)
+        skipped = tuple(sorted(listing.keys() - wanted.keys()))
+        pulled = Pulled(
+            folder=self.store.objects,
+            repo_id=self.repo_id,
+            revision=self.revision,
+            commit=commit,
+            files=tuple(sorted(wanted)),
+            skipped=skipped,
+            bytes_received=self.bytes_received,
+            offline=False,
+            warnings=tuple(_warnings(wanted, skipped)),
+        )
+        return pulled, {path: self.store.object_path(file) for path, file in wanted.items()}
+
     def _look_up(self) -> tuple[str, dict[str, RemoteFile]]:
         """The commit the revision stands at, and its files."""
         api, what = self.connection.api, f"looking up {self.repo_id}@{self.revision}"
@@ -164,11 +222,7 @@ class _Pull:
         if not re.fullmatch("[0-9a-f]{40}", commit):
             raise HubError(f"while {what}: the Hub names no commit, but {commit[:60]!r}")
 
-        def entries() -> dict[str, RemoteFile]:
-            listed = api.list_repo_tree(self.repo_id, recursive=True, revision=commit)
-            return {entry.path: _remote(entry) for entry in listed if isinstance(entry, RepoFile)}
-
-        return commit, self.connection.attempt(f"listing {self.repo_id}", entries)
+        return commit, list_files(self.connection, self.repo_id, commit)
 
     def _kept(self, error: UnreachableError, *, with_code: bool) -> Pulled:
         """The copy pulled earlier, when the Hub cannot be asked."""
@@ -194,69 +248,25 @@ class _Pull:
 
     def _fetch(self, commit: str, file: RemoteFile) -> None:
         """Bring one file into the store, going on where an earlier attempt or pull stopped."""
-        if self.store.has_object(file):
-            return
-        part = self.store.objects / f"{file.hash}.part"
-        what = f"fetching {file.path} of {self.repo_id}"
-        for trial in (1, 2):
-            self.connection.attempt(what, lambda: self._receive(commit, file, part))
-            if file.matches(part):
-                part.rename(self.store.object_path(file))
-                return
-            # Damaged on the way, perhaps in an earlier pull's part: once more from the beginning.
-            part.unlink()
-            if trial == 2:
-                raise HubError(f"while {what}: the content is not what the Hub's listing promises (its hash differs)")
+        if not self.store.has_object(file):
+            part = self.store.objects / f"{file.hash}.part"
+            fetch(self.connection, self.repo_id, commit, file, part, self._count)
+            part.rename(self.store.object_path(file))
 
-    def _receive(self, commit: str, file: RemoteFile, part: Path) -> None:
-        """Append to the part file until it has the size of the file."""
-        if part.is_symlink():
-            part.unlink()
-        have = part.stat().st_size if part.is_file() else 0
-        if have > file.size_bytes:
-            part.unlink()
-            have = 0
-        if have == file.size_bytes and part.is_file():
-            return
-        url = hf_hub_url(self.repo_id, file.path, revision=commit, endpoint=self.connection.endpoint)
-        headers = build_hf_headers(token=self.connection.token or False, library_name="urzoo")
-        # Without compression, so that lengths and ranges are those of the file.
-        headers |= {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-        with get_session().stream("GET", url, headers=headers) as response:
-            if response.status_code == 416:
-                part.unlink()
-                raise PassingError("the Hub does not know the rest of the file")
-            if response.status_code >= 400:
-                response.read()
-            hf_raise_for_status(response)
-            resumes = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            starts = have if response.status_code == 206 and resumes else 0
-            with part.open("ab" if starts else "wb") as target:
-                for chunk in _chunks(response):
-                    starts += len(chunk)
-                    self.bytes_received += len(chunk)
-                    if starts > file.size_bytes:
-                        break
-                    target.write(chunk)
-        if starts > file.size_bytes:
-            part.unlink()
-            raise HubError(f"the Hub sends more than the {file.size_bytes} bytes it lists for {file.path}")
-        if starts < file.size_bytes:
-            raise PassingError("the connection was cut")
+    def _count(self, received_bytes: int) -> None:
+        self.bytes_received += received_bytes
 
     def _check_config(self, file: RemoteFile) -> None:
+        source = f"config.json of {self.repo_id}"
         try:
-            config = json.loads(self.store.object_path(file).read_bytes())
-        except ValueError:
-            raise CheckpointError(f"config.json of {self.repo_id} is not JSON.") from None
-        check_model_type(config, f"config.json of {self.repo_id}")
-
-
-def _remote(entry: RepoFile) -> RemoteFile:
-    digest, size_bytes = (entry.lfs.sha256, entry.lfs.size) if entry.lfs is not None else (entry.blob_id, entry.size)
-    if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest) or not isinstance(size_bytes, int) or size_bytes < 0:
-        raise HubError(f"the Hub lists {entry.path[:80]!a} with the hash {digest[:80]!a}, which is none")
-    return RemoteFile(entry.path, size_bytes, digest)
+            text = self.store.object_path(file).read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            raise CheckpointError(f"{source} is not text in UTF-8.") from None
+        config = parse_json(text, source, error=CheckpointError)
+        if not self.any_model:
+            check_model_type(config, source)
+        if isinstance(config, dict):
+            check_config(config, source)
 
 
 def _is_wanted(path: str, *, with_code: bool) -> bool:
@@ -274,6 +284,17 @@ def _check_wanted(wanted: dict[str, RemoteFile], listing: dict[str, RemoteFile])
         raise HubError(f"the repository has no {contents.WEIGHTS}, so it is no checkpoint")
     if contents.CONFIG not in wanted:
         raise HubError(f"the repository has no {contents.CONFIG}, so it is no checkpoint")
+    check_sizes(wanted)
+
+
+def check_sizes(wanted: dict[str, RemoteFile]) -> None:
+    """Refuse more, or larger, files than a checkpoint has.
+
+    Raises:
+        HubError: There are such.
+    """
+    if len(wanted) > _MOST_FILES:
+        raise HubError(f"the repository has {len(wanted)} files to take; expected at most {_MOST_FILES}")
     for path, file in wanted.items():
         if file.size_bytes > contents.largest_bytes(path):
             raise HubError(f"{path} has {file.size_bytes} bytes; expected at most {contents.largest_bytes(path)}")
@@ -294,10 +315,3 @@ def _warnings(wanted: dict[str, RemoteFile], skipped: tuple[str, ...]) -> Iterat
         yield f"the repository holds {len(code)} Python files ({code[0]} ...); they were {fate}"
     if pickled := [path for path in skipped if contents.is_pickled(path)]:
         yield f"the repository holds {pickled[0]}, a format that can run code; it was not taken"
-
-
-def _chunks(response: httpx2.Response) -> Iterator[bytes]:
-    try:
-        yield from response.iter_bytes()  # as they come: a fixed size would hold back what precedes a cut
-    except (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError):
-        raise PassingError("the connection was cut") from None

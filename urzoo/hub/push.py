@@ -9,30 +9,25 @@ its deduplication gains nothing, and its requests cannot be bounded, logged and 
 """
 
 import io
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from huggingface_hub.hf_api import ModelInfo, RepoFile
+from huggingface_hub.errors import HfHubHTTPError
 
 from urzoo.errors import UsageError
 from urzoo.hub import contents
-from urzoo.hub.connection import (
-    Connection,
-    GaveUpError,
-    HubError,
-    MissingError,
-    MissingRevisionError,
-    Patience,
-    StaleParentError,
-    check_repo_id,
-    check_revision,
-)
+from urzoo.hub.connection import Connection, GaveUpError, HubError, Patience, RefusedError, StaleParentError
+from urzoo.hub.download import files_at
 from urzoo.hub.export import export
-from urzoo.hub.folder import Checkpoint, LocalFile, read_checkpoint
-from urzoo.hub.plan import PlannedFile, PushPlan, PushResult
+from urzoo.hub.folder import LocalFile, read_checkpoint
+from urzoo.hub.guard import PassingError
+from urzoo.hub.plan import PushPlan, PushResult
+from urzoo.hub.planning import COMMIT_MARK, Wishes, is_same, make_plan
+from urzoo.hub.reference import check_repo_id, check_revision
 from urzoo.zoo.lookup import path as find_checkpoint
 
 
@@ -45,6 +40,11 @@ def push(
     dry_run: bool = False,
     revision: str = "main",
     create_pr: bool = False,
+    delete: bool = False,
+    force: bool = False,
+    commit_message: str | None = None,
+    tag: str | None = None,
+    licence: str | None = None,
     token: str | None = None,
     endpoint: str | None = None,
     confirm: Callable[[PushPlan], bool] | None = None,
@@ -60,7 +60,12 @@ def push(
         with_code: Send the code as well, so that the checkpoint loads without urzoo (`trust_remote_code`).
         dry_run: Work out the plan and send nothing.
         revision: The branch; made if it does not exist.
-        create_pr: Propose the commit as a pull request.
+        create_pr: Propose the commit as a pull request. One that is open and proposes the same is not made again.
+        delete: Delete files of a checkpoint that the branch has and the folder has not; else nothing is deleted.
+        force: Also into a repository that holds a model of another type, and in place of a card that was edited there.
+        commit_message: What the commit says, in one line.
+        tag: The commit's tag; one that follows from the content when omitted.
+        licence: The Hub's name of the licence of the weights, such as apache-2.0, for the card that is sent.
         token: An access token; the one huggingface_hub finds when omitted.
         endpoint: The Hub's address; huggingface_hub's (HF_ENDPOINT) when omitted.
         confirm: Shown the plan before anything is sent; nothing is sent if it says no. Not asked if there is
@@ -68,7 +73,8 @@ def push(
         patience: How often and how long to try.
 
     Raises:
-        UsageError: An argument is not what it should be, or the repository is public where `private` is True.
+        UsageError: An argument is not what it should be; the repository is public where `private` is True, or holds
+            what this push would replace and `force` is not given. Nothing was sent.
         CheckpointError: The folder is not a complete checkpoint; the Hub was not asked anything.
         StaleParentError: Somebody else committed to the branch meanwhile; nothing of this push is in it.
         UnreachableError: There is no connection; nothing was sent.
@@ -76,6 +82,16 @@ def push(
     """
     check_repo_id(repo_id)
     check_revision(revision)
+    wishes = Wishes(
+        revision=revision,
+        private=private,
+        create_pr=create_pr,
+        delete=delete,
+        force=force,
+        commit_message=commit_message,
+        tag=tag,
+        licence=licence,
+    )
     folder = find_checkpoint(name_or_folder)
     if with_code:
         with tempfile.TemporaryDirectory(prefix="urzoo-push-") as temporary:
@@ -83,90 +99,13 @@ def push(
     else:
         checkpoint = read_checkpoint(folder)
     connection = Connection(endpoint, token, patience)
-    plan = _plan(connection, checkpoint, repo_id, revision, private=private, create_pr=create_pr)
+    plan, files = make_plan(connection, checkpoint, repo_id, wishes)
     if dry_run or plan.sends_nothing or (confirm is not None and not confirm(plan)):
         url = f"{connection.endpoint}/{repo_id}/commit/{plan.parent}" if plan.parent else None
-        return PushResult(plan, sent=False, commit=plan.parent, commit_url=url)
+        return PushResult(plan, sent=False, commit=plan.parent, commit_url=url, pull_request_url=plan.pull_request_url)
     if connection.token is None:
         raise HubError("there is no access token, so nothing was sent; log in with `hf auth login`, or set HF_TOKEN")
-    return _Push(connection, plan, checkpoint.files).run()
-
-
-def _plan(
-    connection: Connection,
-    checkpoint: Checkpoint,
-    repo_id: str,
-    revision: str,
-    *,
-    private: bool | None,
-    create_pr: bool,
-) -> PushPlan:
-    """Compare the folder with the branch."""
-    info, branch_exists = _look_up(connection, repo_id, revision)
-    if info is not None and private and not info.private:
-        raise UsageError(f"repository {repo_id} exists and is public; omit private, or change it on the Hub first")
-    if create_pr and not branch_exists:
-        raise UsageError(
-            f"revision {revision!r} of {repo_id} does not exist, so there is nothing to propose changes to"
-        )
-    present = _listing(connection, repo_id, info.sha) if info is not None and info.sha else {}
-    files = tuple(_planned(file, present.get(file.path)) for file in checkpoint.files)
-    names = {file.path for file in files}
-    owned = (path for path in present if contents.is_checkpoint_file(path) or contents.is_code(path))
-    tag = None if create_pr else f"urzoo-{checkpoint.digest[:12]}"
-    tagged = _tagged(connection, repo_id, tag) if tag and info is not None else None
-    return PushPlan(
-        repo_id=repo_id,
-        endpoint=connection.endpoint,
-        revision=revision,
-        parent=info.sha if info is not None else None,
-        creates_repository=info is None,
-        creates_branch=not branch_exists and revision != "main",
-        private=bool(private) if info is None else bool(info.private),
-        create_pr=create_pr,
-        tag=tag,
-        tag_exists=tagged is not None,
-        files=files,
-        deletions=tuple(sorted(path for path in owned if path not in names)),
-        left_out=checkpoint.left_out,
-        has_code=checkpoint.has_code,
-    )
-
-
-def _look_up(connection: Connection, repo_id: str, revision: str) -> tuple[ModelInfo | None, bool]:
-    """What the Hub says of the branch, or of main if there is no such branch, and whether there is."""
-    api, what = connection.api, f"looking up {repo_id}"
-    try:
-        return connection.attempt(what, lambda: api.model_info(repo_id, revision=revision)), True
-    except MissingRevisionError:
-        if revision == "main":
-            raise
-        return connection.attempt(what, lambda: api.model_info(repo_id)), False
-    except MissingError:
-        return None, False
-
-
-def _listing(connection: Connection, repo_id: str, commit: str) -> dict[str, RepoFile]:
-    def entries() -> dict[str, RepoFile]:
-        listed = connection.api.list_repo_tree(repo_id, recursive=True, revision=commit)
-        return {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
-
-    return connection.attempt(f"listing {repo_id}", entries)
-
-
-def _tagged(connection: Connection, repo_id: str, tag: str) -> str | None:
-    """The commit that carries a tag."""
-    refs = connection.attempt(f"listing the tags of {repo_id}", lambda: connection.api.list_repo_refs(repo_id))
-    return next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
-
-
-def _planned(file: LocalFile, present: RepoFile | None) -> PlannedFile:
-    change = "new" if present is None else "same" if _is_same(file, present) else "changed"
-    return PlannedFile(file.path, file.size_bytes, file.sha256, change)  # type: ignore[arg-type]
-
-
-def _is_same(file: LocalFile, present: RepoFile) -> bool:
-    return file.sha256 == present.lfs.sha256 if present.lfs is not None else file.git_oid == present.blob_id
+    return _Push(connection, plan, files).run()
 
 
 @dataclass(frozen=True)
@@ -195,7 +134,8 @@ class _Push:
             raise
         except HubError as error:
             sent = f"sent: {', '.join(self.done)}" if self.done else "nothing was sent"
-            raise type(error)(f"{error}. Before that, {sent}; not sent: {self.missing}. Push again to go on.") from None
+            advice = "" if isinstance(error, RefusedError) else " Push again to go on."
+            raise type(error)(f"{error}. Before that, {sent}; not sent: {self.missing}.{advice}") from None
 
     def _run(self) -> PushResult:
         plan, pull_request_url = self.plan, None
@@ -238,18 +178,28 @@ class _Push:
 
     def _listed_changes(self, commit: str | None) -> bool:
         """Whether a repository that should be new holds files of a checkpoint already."""
-        present = _listing(self.connection, self.plan.repo_id, commit) if commit else {}
+        repo_id = self.plan.repo_id
+        if commit is None:
+            return False
+        present = self.connection.attempt(f"listing {repo_id}", lambda: files_at(self.connection, repo_id, commit))
         return any(contents.is_checkpoint_file(path) for path in present)
 
     def _upload(self, file: LocalFile) -> None:
         """Bring a file into the file store, if it is one that the Hub keeps there."""
         plan = self.plan
-        self.connection.attempt(
-            f"sending {file.path}",
-            lambda: self.api.preupload_lfs_files(
-                plan.repo_id, [_addition(file)], revision=plan.revision, create_pr=plan.create_pr, free_memory=False
-            ),
-        )
+
+        def step() -> None:
+            try:
+                self.api.preupload_lfs_files(
+                    plan.repo_id, [_addition(file)], revision=plan.revision, create_pr=plan.create_pr, free_memory=False
+                )
+            except RuntimeError as error:  # around the answer to the upload
+                cause = error.__cause__
+                if isinstance(cause, HfHubHTTPError) and "/verify" in str(cause.response.url):
+                    raise PassingError("the Hub took the file and does not have it") from None
+                raise
+
+        self.connection.attempt(f"sending {file.path}", step)
         self.done.append(f"{file.path} (to the file store, not visible without a commit)")
 
     def _commit(self) -> _Commit:
@@ -257,16 +207,23 @@ class _Push:
 
         def step() -> _Commit:
             deletions = [CommitOperationDelete(path) for path in plan.deletions]
-            info = api.create_commit(
-                plan.repo_id,
-                [*deletions, *(_addition(file) for file in self.files)],
-                commit_message=f"Push {plan.tag}" if plan.tag else "Push a checkpoint",
-                commit_description="Sent by urzoo.",
-                revision=plan.revision,
-                parent_commit=self.parent,
-                create_pr=plan.create_pr,
-            )
-            return _Commit(info.oid, info.commit_url, info.pr_url)
+            try:
+                info = api.create_commit(
+                    plan.repo_id,
+                    [*deletions, *(_addition(file) for file in self.files)],
+                    commit_message=plan.commit_message,
+                    commit_description=COMMIT_MARK,
+                    revision=plan.revision,
+                    parent_commit=self.parent,
+                    create_pr=plan.create_pr,
+                )
+            except HfHubHTTPError as error:
+                if error.response.status_code in (400, 404, 422) and re.search(r"(?i)\blfs\b", str(error)):
+                    reason = self.connection.clean(error.server_message or "")
+                    raise HubError(f"the Hub took a file and does not have it in its store ({reason})") from None
+                raise
+            number = re.search(r"/discussions/(\d{1,9})$", info.pr_url or "")
+            return self._made(info.oid, number[1] if number else None)
 
         what = f"committing to {plan.repo_id}"
         try:
@@ -284,6 +241,15 @@ class _Push:
                 return info
             raise
 
+    def _made(self, commit: str, pull_request: str | None) -> _Commit:
+        """A commit by its addresses, made here: an answer may hold anything."""
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            raise HubError(f"the Hub names no commit, but {commit[:60]!a}")
+        place = f"{self.plan.endpoint}/{self.plan.repo_id}"
+        return _Commit(
+            commit, f"{place}/commit/{commit}", f"{place}/discussions/{pull_request}" if pull_request else None
+        )
+
     def _committed(self) -> _Commit | None:
         """Our commit, if it was made although its answer was lost: the branch's head, or a pull request's."""
         plan, api = self.plan, self.api
@@ -294,14 +260,7 @@ class _Push:
         for head in heads:
             log = api.list_repo_commits(plan.repo_id, revision=head)
             if len(log) > 1 and log[1].commit_id == self.parent and self._holds_all(log[0].commit_id):
-                number = head.removeprefix("refs/pr/")
-                return _Commit(
-                    oid=log[0].commit_id,
-                    url=f"{plan.endpoint}/{plan.repo_id}/commit/{log[0].commit_id}",
-                    pull_request_url=(
-                        f"{plan.endpoint}/{plan.repo_id}/discussions/{number}" if plan.create_pr else None
-                    ),
-                )
+                return self._made(log[0].commit_id, head.removeprefix("refs/pr/") if plan.create_pr else None)
         return None
 
     def _committed_after_all(self, what: str, error: HubError) -> _Commit | None:
@@ -313,10 +272,9 @@ class _Push:
             raise GaveUpError(f"{error}; whether the commit was made cannot be found out") from None
 
     def _holds_all(self, commit: str) -> bool:
-        listed = self.api.list_repo_tree(self.plan.repo_id, recursive=True, revision=commit)
-        present = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
+        present = files_at(self.connection, self.plan.repo_id, commit)
         return not set(self.plan.deletions) & set(present) and all(
-            file.path in present and _is_same(file, present[file.path]) for file in self.files
+            file.path in present and is_same(file, present[file.path]) for file in self.files
         )
 
     def _tag(self, tag: str, commit: str) -> None:

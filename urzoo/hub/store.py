@@ -25,7 +25,7 @@ from huggingface_hub import constants
 
 from urzoo.errors import UrzooError
 from urzoo.files import whole_folder, write_json, write_text
-from urzoo.hub.connection import HubError
+from urzoo.hub.guard import HubError
 from urzoo.schema import read_json
 
 _LOCK_SECONDS = 600.0

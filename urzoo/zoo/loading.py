@@ -24,9 +24,15 @@ from transformers.utils import logging
 
 from urzoo.errors import BackendError, CheckpointError, UrzooError, UsageError, one_line
 from urzoo.models.modeling_urlstm import LOADING
+from urzoo.zoo.bounds import check_built, check_config, check_image_processor, check_json, check_sizes
 from urzoo.zoo.lookup import path, read_config, training_summary, verified_weights_sha256
 from urzoo.zoo.weights import check_against, read_headers, weights_files
 
+# By transformers and torch, of a bad file.
+_RAISED = (
+    *(ValueError, TypeError, LookupError, OSError, RuntimeError),
+    *(AttributeError, ImportError, AssertionError, ArithmeticError),
+)
 _AUTO_CLASSES = {
     "ForImageClassification": AutoModelForImageClassification,
     "ForSequenceClassification": AutoModelForSequenceClassification,
@@ -56,9 +62,13 @@ def load(
         CheckpointError: A file of it is missing, damaged or does not fit the others; nothing was built from it.
     """
     folder = path(name_or_folder)
-    architecture = read_config(folder)["architectures"][0]
+    raw = read_config(folder)
+    architecture = raw["architectures"][0]
     header = read_headers(folder)
     weights = weights_files(folder)[0]
+    check_config(raw, folder / "config.json")
+    check_sizes(raw, header, folder / "config.json")
+    check_json(folder)
     verified_weights_sha256(folder, training_summary(folder))
     config = _config(folder)
     if backend is not None:
@@ -81,6 +91,7 @@ def load(
         if config.model_type == "urlstm":
             expected = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
             check_against(header, expected, set(blank.all_tied_weights_keys), weights)
+        check_built(blank, header, weights)
         model, report = type(blank).from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
@@ -102,6 +113,9 @@ def load_image_processor(name_or_folder: str | Path) -> Any:
     """
     folder = path(name_or_folder)
     _require(folder, "preprocessor_config.json", "processor_config.json")
+    check_json(folder)
+    if read_config(folder)["model_type"] == "urlstm":
+        check_image_processor(folder / "preprocessor_config.json")
     with _quiet(), _one_line(folder):
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, trust_remote_code=False, local_files_only=True
@@ -117,6 +131,7 @@ def load_tokenizer(name_or_folder: str | Path) -> Any:
     """
     folder = path(name_or_folder)
     _require(folder, "tokenizer.json", "tokenizer_config.json")
+    check_json(folder)
     with _quiet(), _one_line(folder):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
@@ -160,7 +175,16 @@ def _one_line(place: Path) -> Iterator[None]:
         raise CheckpointError(f"{place}: {failure}") from failure
     except UrzooError:
         raise
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError, AttributeError, ImportError) as failure:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        AttributeError,
+        ImportError,
+        AssertionError,
+    ) as failure:
         raise CheckpointError(f"{place} cannot be loaded: {one_line(failure)}.") from failure
 
 

@@ -19,6 +19,8 @@ from urzoo.schema import read_json
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
+# Some ten thousand tensors; reading a larger header would take seconds.
+_LARGEST_HEADER_BYTES = 1024 * 1024
 
 
 class Tensor(NamedTuple):
@@ -92,6 +94,13 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}, so there are no weights to load.")
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+    if header_bytes > _LARGEST_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} is truncated or damaged: its header has {header_bytes} bytes, expected at most "
+            f"{_LARGEST_HEADER_BYTES}. Fetch the checkpoint again."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
