@@ -33,7 +33,14 @@ PASSING: dict[str, dict[str, Any]] = {
     "timeout": {"delay_seconds": 0.3},
 }
 ALIKE = ("408", "500", "500 after", "400", "404")
-LASTING = {**PASSING, "403": {"status": 403}, "400": {"status": 400}, "404": {"status": 404}}
+# A body that is cut after some bytes lets a download advance each time, and so does not last.
+LASTING = {
+    **PASSING,
+    "cut body": {"keep_bytes": 0},
+    "403": {"status": 403},
+    "400": {"status": 400},
+    "404": {"status": 404},
+}
 
 
 @contextmanager

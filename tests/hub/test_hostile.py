@@ -145,6 +145,14 @@ OF_IMAGES: dict[str, tuple[Callable[..., Files], str]] = {
         "truncated or damaged",
     ),
 }  # fmt: skip
+
+
+def longer_tokenizer(files: Files) -> Files:
+    content = json.loads(files["tokenizer.json"])
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 5000, "content": "<more>"})
+    return {"tokenizer.json": json.dumps(content).encode()}
+
+
 OF_TEXT: dict[str, tuple[Callable[..., Files], str]] = {
     "padding beyond the vocabulary": (config(pad_token_id=10**9), "pad_token_id is 1000000000, expected an id below"),
     "a negative end": (config(eos_token_id=-3), "eos_token_id is -3, expected an id below"),
@@ -152,6 +160,7 @@ OF_TEXT: dict[str, tuple[Callable[..., Files], str]] = {
     "a wide embedding": (config(embedding_size=10**9), "embedding_size is 1000000000"),
     "a deep tokenizer": (only(tokenizer__json=NESTED), "cannot be loaded|is not JSON"),
     "a deep tokenizer configuration": (only(tokenizer_config__json=NESTED), "tokenizer_config.json is not JSON"),
+    "a tokenizer beyond the vocabulary": (longer_tokenizer, "vocab_size is 290, but the tokenizer makes 291 ids"),
     "a tokenizer of nothing": (only(tokenizer__json=b"{}"), "cannot be loaded"),
 }
 FOREIGN: dict[str, tuple[Callable[..., Files], str]] = {

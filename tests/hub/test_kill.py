@@ -99,6 +99,11 @@ def kill_at_moments(hub: HubServer, worker: Client, tmp_path: Path, *, count: in
         ends.append(worker.run("pull", out, kill_after=moments.uniform(0, seconds)))
         assert not out.exists() or content(out) == content(new)
     assert signal.SIGKILL in ends
+    # A kill while the folder is put in its place leaves a hidden one beside it, until the next pull to that name.
+    for number in range(count):
+        if not (tmp_path / f"out-{number}").exists():
+            assert worker.run("pull", tmp_path / f"out-{number}") == 0
+    assert not list(tmp_path.glob(".*"))
     assert worker.run("push", new) == worker.run("pull", tmp_path / "out") == 0
     repository = hub.store.model("alice/m")
     assert repository.files() == content(tmp_path / "out") == content(new)

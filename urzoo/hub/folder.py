@@ -102,7 +102,12 @@ def check_checkpoint(folder: Path, *, any_model: bool = False) -> None:
     if config["architectures"][0].endswith("ForImageClassification"):
         load_image_processor(folder)
     elif config.get("vocab_size") is not None and (summary is None or summary.task not in _TASKS_OF_SYMBOLS):
-        load_tokenizer(folder)
+        words = len(load_tokenizer(folder))
+        most = config["vocab_size"]
+        if config["model_type"] in MODEL_TYPES and words > most:
+            raise CheckpointError(
+                f"{folder / contents.CONFIG}: vocab_size is {most}, but the tokenizer makes {words} ids."
+            )
     recipe = folder / "recipe.yaml"
     if summary is not None and recipe.exists():
         digest = content_sha256(read_yaml(recipe, error=CheckpointError))

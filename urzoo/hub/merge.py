@@ -8,6 +8,7 @@ that was edited since is told from one that was merely generated earlier: the ed
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,14 +57,14 @@ def end_mark(front: dict[str, Any], text: str) -> str:
     return f"{_END}{', '.join(f'{key} {digest}' for key, digest in digests.items())} -->"
 
 
-def merge(ours: str, theirs: str, *, is_base: bool = False, force: bool = False) -> Merged:
+def merge(ours: str, theirs: str, *, is_base: Callable[[], bool] = lambda: False, force: bool = False) -> Merged:
     """A card made here, with what people wrote into another one.
 
     Args:
         ours: The new card, generated or written by hand.
         theirs: The one it takes the place of.
         is_base: Whether `theirs` is known to be what was made here before: where both have text of their own, the
-            newer one then takes the place of the older one.
+            newer one then takes the place of the older one. Asked only then.
         force: Let it do so in any case.
 
     Raises:
@@ -72,13 +73,13 @@ def merge(ours: str, theirs: str, *, is_base: bool = False, force: bool = False)
     if ours == theirs or not theirs.strip():
         return Merged(ours)
     new, old = _parse(ours, "the new card"), _parse(theirs, "the card that is there")
-    if new.generated is None and (is_base or force):
+    if new.generated is None and (force or is_base()):
         return Merged(ours)
     before, after = new.before, new.after
     if old.own_text and old.own_text != new.own_text:
         if not (new.own_text or new.generated is None):
             before, after = old.before, old.after
-        elif not is_base and not force:
+        elif not force and not is_base():
             raise UsageError(
                 "README.md here and the one on the Hub have different text outside of what `urzoo card` generates; put "
                 "both into the one here, or replace the other with --force"

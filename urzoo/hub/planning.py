@@ -172,7 +172,8 @@ def _with_card(
     theirs = (branch.files or {}).get(contents.CARD)
     if theirs is not None and branch.head is not None and not is_same(card, theirs):
         present = read_file(connection, repo_id, branch.head, theirs).decode("utf-8", "surrogateescape")
-        merged = merge(text, present, is_base=_is_ours(connection, repo_id, branch.head), force=wishes.force)
+        head = branch.head
+        merged = merge(text, present, is_base=lambda: _is_ours(connection, repo_id, head), force=wishes.force)
         if merged.drops_edits:
             notes.append("README.md was edited inside its generated part on the Hub; those edits are replaced")
         text = merged.text
