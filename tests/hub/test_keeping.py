@@ -15,6 +15,8 @@ from urzoo.hub.connection import GaveUpError, HubError, RefusedError
 from urzoo.hub.merge import merge
 from urzoo.hub.plan import PushResult
 from urzoo.hub.push import push
+from urzoo.models import URLSTMConfig
+from urzoo.models.card_urlstm import basic_card
 
 from .checkpoints import CARD, image_checkpoint
 from .conftest import READER, TOKEN
@@ -172,6 +174,16 @@ def test_a_card_that_transformers_made_is_replaced(carded: Path) -> None:
     card = merge(render_card(carded, []), stub).text
     assert "Model Card for Model ID" not in card
     assert front(card)["license"] == "mit"
+
+
+def test_a_card_that_push_to_hub_made_is_replaced_by_the_fuller_one(folder: Path) -> None:
+    basic = basic_card(URLSTMConfig(), "URLSTMForImageClassification", 10, "alice/m", ["urzoo", "mine"])
+    (folder / "README.md").write_text(basic)
+    write_card(folder, [])
+    card = (folder / "README.md").read_text()
+    assert "whoever trained the model" not in card
+    assert card.count("\n# ") == 1
+    assert front(card)["tags"][-1] == "mine"
 
 
 def test_message_tag_and_licence_are_those_asked_for(hub: HubServer, carded: Path) -> None:
