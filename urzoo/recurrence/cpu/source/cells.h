@@ -83,7 +83,7 @@ struct Lstm {
       if (!is_cumax(gate)) gates[gate] = gate == kCandidate ? tanh(gates[gate]) : sigmoid(gates[gate]);
     Effect effects = effect(gates);
     // Exact where the cell is kept or replaced whole, as `candidate + effective * (cell - candidate)` is not.
-    cell = effects.effective * cell + effects.opened * gates[kCandidate];
+    cell = multiply_add(effects.effective, cell, effects.opened * gates[kCandidate]);
     return gates[kOutput] * tanh(cell);
   }
 

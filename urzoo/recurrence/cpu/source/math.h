@@ -6,6 +6,20 @@
 // Adding it rounds a value below 2^22 to an integer, which then stands in the low bits.
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
 
+// left * right + more, fused where the processor can. Of a sum of two products the compiler may fuse either, and does not
+// choose the same wherever it copies a loop: then a row's bits would depend on whether there is a mask.
+INLINE vf multiply_add(vf left, vf right, vf more) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_fmadd_ps((__m512)left, (__m512)right, (__m512)more);
+#elif defined(__FMA__)
+  return (vf)_mm256_fmadd_ps((__m256)left, (__m256)right, (__m256)more);
+#elif defined(__aarch64__)
+  return (vf)vfmaq_f32((float32x4_t)more, (float32x4_t)left, (float32x4_t)right);
+#else
+  return left * right + more;
+#endif
+}
+
 // exp of values up to 0, to two roundings; 1e-38 in place of less.
 INLINE vf exponential(vf x) {
   x = at_least(broadcast(-87.0f), x);
