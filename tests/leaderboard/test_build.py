@@ -1,6 +1,5 @@
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,14 +111,11 @@ def test_a_folder_that_is_a_file_is_one_line(built: BuiltBoard, tmp_path: Path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_thousand_results_build_within_seconds(put: Callable[..., Path], results: Path):
+def test_a_page_of_a_thousand_results_stays_small(put: Callable[..., Path], results: Path):
     for n in range(500):
         for task in ("smnist", "pmnist"):
             gate, cell = ("UR", "--", "OM", "C-")[n % 4], ("lstm", "gru")[n % 2]
             size = {"model__parameters": 1000 * (n + 1), "model__training__wall_seconds": 60.0 * (n + 1)}
             put(f"model-{n}", task, 0.9 + n / 10_000, model__gate=gate, model__cell=cell, **size)
-    began = time.process_time()
     build(results, results.parent)
-    # Processor time, which other work on the machine hardly lengthens.
-    assert time.process_time() - began < 5
     assert (results.parent / "index.html").stat().st_size < 8_000_000

@@ -220,6 +220,19 @@ def leaderboard(
     ] = None,
     data_root: DataRoot = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of rows for --verify and --samples.")] = 0,
+    publish: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME", help="Send the board to the Hub: a static Space, and its results as data set."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="OWNER/NAME[@REVISION]", help="Build it from such a data set; --out is made."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --publish: private repositories.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --publish: show the plan, send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --publish: do not ask.")] = False,
 ) -> None:
     """Regenerate the board from the result files: Markdown, CSV, JSON, a page, plots and a report.
 
@@ -228,7 +241,27 @@ def leaderboard(
         urzoo leaderboard --check
 
         urzoo leaderboard --submission my-model/smnist.json --checkpoint my-model --samples 1000
+
+        urzoo leaderboard --publish alice/leaderboard --dry-run
     """
+    from urzoo.cli import board
+
+    if publish is None and (private or dry_run or yes):
+        raise UsageError("--private, --dry-run and --yes go with --publish.")
+    jobs = {"--check": check, "--verify": verify, "--submission": submission, "--publish": publish, "--from": source}
+    asked = [name for name, value in jobs.items() if value not in (None, False)]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} are different jobs; give one of them.")
+    if publish is not None:
+        if results.resolve() != (out / "results").resolve():
+            raise UsageError(
+                f"--publish sends the results in {out / 'results'}; --results {results} is another folder."
+            )
+        board.publish(publish, out, private=private, dry_run=dry_run, yes=yes)
+        return
+    if source is not None:
+        board.build_from(source, out)
+        return
     if submission is not None:
         _check_submission(submission, checkpoint or [], samples=samples, seed=seed, data_root=data_root)
         return

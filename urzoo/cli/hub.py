@@ -1,6 +1,7 @@
 """`urzoo push`, `pull`, `export` and `card`: the way to and from the Hugging Face Hub."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,14 +66,6 @@ def push(
     from urzoo.hub.names import is_remote
     from urzoo.hub.push import push as send
 
-    def confirm(plan: "PushPlan") -> bool:
-        _show(plan)
-        if yes:
-            return True
-        if not sys.stdin.isatty():
-            raise UsageError("there is no terminal to ask on, so nothing was sent; add --yes to send without asking.")
-        return typer.confirm("Send this?", err=True)
-
     result = send(
         checkpoint if not is_remote(checkpoint) else _located(checkpoint).folder,
         repo,
@@ -86,10 +79,10 @@ def push(
         commit_message=commit_message,
         tag=tag,
         licence=licence,
-        confirm=confirm,
+        confirm=asker(yes=yes),
     )
     if dry_run:
-        _show(result.plan)
+        show_plan(result.plan)
     if as_json:
         print_json(asdict(result))
     elif result.sent:
@@ -231,11 +224,26 @@ def _located(checkpoint: str) -> "Located":
     return locate(checkpoint, warn=lambda warning: note(f"warning: {warning}"))
 
 
-def _show(plan: "PushPlan") -> None:
+def asker(*, yes: bool) -> "Callable[[PushPlan], bool]":
+    """What shows a plan and asks whether to go on; with `yes` it only shows."""
+
+    def confirm(plan: "PushPlan") -> bool:
+        show_plan(plan)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError("there is no terminal to ask on, so nothing was sent; add --yes to send without asking.")
+        return typer.confirm("Send this?", err=True)
+
+    return confirm
+
+
+def show_plan(plan: "PushPlan") -> None:
     """What a push is about to do, on standard error: standard output carries the answer."""
-    kind = "private" if plan.private else "public"
+    visible = "private" if plan.private else "public"
     made = "a new" if plan.creates_repository else "the"
-    where = f"{made} {kind} repository {plan.repo_id} at {plan.endpoint}"
+    kind = {"model": "repository", "dataset": "data set", "space": "Space"}[plan.kind]
+    where = f"{made} {visible} {kind} {plan.repo_id} at {plan.endpoint}"
     if plan.create_pr:
         note(f"A pull request to branch {plan.revision} of {where}:")
     else:

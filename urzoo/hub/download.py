@@ -14,34 +14,41 @@ from huggingface_hub.utils._http import hf_raise_for_status
 from urzoo.hub import contents
 from urzoo.hub.connection import Connection
 from urzoo.hub.guard import HubError, PassingError, read_answer, timed_out
+from urzoo.hub.plan import Kind
 from urzoo.hub.store import RemoteFile
 
 
-def list_files(connection: Connection, repo_id: str, commit: str) -> dict[str, RemoteFile]:
+def list_files(connection: Connection, repo_id: str, commit: str, kind: Kind = "model") -> dict[str, RemoteFile]:
     """The files of a commit by their paths, all of them of names that are safe to write."""
-    found = connection.attempt(f"listing {repo_id}", lambda: files_at(connection, repo_id, commit))
+    found = connection.attempt(f"listing {repo_id}", lambda: files_at(connection, repo_id, commit, kind))
     contents.check_names(found)
     return found
 
 
-def files_at(connection: Connection, repo_id: str, revision: str) -> dict[str, RemoteFile]:
+def files_at(connection: Connection, repo_id: str, revision: str, kind: Kind = "model") -> dict[str, RemoteFile]:
     """As `list_files`, as a step for `Connection.attempt`."""
-    listed = connection.api.list_repo_tree(repo_id, recursive=True, revision=revision)
+    listed = connection.api.list_repo_tree(repo_id, recursive=True, revision=revision, repo_type=kind)
     return {entry.path: _remote(entry) for entry in listed if isinstance(entry, RepoFile)}
 
 
-def read_file(connection: Connection, repo_id: str, commit: str, file: RemoteFile) -> bytes:
+def read_file(connection: Connection, repo_id: str, commit: str, file: RemoteFile, kind: Kind = "model") -> bytes:
     """The content of a small file."""
     if file.size_bytes > contents.LARGEST_OTHER_BYTES:
         raise HubError(f"{file.path} of {repo_id} has {file.size_bytes} bytes; expected fewer")
     with tempfile.TemporaryDirectory(prefix="urzoo-hub-") as folder:
         part = Path(folder) / "part"
-        fetch(connection, repo_id, commit, file, part, lambda _: None)
+        fetch(connection, repo_id, commit, file, part, lambda _: None, kind)
         return part.read_bytes()
 
 
 def fetch(
-    connection: Connection, repo_id: str, commit: str, file: RemoteFile, part: Path, received: Callable[[int], None]
+    connection: Connection,
+    repo_id: str,
+    commit: str,
+    file: RemoteFile,
+    part: Path,
+    received: Callable[[int], None],
+    kind: Kind = "model",
 ) -> None:
     """Bring a file's bytes into `part`, going on where an earlier attempt stopped, and find them to be the right ones.
 
@@ -52,6 +59,7 @@ def fetch(
         file: It.
         part: Where its bytes go.
         received: Told how many bytes came.
+        kind: Of the repository.
 
     Raises:
         HubError: They are not what the listing promises, also the second time.
@@ -60,7 +68,7 @@ def fetch(
     for trial in (1, 2):
         connection.attempt(
             what,
-            lambda: _receive(connection, repo_id, commit, file, part, received),
+            lambda: _receive(connection, repo_id, commit, file, part, received, kind),
             progress=lambda: part.stat().st_size if part.is_file() else 0,
         )
         if file.matches(part):
@@ -72,7 +80,13 @@ def fetch(
 
 
 def _receive(
-    connection: Connection, repo_id: str, commit: str, file: RemoteFile, part: Path, received: Callable[[int], None]
+    connection: Connection,
+    repo_id: str,
+    commit: str,
+    file: RemoteFile,
+    part: Path,
+    received: Callable[[int], None],
+    kind: Kind,
 ) -> None:
     """Append to the part file until it has the size of the file."""
     if part.is_symlink():
@@ -83,7 +97,7 @@ def _receive(
         have = 0
     if have == file.size_bytes and part.is_file():
         return
-    url = hf_hub_url(repo_id, file.path, revision=commit, endpoint=connection.endpoint)
+    url = hf_hub_url(repo_id, file.path, repo_type=kind, revision=commit, endpoint=connection.endpoint)
     headers = build_hf_headers(token=connection.token or False, library_name="urzoo")
     # Without compression, so that lengths and ranges are those of the file.
     headers |= {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}

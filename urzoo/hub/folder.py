@@ -172,6 +172,16 @@ def _check_card(card: Path) -> None:
         raise CheckpointError(f"{card} does not begin with metadata in YAML between two lines of ---; write it anew.")
 
 
+def refuse_token(source: object, content: bytes) -> None:
+    """Refuse to publish a file that holds an access token of the Hub.
+
+    Raises:
+        CheckpointError: It does; the message names `source`.
+    """
+    if _TOKEN.search(content):
+        raise CheckpointError(f"{source} holds an access token of the Hub; take it out before anything is sent.")
+
+
 def _read(folder: Path, name: str) -> LocalFile:
     path = folder / name
     refuse_link(path)
@@ -179,6 +189,6 @@ def _read(folder: Path, name: str) -> LocalFile:
     if size_bytes > contents.largest_bytes(name):
         raise CheckpointError(f"{path} has {size_bytes} bytes; expected at most {contents.largest_bytes(name)}.")
     content = path.read_bytes()
-    if not contents.is_weights(name) and _TOKEN.search(content):
-        raise CheckpointError(f"{path} holds an access token of the Hub; take it out before anything is sent.")
+    if not contents.is_weights(name):
+        refuse_token(path, content)
     return LocalFile(name, content, hashlib.sha256(content).hexdigest())

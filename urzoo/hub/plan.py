@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["model", "dataset", "space"]
+"""What the Hub calls the type of a repository."""
+
 
 @dataclass(frozen=True)
 class PlannedFile:
@@ -37,6 +40,7 @@ class PushPlan:
         has_code: Whether Python code is among the files.
         pull_request_url: The open pull request that already proposes exactly this.
         notes: What the user should know, each one line.
+        kind: Of the repository.
     """
 
     repo_id: str
@@ -57,6 +61,12 @@ class PushPlan:
     has_code: bool
     pull_request_url: str | None = None
     notes: tuple[str, ...] = ()
+    kind: Kind = "model"
+
+    @property
+    def address(self) -> str:
+        """The page of the repository."""
+        return f"{self.endpoint}/{'' if self.kind == 'model' else f'{self.kind}s/'}{self.repo_id}"
 
     @property
     def changed(self) -> tuple[PlannedFile, ...]:

@@ -83,7 +83,7 @@ def make_plan(
     names = {file.path for file in checkpoint.files}
     owned = (path for path in present if contents.is_checkpoint_file(path) or contents.is_own_code(path))
     surplus = tuple(sorted(path for path in owned if path not in names))
-    files = tuple(_planned(file, present.get(file.path)) for file in checkpoint.files)
+    files = tuple(planned(file, present.get(file.path)) for file in checkpoint.files)
     default_tag = f"urzoo-{checkpoint.digest[:12]}"
     tag = None if wishes.create_pr else wishes.tag or default_tag
     tagged = next((ref.target_commit for ref in (branch.refs.tags if branch.refs else ()) if ref.name == tag), None)
@@ -192,7 +192,8 @@ def _is_ours(connection: Connection, repo_id: str, commit: str) -> bool:
     return bool(log) and COMMIT_MARK in (log[0].message or "")
 
 
-def _planned(file: LocalFile, present: RemoteFile | None) -> PlannedFile:
+def planned(file: LocalFile, present: RemoteFile | None) -> PlannedFile:
+    """A file of a push, compared with the one the branch has."""
     change = "new" if present is None else "same" if is_same(file, present) else "changed"
     return PlannedFile(file.path, file.size_bytes, file.sha256, change)  # type: ignore[arg-type]
 

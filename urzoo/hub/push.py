@@ -105,7 +105,7 @@ def push(
         return PushResult(plan, sent=False, commit=plan.parent, commit_url=url, pull_request_url=plan.pull_request_url)
     if connection.token is None:
         raise HubError("there is no access token, so nothing was sent; log in with `hf auth login`, or set HF_TOKEN")
-    return _Push(connection, plan, files).run()
+    return Push(connection, plan, files).run()
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,17 @@ class _Commit:
     pull_request_url: str | None
 
 
-class _Push:
+class Push:
     """The steps that send. Each may be repeated; the branch changes in `_commit` alone."""
 
-    def __init__(self, connection: Connection, plan: PushPlan, files: tuple[LocalFile, ...]) -> None:
-        self.connection, self.api, self.plan = connection, connection.api, plan
+    def __init__(
+        self,
+        connection: Connection,
+        plan: PushPlan,
+        files: tuple[LocalFile, ...],
+        is_ours: Callable[[str], bool] = contents.is_checkpoint_file,
+    ) -> None:
+        self.connection, self.api, self.plan, self.is_ours = connection, connection.api, plan, is_ours
         wanted = {file.path for file in plan.changed}
         self.files = [file for file in files if file.path in wanted]
         self.parent = plan.parent
@@ -128,6 +134,7 @@ class _Push:
         self.missing = "the commit, without which nothing of this push shows"
 
     def run(self) -> PushResult:
+        """Carry the plan out."""
         try:
             return self._run()
         except (StaleParentError, UsageError):
@@ -140,7 +147,7 @@ class _Push:
     def _run(self) -> PushResult:
         plan, pull_request_url = self.plan, None
         self._prepare()
-        commit, url = self.parent, f"{plan.endpoint}/{plan.repo_id}/commit/{self.parent}"
+        commit, url = self.parent, f"{plan.address}/commit/{self.parent}"
         if plan.commits:
             for file in filter(_may_be_stored_apart, self.files):
                 self._upload(file)
@@ -158,8 +165,8 @@ class _Push:
         if plan.creates_repository:
             what = f"making the repository {plan.repo_id}"
             private = plan.private or None  # None: as the owner's settings say
-            self.connection.attempt(what, lambda: api.create_repo(plan.repo_id, private=private, exist_ok=True))
-            info = self.connection.attempt(what, lambda: api.model_info(plan.repo_id))
+            self.connection.attempt(what, lambda: self._create(private))
+            info = self.connection.attempt(what, lambda: api.repo_info(plan.repo_id, repo_type=plan.kind))
             if plan.private and not info.private:
                 raise StaleParentError(f"{plan.repo_id} was made by somebody else meanwhile, and is public; push again")
             if self._listed_changes(info.sha):
@@ -172,17 +179,31 @@ class _Push:
             what = f"making the branch {plan.revision}"
             self.connection.attempt(
                 what,
-                lambda: api.create_branch(plan.repo_id, branch=plan.revision, revision=self.parent, exist_ok=True),
+                lambda: api.create_branch(
+                    plan.repo_id, branch=plan.revision, revision=self.parent, repo_type=plan.kind, exist_ok=True
+                ),
             )
             self.done.append(f"the new branch {plan.revision}, with the content of main")
 
+    def _create(self, private: bool | None) -> None:  # noqa: FBT001 - create_repo's own argument
+        plan = self.plan
+        self.api.create_repo(
+            plan.repo_id,
+            private=private,
+            repo_type=plan.kind,
+            space_sdk="static" if plan.kind == "space" else None,
+            exist_ok=True,
+        )
+
     def _listed_changes(self, commit: str | None) -> bool:
-        """Whether a repository that should be new holds files of a checkpoint already."""
+        """Whether a repository that should be new holds what only a push of somebody else put there."""
         repo_id = self.plan.repo_id
         if commit is None:
             return False
-        present = self.connection.attempt(f"listing {repo_id}", lambda: files_at(self.connection, repo_id, commit))
-        return any(contents.is_checkpoint_file(path) for path in present)
+        present = self.connection.attempt(
+            f"listing {repo_id}", lambda: files_at(self.connection, repo_id, commit, self.plan.kind)
+        )
+        return any(self.is_ours(path) for path in present)
 
     def _upload(self, file: LocalFile) -> None:
         """Bring a file into the file store, if it is one that the Hub keeps there."""
@@ -191,7 +212,12 @@ class _Push:
         def step() -> None:
             try:
                 self.api.preupload_lfs_files(
-                    plan.repo_id, [_addition(file)], revision=plan.revision, create_pr=plan.create_pr, free_memory=False
+                    plan.repo_id,
+                    [_addition(file)],
+                    revision=plan.revision,
+                    create_pr=plan.create_pr,
+                    free_memory=False,
+                    repo_type=plan.kind,
                 )
             except RuntimeError as error:  # around the answer to the upload
                 cause = error.__cause__
@@ -216,6 +242,7 @@ class _Push:
                     revision=plan.revision,
                     parent_commit=self.parent,
                     create_pr=plan.create_pr,
+                    repo_type=plan.kind,
                 )
             except HfHubHTTPError as error:
                 if error.response.status_code in (400, 404, 422) and re.search(r"(?i)\blfs\b", str(error)):
@@ -245,7 +272,7 @@ class _Push:
         """A commit by its addresses, made here: an answer may hold anything."""
         if not re.fullmatch("[0-9a-f]{40}", commit):
             raise HubError(f"the Hub names no commit, but {commit[:60]!a}")
-        place = f"{self.plan.endpoint}/{self.plan.repo_id}"
+        place = self.plan.address
         return _Commit(
             commit, f"{place}/commit/{commit}", f"{place}/discussions/{pull_request}" if pull_request else None
         )
@@ -255,10 +282,10 @@ class _Push:
         plan, api = self.plan, self.api
         heads = [plan.revision]
         if plan.create_pr:
-            refs = api.list_repo_refs(plan.repo_id, include_pull_requests=True)
+            refs = api.list_repo_refs(plan.repo_id, include_pull_requests=True, repo_type=plan.kind)
             heads = [ref.ref for ref in refs.pull_requests or []]
         for head in heads:
-            log = api.list_repo_commits(plan.repo_id, revision=head)
+            log = api.list_repo_commits(plan.repo_id, revision=head, repo_type=plan.kind)
             if len(log) > 1 and log[1].commit_id == self.parent and self._holds_all(log[0].commit_id):
                 return self._made(log[0].commit_id, head.removeprefix("refs/pr/") if plan.create_pr else None)
         return None
@@ -272,7 +299,7 @@ class _Push:
             raise GaveUpError(f"{error}; whether the commit was made cannot be found out") from None
 
     def _holds_all(self, commit: str) -> bool:
-        present = files_at(self.connection, self.plan.repo_id, commit)
+        present = files_at(self.connection, self.plan.repo_id, commit, self.plan.kind)
         return not set(self.plan.deletions) & set(present) and all(
             file.path in present and is_same(file, present[file.path]) for file in self.files
         )

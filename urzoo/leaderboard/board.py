@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from urzoo.errors import ResultError, unknown
 from urzoo.evaluation.recommended import SEED
-from urzoo.evaluation.schema import Result, folder_name
+from urzoo.evaluation.schema import Result, folder_name, plain_name
 from urzoo.evaluation.task import MetricSpec, Task
 from urzoo.leaderboard.groups import groups, in_groups
 from urzoo.leaderboard.published import Published, PublishedFile
@@ -138,7 +138,7 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> R
         model=model.name,
         kind=kind,
         recommended=kind == "shipped" and model.name == recommended,
-        study=SEED.search(model.name) is not None,
+        study=SEED.search(plain_name(model.name)) is not None,
         architecture=model.architecture,
         cell=model.cell,
         gate=model.gate,

@@ -1,0 +1,87 @@
+"""The board as two repositories of the Hub: a static Space that shows it, and a data set that holds the results.
+
+What they hold is put together here; `urzoo.hub` sends and fetches. A board can be built again from the data set alone.
+"""
+
+import re
+from pathlib import Path
+
+from urzoo.leaderboard.build import make_board, render
+from urzoo.leaderboard.charts import charts
+from urzoo.leaderboard.problem_curves import CURVES
+from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
+
+RESULTS = "results"
+SPACE_CARD = """\
+---
+title: urzoo leaderboard
+emoji: 📏
+colorFrom: green
+colorTo: gray
+sdk: static
+app_file: index.html
+pinned: false
+license: apache-2.0
+short_description: Recurrent networks on tasks that need a long memory
+tags: [urzoo, leaderboard]
+datasets: [{repo_id}]
+---
+
+"""
+DATA_SET_CARD = """\
+---
+pretty_name: urzoo results
+license: apache-2.0
+tags: [urzoo, leaderboard]
+configs:
+  - config_name: leaderboard
+    data_files: leaderboard.csv
+---
+
+# Results of urzoo
+
+One JSON file for each checkpoint and task, with its full provenance, in `results/`, and all rows in `leaderboard.csv`.
+The board they make is the Space of the same name; `urzoo leaderboard --from {repo_id} --out DIR` builds it again.
+"""
+# What a data set of results holds that a board is built from.
+_SOURCE = re.compile(r"results/[A-Za-z0-9][A-Za-z0-9._+-]{0,200}/[a-z0-9_]{1,64}\.json|curves/[a-z0-9_]{1,64}\.csv")
+LARGEST_SOURCE_BYTES = 8 * 1024**2
+MOST_SOURCES = 20_000
+
+
+def published_files(
+    repo_id: str, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLDER
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The content of the Space and of the data set, by path.
+
+    Args:
+        repo_id: OWNER/NAME of both.
+        out: The board's folder, with its results, curves and remarks; partial results stay here.
+        checkpoints: Where the shipped checkpoints are.
+
+    Raises:
+        ResultError: A result file cannot be read or must not be on a board.
+    """
+    results = out / RESULTS
+    board, partial = make_board(results, out, checkpoints=checkpoints)
+    rendered = render(board, charts(board), out, checkpoints)
+    sources = {
+        f"{RESULTS}/{path.relative_to(results).as_posix()}": path.read_bytes()
+        for path in sorted(results.glob("**/*.json"))
+        if path.relative_to(results).as_posix() not in partial
+    }
+    sources |= {f"{CURVES}/{path.name}": path.read_bytes() for path in sorted((out / CURVES).glob("*.csv"))}
+    space_card = SPACE_CARD.replace("{repo_id}", repo_id).encode() + rendered["README.md"]
+    data_set_card = DATA_SET_CARD.replace("{repo_id}", repo_id).encode()
+    tables = {name: rendered[name] for name in ("leaderboard.csv", "leaderboard.json")}
+    return {**rendered, **sources, "README.md": space_card}, {**tables, **sources, "README.md": data_set_card}
+
+
+def is_published(path: str) -> bool:
+    """Whether a file of a repository is one that a published board consists of; others are never deleted there."""
+    return is_source(path) or re.fullmatch(r"plots/[a-z_]{1,64}\.svg", path) is not None
+
+
+def is_source(path: str) -> bool:
+    """Whether a file of a data set is one that a board is built from."""
+    return _SOURCE.fullmatch(path) is not None
