@@ -124,7 +124,7 @@ OF_IMAGES: dict[str, tuple[Callable[..., Files], str]] = {
     "deep JSON of the processor": (only(preprocessor_config__json=NESTED), "preprocessor_config.json is not JSON"),
     "deep JSON of the generation": (only(generation_config__json=NESTED), "generation_config.json is not JSON"),
     "deep JSON of the training": (only(training__json=NESTED), "training.json is not JSON"),
-    "much JSON": (only(config__json=b"[" + b"[]," * 500_000 + b"0]"), "expected at most"),
+    "much JSON": (only(config__json=b"[" + b" " * 1_500_000 + b"]"), "expected at most"),
     "aliases": (only(recipe__yaml=BOMB, training__json=b"{}"), "training.json|recipe.yaml"),
     "much YAML": (only(recipe__yaml=b"- a\n" * 1_000_000, training__json=b"{}"), "expected at most"),
     "a foreign processor": (processor(image_processor_type="CLIPImageProcessor"), "image_processor_type is 'CLIPImage"),
