@@ -5,10 +5,13 @@
 
 namespace {
 
+void nothing(const Product&, const Part&) {}
+
 template <class Words, int Columns, int... Less>
 const typename Kernels<Words>::Tile* tiles_of(std::integer_sequence<int, Less...>) {
-  static constexpr typename Kernels<Words>::Tile kernels[] = {multiply_tile<Words, Columns, Less + 1>...};
-  return kernels;
+  // A thread's share of few lines may be none.
+  static constexpr typename Kernels<Words>::Tile kernels[] = {nothing, multiply_tile<Words, Columns, Less + 1>...};
+  return kernels + 1;
 }
 
 template <class Words, int Columns>

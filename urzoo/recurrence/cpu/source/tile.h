@@ -216,7 +216,7 @@ constexpr int kMostColumns = 6, kWide = 4;
 template <class Words>
 struct Kernels {
   using Tile = void (*)(const Product&, const Part&);
-  static const Tile* tiles(int columns);  // of one row, of two and so on
+  static const Tile* tiles(int columns);  // of one row, of two and so on; before them that of no row
   static void (*line(int columns))(const Product&, const Apart&, int64_t, int64_t);
   // Of as many rows as a tile of so many columns can have, or one of `kWide`.
   static void (*weigh(int columns, int64_t rows))(const float*, const float*, int64_t, float*, bool);
