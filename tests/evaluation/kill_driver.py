@@ -6,6 +6,7 @@ take no longer than their evaluations. After each kill the results folder is loo
 Usage: kill_driver.py CHECKPOINT RESULTS KILLS
 """
 
+import contextlib
 import json
 import os
 import random
@@ -17,12 +18,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import urzoo.evaluation.image_classification
 import urzoo.evaluation.predictions
 import urzoo.leaderboard.verify
 import urzoo.models  # noqa: F401 - imported before forking, as all of these
 from urzoo.evaluation import Settings, evaluate_pairs, read_result
-from urzoo.evaluation.journal import JournalFiles, _records
+from urzoo.evaluation.journal import Journal
 from urzoo.evaluation.predictions import read_predictions
 
 SETTINGS = Settings(limit=400, batch_size=4)
@@ -48,15 +51,17 @@ def start(checkpoint: Path, results: Path) -> int:
         os._exit(code)
 
 
-def batches(files: JournalFiles) -> list[int]:
-    """The numbers of the whole batches in the journal."""
-    if not files.path(0).exists():
-        return []
-    with files.path(0).open("rb") as file:
-        return [int(record["batch"]) for record, _ in _records(file) if "batch" in record]
+def batches(files: Journal) -> list[int]:
+    """The numbers of the batches in the journal, every one of which must be whole."""
+    found = []
+    for path in sorted(files.folder.glob(f".{files.task}.*.journal.part/[0-9]*.npz")):
+        with contextlib.suppress(FileNotFoundError), np.load(path, allow_pickle=False) as arrays:
+            assert {"scores", "seconds"} == set(arrays)
+            found.append(int(path.stem))
+    return found
 
 
-def wait_for(process: int, files: JournalFiles, count: int) -> None:
+def wait_for(process: int, files: Journal, count: int) -> None:
     """Return when the journal holds `count` batches, or the child has ended."""
     ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
     while len(batches(files)) < count and os.waitid(os.P_PID, process, ended) is None:
@@ -76,7 +81,7 @@ def main() -> None:
     """Kill, look, and say as JSON what was found."""
     checkpoint, results, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     folder, dice = results / checkpoint.name, random.Random(kills)
-    files = JournalFiles(folder, "smnist")
+    files = Journal(folder, "smnist")
     began = time.monotonic()
     os.waitpid(start(checkpoint, results), 0)
     whole_seconds = time.monotonic() - began

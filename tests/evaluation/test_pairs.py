@@ -12,7 +12,7 @@ from tests.zoo.conftest import make_checkpoint
 from urzoo.errors import UsageError
 from urzoo.evaluation import evaluate_pairs
 from urzoo.evaluation import pairs as pairs_module
-from urzoo.evaluation.journal import JournalFiles, locked
+from urzoo.evaluation.journal import Journal, locked
 from urzoo.evaluation.predictions import predictions_path, read_predictions
 from urzoo.evaluation.runner import Settings
 from urzoo.evaluation.schema import read_result, result_path
@@ -197,8 +197,8 @@ def test_pairs_are_given_as_soon_as_each_is_done(raster: Path, permuted: Path, r
 
 
 def test_two_evaluations_of_one_pair_at_a_time_are_refused(raster: Path, results: Path):
-    files = JournalFiles(results / name_of(raster), "smnist")
-    with locked(files.lock, "evaluating raster-8 on smnist"):
+    journal = Journal(results / name_of(raster), "smnist")
+    with locked(journal.lock, "evaluating raster-8 on smnist"):
         [pair] = pairs([raster], ["smnist"], results=results, settings=LIMITED)
     assert pair.status == "failed"
     assert f"another process is evaluating {name_of(raster)} on smnist" in pair.message

@@ -93,7 +93,7 @@ def test_a_lost_process_ends_the_others_and_its_batches_are_not_lost(raster: Pat
     assert "lost another one" in done.stderr or "exitcode  : 9" in done.stderr
     assert time.perf_counter() - began < 100
     assert not list(results.rglob("*.json"))
-    kept = sum(path.stat().st_size for path in results.rglob("*.journal.part"))
+    kept = sum(path.stat().st_size for path in results.rglob("*.npz"))
     assert kept > 0
     done = launch(raster, results, 2)
     assert done.returncode == 0, done.stderr

@@ -1,92 +1,42 @@
 """The batches an evaluation has finished, on disk, so that an interrupted one goes on where it stopped.
 
-A journal is a file of records that is only ever appended to: a length, a sha256, and the numpy arrays of one batch
-(no pickles). A record that a kill cut short fails its sha256 and is cut off on the next start; those before it
-stand. The first record names what was being evaluated: a journal of anything else is thrown away.
+A journal is a folder with one `.npz` a batch, `<batch>.npz`, written in one step; its name tells what is being
+evaluated, and a journal of anything else is thrown away. The processes of a distributed evaluation share it, or have
+one each on machines of their own. A file whose content fails its checksum counts for nothing.
 
-The lock beside it lets one evaluation of a pair run at a time. For a result `<task>.json` the files are
-`.<task>.lock.part` and `.<task>.<process>.journal.part`: each process of a distributed evaluation writes its own
-journal and reads those of all.
+The lock beside it lets one evaluation of a pair run at a time. For a result `<task>.json` the names are
+`.<task>.lock.part` and `.<task>.<fingerprint>.journal.part`.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import io
-import os
-import struct
-from collections.abc import Iterator, Mapping
+import shutil
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from urzoo.errors import ResultError, UrzooError
+from urzoo.files import write_bytes
 
 Outputs = dict[str, npt.NDArray[Any]]
-_HEAD = struct.Struct("<Q32s")
-_LARGEST_RECORD_BYTES = 1 << 32
-
-
-class Journal:
-    """The finished batches of one process, by number; a context that closes the file and keeps it."""
-
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        """Open the journal at `path`, keeping its records if they are of the evaluation called `fingerprint`.
-
-        Raises:
-            UrzooError: The file cannot be opened or written.
-        """
-        self.path = path
-        self._fingerprint = fingerprint
-        with _as_urzoo_error(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("a+b")
-            self._restore()
-
-    def append(self, batch: int, outputs: Outputs) -> None:
-        """Add a finished batch; it is on the disk when this returns.
-
-        Raises:
-            UrzooError: The disk is full or the file cannot be written; the records before this one stand.
-        """
-        with _as_urzoo_error(self.path):
-            self._write({"batch": np.int64(batch), **{f"output_{name}": values for name, values in outputs.items()}})
-
-    def __enter__(self) -> Self:
-        """The journal itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file; its records stay for the next start."""
-        self._file.close()
-
-    def _restore(self) -> None:
-        """Cut off what is not whole, or everything if it is of another evaluation."""
-        self._file.seek(0)
-        good = 0
-        for record, end in _records(self._file):
-            if good == 0 and str(record.get("fingerprint")) != self._fingerprint:
-                break
-            good = end
-        self._file.truncate(good)
-        if good == 0:
-            self._write({"fingerprint": np.array(self._fingerprint)})
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **record)
-        content = buffer.getvalue()
-        self._file.write(_HEAD.pack(len(content), hashlib.sha256(content).digest()) + content)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+# What numpy and zipfile say of a damaged file.
+_DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
-class JournalFiles:
-    """Where the processes of one evaluation keep their journals, and its lock."""
+class Journal:
+    """Where the finished batches of one evaluation are kept, and its lock.
+
+    Attributes:
+        folder: The folder of the result.
+        task: The task's name.
+    """
 
     folder: Path
     task: str
@@ -96,32 +46,38 @@ class JournalFiles:
         """The lock file of the pair."""
         return self.folder / f".{self.task}.lock.part"
 
-    def path(self, process: int) -> Path:
-        """The journal of a process, by its number."""
-        return self.folder / f".{self.task}.{process}.journal.part"
+    def batches(self, fingerprint: str) -> dict[int, Outputs]:
+        """The finished batches of the evaluation called `fingerprint`, by number."""
+        found = {}
+        for path in sorted(self._place(fingerprint).glob("[0-9]*.npz")):
+            with contextlib.suppress(*_DAMAGE), np.load(io.BytesIO(path.read_bytes())) as arrays:
+                found[int(path.stem)] = dict(arrays)
+        return found
 
-    def all(self) -> list[Path]:
-        """The journals that exist."""
-        return sorted(self.folder.glob(f".{self.task}.*.journal.part"))
+    def add(self, fingerprint: str, batch: int, outputs: Outputs) -> None:
+        """Keep a finished batch; it is on the disk when this returns.
 
-    def finished(self, fingerprint: str) -> dict[int, Outputs]:
-        """The batches in all journals that are of the evaluation called `fingerprint`, by number."""
-        batches: dict[int, Outputs] = {}
-        for path in self.all():
-            with _as_urzoo_error(path), path.open("rb") as file:
-                for number, (record, _) in enumerate(_records(file)):
-                    if number == 0 and str(record.get("fingerprint")) != fingerprint:
-                        break
-                    if number > 0:
-                        batches[int(record["batch"])] = _outputs(record)
-        return batches
+        Raises:
+            UrzooError: The disk is full or the file cannot be written; the batches before this one stand.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **outputs)
+        write_bytes(self._place(fingerprint) / f"{batch:06d}.npz", buffer.getvalue())
 
-    def discard(self, process: int | None = None) -> None:
-        """Remove one process's journal, or all and what a kill left of files being written: the result is kept."""
-        all_files = set(self.folder.glob(f".{self.task}.*.part")) - {self.lock}
-        for path in all_files if process is None else [self.path(process)]:
-            with _as_urzoo_error(path):
+    def discard(self, *, but: str | None = None) -> None:
+        """Remove the batches of every evaluation but the one called `but`, and what a kill left of files being written.
+
+        The result is kept.
+        """
+        kept = {self.lock} if but is None else {self.lock, self._place(but)}
+        for path in set(self.folder.glob(f".{self.task}.*.part")) - kept:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink(missing_ok=True)
+
+    def _place(self, fingerprint: str) -> Path:
+        return self.folder / f".{self.task}.{fingerprint[:16]}.journal.part"
 
 
 @contextlib.contextmanager
@@ -132,56 +88,19 @@ def locked(path: Path, what: str) -> Iterator[None]:
         ResultError: Another process holds it; `what` says in words what that one is doing.
         UrzooError: The file cannot be made.
     """
-    file = _lock(path, what)
+    lock = FileLock(path, timeout=0)
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def _lock(path: Path, what: str) -> BinaryIO:
-    while True:
-        with _as_urzoo_error(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as failure:
-            file.close()
-            raise ResultError(f"another process is {what}; wait for it, or name another results folder.") from failure
-        # The former holder may have removed the file between our opening and locking it: then ours locks nothing.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
-
-
-def _outputs(record: Outputs) -> Outputs:
-    return {name.removeprefix("output_"): values for name, values in record.items() if name.startswith("output_")}
-
-
-def _records(file: BinaryIO) -> Iterator[tuple[Outputs, int]]:
-    """The whole records from the file's position on, each with the position behind it."""
-    while True:
-        head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return
-        length, digest = _HEAD.unpack(head)
-        if length > _LARGEST_RECORD_BYTES:
-            return
-        content = file.read(length)
-        if hashlib.sha256(content).digest() != digest:
-            return
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            yield dict(arrays), file.tell()
-
-
-@contextlib.contextmanager
-def _as_urzoo_error(path: Path) -> Iterator[None]:
-    try:
-        yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as failure:
+        raise ResultError(f"another process is {what}; wait for it, or name another results folder.") from failure
     except OSError as failure:
         raise UrzooError(
             f"cannot write {path}: {failure.strerror or failure}. Name another results folder."
         ) from failure
+    try:
+        yield
+    finally:
+        # While it is held: whoever opened the file before finds, once it has the lock, that it was removed.
+        path.unlink(missing_ok=True)
+        lock.release()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from urzoo.data import lacking, load_data_set, load_split
 from urzoo.errors import UrzooError, UsageError, unknown
-from urzoo.evaluation.journal import JournalFiles, locked
+from urzoo.evaluation.journal import Journal, locked
 from urzoo.evaluation.predictions import predictions_path, write_predictions
 from urzoo.evaluation.problem import Rows
 from urzoo.evaluation.recommended import has_context
@@ -207,23 +207,21 @@ class Keeper:
         """
         evaluation = Evaluation(subject, task, split, self.settings)
         path = result_path(self.results, subject.name, task.name)
-        files = JournalFiles(path.parent, task.name)
+        journal = Journal(path.parent, task.name)
         # A partial result never takes the place of a whole one.
         kept = self.settings.limit is None or not path.exists() or read_result(path).partial
         with contextlib.ExitStack() as stack:
             if evaluation.processes.is_first:
-                stack.enter_context(locked(files.lock, f"evaluating {subject.name} on {task.name}"))
-            outcome = evaluation.run(progress=self.progress, journals=files)
+                stack.enter_context(locked(journal.lock, f"evaluating {subject.name} on {task.name}"))
+                journal.discard(but=evaluation.fingerprint)
+            outcome = evaluation.run(progress=self.progress, journal=journal)
             if order is not None:
                 outcome.predictions["row"] = order[outcome.predictions["row"]]
             if evaluation.processes.is_first and kept:
                 self._keep(outcome)
             # Once the result is kept, the journals go: the first process's folder may be another machine's.
             evaluation.processes.wait()
-            if evaluation.processes.is_first:
-                files.discard()
-            else:
-                files.discard(evaluation.processes.number)
+            journal.discard()
         result = outcome.result
         aside = "" if kept else f"; not written, {path} covers all rows"
         message = f"{subject.name} on {task.name}: {scores(result, task)} ({result.wall_seconds:.0f} s{aside})"

@@ -4,7 +4,6 @@ The figures are computed from the outputs of all rows, in double precision, what
 processes, or how often the evaluation was interrupted on the way.
 """
 
-import contextlib
 import hashlib
 import json
 import platform
@@ -20,7 +19,7 @@ import torch
 
 from urzoo.data import load_split
 from urzoo.errors import CheckpointError, UsageError, one_line, unknown
-from urzoo.evaluation.journal import Journal, JournalFiles, Outputs
+from urzoo.evaluation.journal import Journal, Outputs
 from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
 from urzoo.evaluation.progress import progress_bar
 from urzoo.evaluation.schema import DType, ModelRecord, Result, TaskRecord, TrainingRecord, plain_name, result_name
@@ -172,12 +171,12 @@ class Evaluation:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def run(self, *, progress: bool, journals: JournalFiles | None = None) -> Outcome:
+    def run(self, *, progress: bool, journal: Journal | None = None) -> Outcome:
         """Evaluate.
 
         Args:
             progress: Show a progress bar on stderr if that is a terminal.
-            journals: Where finished batches are kept. Those that are found there are not computed again.
+            journal: Where finished batches are kept. Those that are found there are not computed again.
 
         Raises:
             CheckpointError: The model gives NaN or infinity.
@@ -185,13 +184,8 @@ class Evaluation:
         """
         started_at = now()
         batches = list(self.problem.batches(self.batch_size, self.rows))
-        done: dict[int, Outputs] = {}
-        with contextlib.ExitStack() as stack:
-            journal = None
-            if journals is not None:
-                done = journals.finished(self.fingerprint)
-                journal = stack.enter_context(Journal(journals.path(self.processes.number), self.fingerprint))
-            self._complete(batches, done, journal, progress=progress)
+        done = journal.batches(self.fingerprint) if journal is not None else {}
+        self._complete(batches, done, journal, progress=progress)
         whole = self.processes.gathered(done)
         outputs = {name: np.concatenate([whole[n][name] for n in range(len(batches))]) for name in whole[0]}
         wall_seconds = float(np.sum(outputs.pop("seconds"))) / self.processes.count
@@ -205,6 +199,7 @@ class Evaluation:
         """Add the outputs of this process's batches to `done`."""
         mine = range(self.processes.number, len(batches), self.processes.count)
         shown = progress and self.processes.is_first
+        fingerprint = self.fingerprint
         title = f"{self.subject.name} on {self.task.name}"
         with progress_bar(title, sum(len(batches[number]) for number in mine), enabled=shown) as advance:
             for number in mine:
@@ -213,7 +208,7 @@ class Evaluation:
                     outputs = self._outputs(batches[number])
                     outputs["seconds"] = np.array([time.perf_counter() - began])
                     if journal is not None:
-                        journal.append(number, outputs)
+                        journal.add(fingerprint, number, outputs)
                     done[number] = outputs
                 advance(len(batches[number]))
 
