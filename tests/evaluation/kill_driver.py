@@ -24,9 +24,10 @@ import urzoo.evaluation.image_classification
 import urzoo.evaluation.predictions
 import urzoo.leaderboard.verify
 import urzoo.models  # noqa: F401 - imported before forking, as all of these
-from urzoo.evaluation import Settings, evaluate_pairs, read_result
+from urzoo.evaluation import Settings, evaluate_pairs, read_result, result_name
 from urzoo.evaluation.journal import Journal
 from urzoo.evaluation.predictions import read_predictions
+from urzoo.zoo import info
 
 SETTINGS = Settings(limit=400, batch_size=4)
 
@@ -80,7 +81,7 @@ def figures(folder: Path) -> dict[str, float] | None:
 def main() -> None:
     """Kill, look, and say as JSON what was found."""
     checkpoint, results, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    folder, dice = results / checkpoint.name, random.Random(kills)
+    folder, dice = results / result_name(info(checkpoint)), random.Random(kills)
     files = Journal(folder, "smnist")
     began = time.monotonic()
     os.waitpid(start(checkpoint, results), 0)
