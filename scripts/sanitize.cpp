@@ -9,6 +9,8 @@
 #include "problem.h"
 
 extern "C" int64_t urzoo_vector_width();
+extern "C" int urzoo_supports(const char*);
+extern "C" void urzoo_use_tiles(int);
 extern "C" int urzoo_forward(const Problem*);
 extern "C" int urzoo_backward(const Problem*);
 extern "C" int urzoo_pack(const Problem*);
@@ -105,7 +107,7 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
 
 }  // namespace
 
-int main() {
+int check_all(bool bf16_only) {
   const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 2, 3, 17},  {7, 63, 65, 48},  {64, 2, 1, 100},
                                {1, 9, 65, 256}, {2, 40, 16, 33}, {5, 300, 17, 16}, {13, 7, 1, 100}};
   for (const auto& shape : shapes)
@@ -116,7 +118,7 @@ int main() {
           bool gru = gating >= 12, tied = gru || gating & 1, ordered = !gru && gating & 2;
           bool refined = gru ? gating & 1 : gating / 4 == 1, master = gating / 4 == 2;
           bool bf16 = form % 3 > 0, weights_bf16 = form % 3 > 1;
-          if ((bf16 && (ordered || master)) || (gru && form > 2)) continue;
+          if ((bf16 && (ordered || master)) || (gru && form > 2) || (bf16_only && !bf16)) continue;
           if (check(shape[0], shape[1], shape[2], shape[3], tied, refined, master, ordered, gru, threads == 2, threads,
                     bf16, weights_bf16, form < 3 ? 0 : 4))
             continue;
@@ -124,5 +126,17 @@ int main() {
                       long(shape[2]), long(shape[3]));
           return 1;
         }
+  return 0;
+}
+
+int main() {
+  if (int wrong = check_all(false)) return wrong;
+#if defined(__AVX512BF16__)
+  // The same library on the processor's matrix tiles.
+  if (urzoo_supports("amx")) {
+    urzoo_use_tiles(1);
+    return check_all(true);
+  }
+#endif
   return 0;
 }

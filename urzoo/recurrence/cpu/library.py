@@ -13,10 +13,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-VARIANTS = ("avx512bf16", "avx512", "avx2", "baseline")
-"""From the fastest to the one that every processor runs; only "baseline" exists off x86-64."""
+VARIANTS = ("amx", "avx512bf16", "avx512", "avx2", "baseline")
+"""From the fastest to the one that every processor runs; only "baseline" exists off x86-64.
 
-INTERFACE = 2
+"amx" is the library of "avx512bf16" with its products of bfloat16 on the processor's matrix tiles.
+"""
+
+INTERFACE = 3
 """`kInterface` of source/problem.h: raised with it whenever a function changes its meaning."""
 
 REMEDY = (
@@ -50,6 +53,11 @@ class Library:
     width: int
     handle: ctypes.CDLL
 
+    def choose(self) -> "Library":
+        """Make the calls of the library run this variant; two share one library."""
+        self.handle.urzoo_use_tiles(int(self.variant == "amx"))
+        return self
+
     def run(self, function: str, **arguments: Tensor | int | None) -> None:
         """Call `urzoo_<function>` on a `Problem` made of the arguments; tensors must be contiguous.
 
@@ -78,7 +86,7 @@ def problem_of(**arguments: Tensor | int | None) -> Problem:
 
 
 def _path(variant: str) -> Path:
-    return Path(__file__).with_name(f"_fused_{variant}.so")
+    return Path(__file__).with_name(f"_fused_{'avx512bf16' if variant == 'amx' else variant}.so")
 
 
 def _open(variant: str) -> Library | str:
@@ -117,7 +125,8 @@ def load(variant: str | None = None) -> Library | str:
     if variant is not None and variant not in runnable:
         return f"URZOO_CPU_VARIANT is {variant!r}, expected one of {', '.join(runnable)}"
     chosen = variant or runnable[0]
-    return baseline if chosen == "baseline" else _open(chosen)
+    opened = baseline if chosen == "baseline" else _open(chosen)
+    return opened.choose() if isinstance(opened, Library) else opened
 
 
 def variants() -> list[str]:
@@ -158,4 +167,4 @@ def using(variant: str) -> Iterator[Library]:
     try:
         yield library
     finally:
-        _loaded = before
+        _loaded = before.choose() if isinstance(before, Library) else before

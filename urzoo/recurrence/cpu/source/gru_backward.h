@@ -22,7 +22,8 @@ class GruBackward final : public Work {
     recalled_grad = workspace.floats(p.batch * layout.stride);
     recalled = workspace.floats(groups * lines * layout.stride);
     bias_grads = workspace.floats(groups * 2 * size * blocks);
-    own_size = std::max(std::max(gates.factors, candidates.factors) + 2 * kWidth, lines * kWide * kWidth);
+    gathered_stride = std::max(gates.factors, candidates.factors) + 2 * kWidth;
+    own_size = std::max(gathered<Words>() * gathered_stride, lines * kWide * kWidth);
     own = workspace.floats(threads * own_size);
     activations.lay_out(workspace);
   }
@@ -45,10 +46,11 @@ class GruBackward final : public Work {
     explicit Deltas(int wide) : rows(max_rows(wide)) {}
     const int64_t rows;  // factors of a tile
     int64_t columns;     // of the deltas
-    int64_t depth, stride, factors, lines, panel_size, grad_size;
+    int64_t depth, stride, factors, lines, panel_stride, panel_size, grad_size;
     float *hidden_weights, *input_weights;  // [block][word of columns][vector]
     float* deltas;   // (row group, line, stride): factors of all columns
-    float* panels;   // (row group) [factor block][word of lines][rows]: what was multiplied, input
+    // (row group) [factor block][word of lines][rows], or on tiles [factor][word of lines]: what was multiplied, input
+    float* panels;
     float* grads;    // (row group) [unit or block][factor][column]
 
     void lay_out(Workspace& workspace, int64_t width, int64_t size, int64_t inputs, int64_t most_lines, int64_t groups,
@@ -58,7 +60,9 @@ class GruBackward final : public Work {
       depth = columns / kPack;
       stride = depth + 16;
       factors = (most_factors + rows - 1) / rows * rows;
-      panel_size = words<Number>(lines) * factors;
+      // On tiles a row of the panel is a factor, and rows that lie whole 4 KiB apart would share lines of the cache.
+      panel_stride = words<Number>(lines) + (on_tiles<Words>() ? kWidth : 0);
+      panel_size = panel_stride * factors;
       grad_size = factors * columns;
       hidden_weights = workspace.floats(size * depth);
       input_weights = workspace.floats(inputs * depth);
@@ -239,16 +243,27 @@ class GruBackward final : public Work {
 
   // The left factors of the gradients of the weights: what each line was multiplied with in the forward pass.
   void fill_panels(const Chunk& chunk, Range lines) {
-    for (int64_t word = lines.begin; word < lines.end; ++word) {
-      int64_t low = word * kPack, high = low + kPack - 1;
-      Line both[2] = {line_of(chunk, low), {}};
-      if (kPack == 2 && high < chunk.used()) both[1] = line_of(chunk, high);
-      fill_panel(chunk, gates, word, both, [&](const Line& line, int64_t unit) {
-        return activations.hidden_before(chunk, line.step, unit, line.row);
-      });
-      fill_panel(chunk, candidates, word, both, [&](const Line& line, int64_t unit) {
-        return load(line.recalled + unit * kWidth);
-      });
+    fill_panel(chunk, gates, lines, [&](const Line& line, int64_t unit) {
+      return activations.hidden_before(chunk, line.step, unit, line.row);
+    });
+    fill_panel(chunk, candidates, lines, [&](const Line& line, int64_t unit) {
+      return load(line.recalled + unit * kWidth);
+    });
+  }
+
+  template <class State>
+  void fill_panel(const Chunk& chunk, const Deltas& product, Range some, const State& state) {
+    float* panel = product.panels + chunk.group * product.panel_size;
+    for (int64_t word = some.begin; word < some.end; word += gathered<Words>()) {
+      int64_t count = std::min(gathered<Words>(), some.end - word);
+      for (int64_t row = 0; row < count; ++row)
+        gather(chunk, product, word + row, state, chunk.own + row * gathered_stride);
+      if (on_tiles<Words>())
+        transpose_words(chunk.own, gathered_stride, count, product.factors, panel + word, product.panel_stride);
+      else
+        for (int64_t block = 0; block < product.factors / product.rows; ++block)
+          copy_row(panel + (block * words<Number>(product.lines) + word) * product.rows,
+                   chunk.own + block * product.rows, product.rows);
     }
   }
 
@@ -264,21 +279,21 @@ class GruBackward final : public Work {
     return {step, row, chunk.recalled + line * layout.stride, layout.real(row, time) ? input : nullptr};
   }
 
+  // The factors of one word of lines.
   template <class State>
-  void fill_panel(const Chunk& chunk, const Deltas& product, int64_t word, const Line (&both)[2], const State& state) {
+  void gather(const Chunk& chunk, const Deltas& product, int64_t word, const State& state, float* to) {
+    int64_t low = word * kPack, high = low + kPack - 1;
+    Line both[2] = {line_of(chunk, low), {}};
+    if (kPack == 2 && high < chunk.used()) both[1] = line_of(chunk, high);
     auto input = [&](const Line& line, int64_t index) {
       return line.input == nullptr ? vf{} : load_first(line.input + index, p.input_size - index);
     };
     bool paired = both[1].recalled != nullptr;
     for (int64_t unit = 0; unit < layout.units; ++unit)
-      store(chunk.own + unit * kWidth, Number::word(state(both[0], unit), paired ? state(both[1], unit) : vf{}));
+      store(to + unit * kWidth, Number::word(state(both[0], unit), paired ? state(both[1], unit) : vf{}));
     for (int64_t index = 0; index < p.input_size; index += kWidth)
-      store(chunk.own + p.hidden_size + index, Number::word(input(both[0], index), input(both[1], index)));
-    for (int64_t factor = p.hidden_size + p.input_size; factor < product.factors; ++factor) chunk.own[factor] = 0.0f;
-    float* panel = product.panels + chunk.group * product.panel_size;
-    for (int64_t block = 0; block < product.factors / product.rows; ++block)
-      copy_row(panel + (block * words<Number>(product.lines) + word) * product.rows, chunk.own + block * product.rows,
-               product.rows);
+      store(to + p.hidden_size + index, Number::word(input(both[0], index), input(both[1], index)));
+    for (int64_t factor = p.hidden_size + p.input_size; factor < product.factors; ++factor) to[factor] = 0.0f;
   }
 
   // gradient += panel^T deltas, for `wide` vectors of columns from `column` on.
@@ -296,6 +311,9 @@ class GruBackward final : public Work {
     }
     const float* panel = product.panels + chunk.group * product.panel_size;
     float* to = product.grads + chunk.group * product.grad_size + column * product.factors;
+    if (on_tiles<Words>())
+      return multiply_tiles(panel, product.panel_stride, product.factors, chunk.own, wide, wide, lines, to, across,
+                            chunk.last == p.time);
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
       for (int64_t block = 0; block < product.factors / rows; ++block)
@@ -363,5 +381,5 @@ class GruBackward final : public Work {
   GruActivations<Number> activations;
   Deltas gates, candidates{kWide};
   float *hidden_grad, *recalled_grad, *recalled, *bias_grads, *own;
-  int64_t own_size;
+  int64_t own_size, gathered_stride;
 };

@@ -41,6 +41,7 @@ int run_pass(const Problem& problem) {
 EXPORT int64_t urzoo_vector_width() { return kWidth; }
 EXPORT int64_t urzoo_interface() { return kInterface; }
 EXPORT int64_t urzoo_problem_size() { return sizeof(Problem); }
+EXPORT void urzoo_use_tiles(int on) { tiles_in_use = on != 0; }
 EXPORT int urzoo_forward(const Problem* problem) { return run_pass<CellForward>(*problem); }
 EXPORT int urzoo_backward(const Problem* problem) { return run_pass<CellBackward>(*problem); }
 EXPORT int urzoo_step(const Problem* problem) { return run_pass<CellStep>(*problem); }

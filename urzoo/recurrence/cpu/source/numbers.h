@@ -49,6 +49,7 @@ INLINE void store_first(uint16_t* to, vf value, int64_t count) {
 
 // How the micro-kernel multiplies words.
 struct FloatWords {
+  static constexpr bool kPairs = false;
   static INLINE vf multiply_add(vf sum, vf left, vf right) { return sum + left * right; }
 };
 
@@ -65,6 +66,7 @@ struct Float32 {
 
 #if defined(__AVX512BF16__)
 struct PairWords {
+  static constexpr bool kPairs = true;
   static INLINE vf multiply_add(vf sum, vf left, vf right) {
     return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }

@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include "tiles.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
@@ -20,6 +22,11 @@ void relax() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
+}
+
+void take_part_in(Work& work, int thread) {
+  work.run(thread);
+  release_tiles();
 }
 
 constexpr int kMostThreads = 256;
@@ -52,7 +59,7 @@ class OpenMP {
     // A limit on threads gives fewer than were asked for, and the first would wait for the others for ever.
     if (call.runtime.count_() != call.threads) return;
     int number = call.runtime.number_();
-    call.work.run(number);
+    take_part_in(call.work, number);
     if (number == 0) call.done.store(true, std::memory_order_relaxed);
   }
 
@@ -106,7 +113,7 @@ class Pool {
       generation_.fetch_add(1, std::memory_order_release);
       wake_.notify_all();
     }
-    work.run(0);
+    take_part_in(work, 0);
     if (threads > 1) {
       for (int spin = 0; running_.load(std::memory_order_acquire) != 0; ++spin) {
         if (spin < kSpins)
@@ -147,7 +154,7 @@ class Pool {
         work = index < wanted_ ? work_ : nullptr;
       }
       if (work != nullptr) {
-        work->run(index);
+        take_part_in(*work, index);
         running_.fetch_sub(1, std::memory_order_release);
       }
     }

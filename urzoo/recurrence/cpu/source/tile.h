@@ -1,7 +1,7 @@
 // The micro-kernel: a tile of `Rows` x `Columns` vectors of accumulators, kept in registers.
 #pragma once
 
-#include "numbers.h"
+#include "tiles.h"
 
 // The most rows of a tile that leaves its accumulators, one row of weights and a broadcast in the registers.
 constexpr int max_rows(int columns) {
@@ -233,9 +233,27 @@ INLINE void for_segments(int64_t depth, const Body& body) {
   }
 }
 
+// A product on the processor's matrix tiles. A line's sums do not depend on the lines beside it here either.
+template <class Words>
+void multiply_on_tiles(int columns, const Product& p) {
+  multiply_tiles(p.a, p.stride, p.lines, p.b, p.across, columns, p.depth, p.to, p.to_stride, p.fresh);
+  if (p.more_depth != 0)
+    multiply_tiles(p.more_a, p.more_depth, p.lines, p.more_b, p.across, columns, p.more_depth, p.to, p.to_stride, false);
+  if (p.start == nullptr && p.bias == nullptr) return;
+  for (int64_t line = 0; line < p.lines; ++line)
+    for (int64_t at = 0; at < columns * kWidth; at += kWidth) {
+      float* to = p.to + line * p.to_stride + at;
+      vf sum = load(to);
+      if (p.start != nullptr) sum += load(p.start + line * p.start_stride + at);
+      if (p.bias != nullptr) sum += load(p.bias + at);
+      store(to, sum);
+    }
+}
+
 // A product `columns` vectors wide. The lines are cut into tiles as equal in size as can be.
 template <class Words>
 void multiply_lines(int columns, const Product& p) {
+  if (on_tiles<Words>()) return multiply_on_tiles<Words>(columns, p);
   const auto* kernels = Kernels<Words>::tiles(columns);
   int64_t most = max_rows(columns), tiles = p.lines <= most ? 1 : (p.lines + most - 1) / most;
   int64_t fewer = tiles == 1 ? p.lines : p.lines / tiles, larger = p.lines - fewer * tiles;
@@ -253,6 +271,18 @@ void multiply_lines(int columns, const Product& p) {
 // Products of one line, as many as can be at once. Returns how many they were.
 template <class Words>
 int multiply_line(int columns, const Product& p, const Apart& apart) {
+  if (on_tiles<Words>()) {
+    Product one = p;
+    for (int done = 0; done < at_once(columns); ++done) {
+      multiply_on_tiles<Words>(columns, one);
+      one.b += apart.b;
+      one.to += apart.to;
+      if (one.more_b != nullptr) one.more_b += apart.b;
+      if (one.start != nullptr) one.start += apart.start;
+      if (one.bias != nullptr) one.bias += apart.bias;
+    }
+    return at_once(columns);
+  }
   auto* kernel = Kernels<Words>::line(columns);
   for_segments(p.depth, [&](int64_t begin, int64_t end) { kernel(p, apart, begin, end); });
   return at_once(columns);

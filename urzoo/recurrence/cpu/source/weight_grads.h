@@ -39,13 +39,15 @@ class WeightGrads {
     int64_t groups = layout.row_groups;
     factors = (p.hidden_size + p.input_size + tile_rows - 1) / tile_rows * tile_rows;
     most_words = words<Number>(layout.chunk_rows());
-    panels = workspace.floats(groups * most_words * factors);
+    // On tiles a row of the panel is a factor, and rows that lie whole 4 KiB apart would share lines of the cache.
+    panel_stride = most_words + (on_tiles<Words>() ? kWidth : 0);
+    panels = workspace.floats(groups * panel_stride * factors);
     weight_grads = workspace.floats(groups * factors * layout.units * columns);
     bias_grads = workspace.floats(groups * 2 * layout.units * columns);
   }
 
   // Floats that each thread lends to `fill_panel` and `weigh`.
-  int64_t own_size() const { return std::max(factors + kWidth, most_words * columns); }
+  int64_t own_size() const { return std::max(gathered<Words>() * (factors + kWidth), most_words * columns); }
 
   // The sum of the chunk for one vector of units, by gate.
   float* bias_of(const Lines& chunk, int64_t unit) const {
@@ -66,17 +68,15 @@ class WeightGrads {
   // The left factor of the product, for some words of lines.
   void fill_panel(const Lines& chunk, Range some, float* own) {
     float* panel = panel_of(chunk);
-    for (int64_t word = some.begin; word < some.end; ++word) {
-      int64_t low = word * kPack, high = low + kPack - 1;
-      bool paired = kPack == 2 && high < chunk.used();
-      interleave(own, lines_of.hidden_before(chunk, low), paired ? lines_of.hidden_before(chunk, high) : nullptr,
-                 p.hidden_size);
-      // What stands in the padding may be anything, and zero times NaN is not zero.
-      interleave(own + p.hidden_size, lines_of.real(chunk, low) ? lines_of.input_of(chunk, low) : nullptr,
-                 paired && lines_of.real(chunk, high) ? lines_of.input_of(chunk, high) : nullptr, p.input_size);
-      for (int64_t factor = p.hidden_size + p.input_size; factor < factors; ++factor) own[factor] = 0.0f;
-      for (int64_t block = 0; block < factors / tile_rows; ++block)
-        copy_row(panel + (block * most_words + word) * tile_rows, own + block * tile_rows, tile_rows);
+    int64_t apart = factors + kWidth;
+    for (int64_t word = some.begin; word < some.end; word += gathered<Words>()) {
+      int64_t count = std::min(gathered<Words>(), some.end - word);
+      for (int64_t row = 0; row < count; ++row) gather(chunk, word + row, own + row * apart);
+      if (on_tiles<Words>())
+        transpose_words(own, apart, count, factors, panel + word, panel_stride);
+      else
+        for (int64_t block = 0; block < factors / tile_rows; ++block)
+          copy_row(panel + (block * most_words + word) * tile_rows, own + block * tile_rows, tile_rows);
     }
   }
 
@@ -92,7 +92,11 @@ class WeightGrads {
         store(own + word * columns + gate * kWidth, Number::word(Number::load_factors(low, place), other));
       }
     }
-    auto tile = Kernels<typename Number::Words>::weigh(gates, tile_rows);
+    if (on_tiles<Words>())
+      return multiply_tiles(panel_of(chunk), panel_stride, factors, own, gates, gates, lines,
+                            weight_grads + (chunk.group * layout.units + unit) * factors * columns, columns,
+                            chunk.last == p.time);
+    auto tile = Kernels<Words>::weigh(gates, tile_rows);
     for (int64_t segment = 0; segment < segments; ++segment) {
       int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
       for (int64_t block = 0; block < factors / tile_rows; ++block) {
@@ -125,10 +129,23 @@ class WeightGrads {
   }
 
  private:
+  using Words = typename Number::Words;
   using Element = typename Number::Element;
   static constexpr int kPack = Number::kPack;
 
-  float* panel_of(const Lines& chunk) const { return panels + chunk.group * most_words * factors; }
+  float* panel_of(const Lines& chunk) const { return panels + chunk.group * panel_stride * factors; }
+
+  // The factors of one word of lines.
+  void gather(const Lines& chunk, int64_t word, float* own) {
+    int64_t low = word * kPack, high = low + kPack - 1;
+    bool paired = kPack == 2 && high < chunk.used();
+    interleave(own, lines_of.hidden_before(chunk, low), paired ? lines_of.hidden_before(chunk, high) : nullptr,
+               p.hidden_size);
+    // What stands in the padding may be anything, and zero times NaN is not zero.
+    interleave(own + p.hidden_size, lines_of.real(chunk, low) ? lines_of.input_of(chunk, low) : nullptr,
+               paired && lines_of.real(chunk, high) ? lines_of.input_of(chunk, high) : nullptr, p.input_size);
+    for (int64_t factor = p.hidden_size + p.input_size; factor < factors; ++factor) own[factor] = 0.0f;
+  }
 
   // Words of the values of two lines, a null line being zeros. May write a vector beyond the last.
   static INLINE void interleave(float* to, const Element* low, const Element* high, int64_t count) {
@@ -160,8 +177,9 @@ class WeightGrads {
   const LineFactors<Number> lines_of;
   const int gates;
   const int64_t columns, tile_rows;  // floats in a row of a tile, and its rows
-  int64_t factors, most_words;
-  float* panels;        // (row group) [block][word of lines][tile_rows]: hidden before the step, input
+  int64_t factors, most_words, panel_stride;
+  // (row group) [block][word of lines][tile_rows], or on tiles [factor][word of lines]: hidden before the step, input
+  float* panels;
   float* weight_grads;  // (row group) [unit][factor][column]
   float* bias_grads;    // (row group) [of the chunk, of the chunks before][unit][column]
 };
