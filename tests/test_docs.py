@@ -1,0 +1,67 @@
+"""The documentation: its code runs, its commands and options exist, and every public name has a place in the reference."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from urzoo.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "pages"
+
+
+def pages() -> list[str]:
+    return sorted(path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md"))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (PAGES / page).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if blocks(page, "python")])
+def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+    code = "\n".join(blocks(page, "python"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    for name in ("configs", "leaderboard"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def commands() -> list[list[str]]:
+    lines = [
+        line.split("#")[0].split()
+        for page in pages()
+        for block in blocks(page, "sh")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [words[words.index("urzoo") :] for words in lines if "urzoo" in words]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_commands_and_options_exist(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    names = [words[1], *(words[2:3] if words[1] == "data" else [])]
+    app([*names, "--help"], standalone_mode=False)
+    described = capsys.readouterr().out
+    for option in (word for word in words if word.startswith("--")):
+        assert option in described
+
+
+def test_the_navigation_names_every_page() -> None:
+    navigation = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text("utf-8"))["nav"]
+    named = set(re.findall(r"[\w/]+\.md", str(navigation)))
+    assert named == set(pages())
+
+
+@pytest.mark.parametrize("part", sorted((PAGES / "reference").glob("*.md")), ids=lambda path: path.stem)
+def test_a_page_of_the_reference_is_of_a_part_that_says_what_is_public(part: Path) -> None:
+    assert import_module(f"urzoo.{part.stem}").__all__
