@@ -1,4 +1,4 @@
-"""The documentation: its code runs, its commands and options exist, and every public name has a place in the reference."""
+"""The documentation: its code runs, its commands and options exist, and its pages are all in the navigation."""
 
 import os
 import re
