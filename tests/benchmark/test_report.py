@@ -1,3 +1,4 @@
+import csv
 import io
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def test_a_damaged_csv_file_is_refused_in_one_line(tmp_path, change, complaint):
     assert "\n" not in str(error.value)
 
 
+def test_a_run_of_an_older_version_lacks_the_figures_added_since(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(REPORT, path)
+    records = list(csv.reader(path.read_text().splitlines()))
+    column = records[0].index("over_own_fp32")
+    path.write_text(
+        "".join(",".join(cells[:column] + cells[column + 1 :]) + "\n" for cells in records if "|" not in cells[-1])
+    )
+    assert read_csv(path).rows[0].share_of_limit == 0.5
+    path.write_text(path.read_text().replace("hidden_size", "over_torch_lstm", 1))
+    with pytest.raises(ResultError, match="does not begin with the columns"):
+        read_csv(path)
+
+
 def test_the_file_name_has_device_threads_and_versions_and_nothing_else_of_the_machine():
     assert file_stem(ENVIRONMENT) == "example-cpu-8-cores-avx512-2-threads-torch-2.13.0-cpu-urzoo-0.1.0"
     untied = ENVIRONMENT.model_copy(update={"gate": "--", "tie_input_gate": False})
@@ -98,7 +113,7 @@ def test_the_file_name_has_device_threads_and_versions_and_nothing_else_of_the_m
 def test_the_table_on_the_screen_has_the_figures():
     text = io.StringIO()
     Console(file=text, width=240).print(table(REPORT))
-    for expected in ("h128: batch 64, time 784", "4,956", "50%", "1.25", "332", "0.123", "limit 1,300 GFLOP/s"):
+    for expected in ("h128, batch 64, time 784", "4,956", "50%", "1.25", "332", "0.123", "limit 1,300 GFLOP/s"):
         assert expected in text.getvalue()
     assert "Not run: urzoo-cpu: no compiler, found | none" in text.getvalue()
 
@@ -155,7 +170,8 @@ OWN = REPORT.model_copy(
     update={
         "rows": [
             row("urzoo-cpu", "forward", share_of_limit=0.921, over_torch_lstm=1.66, over_ur_lstm_torch=8.04),
-            row("urzoo-cpu", "decode", milliseconds=0.1234),
+            row("urzoo-cpu", "decode", milliseconds=0.1234, over_torch_lstm=0.47),
+            row("urzoo-cpu", "decode_layer", milliseconds=0.2345, over_torch_lstm=0.85),
             row("urzoo-cpu-recompute", "memory", peak_memory_mib=96.0, over_torch_lstm=8.0),
             row("urzoo-cpu-bf16", "forward", dtype="bf16", over_own_fp32=1.75),
         ]
@@ -182,7 +198,7 @@ def test_the_readme_shows_the_runs_of_record(tmp_path, readme):
     assert text.endswith("after\n")
     line = next(line for line in text.splitlines() if line.startswith("| 64 x 784"))
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        "64 x 784, 1, 128", "92%", "1.66", "8.0", "1.75", "0.12", "0.123",
+        "64 x 784, 1, 128", "92%", "1.66", "8.0", "1.75", "0.12", "0.123", "0.47", "0.234", "0.85",
     ]  # fmt: skip
     assert "has not run on one" in text
     readme.write_text(text.replace("92%", "93%"))

@@ -84,6 +84,13 @@ def test_training_gives_the_gradient_of_every_weight_and_of_a_wide_input():
         assert "inputs" in gradients
 
 
+@pytest.mark.parametrize("name", ["urzoo-reference", "torch-lstm"])
+def test_a_step_of_the_layer_is_that_of_the_cell(name):
+    layer = layers([name], Gating("--", tie_input_gate=False))[name]
+    for by_cell, by_layer in zip(layer.decode(), layer.decode_layer(), strict=True):
+        torch.testing.assert_close(by_layer[0], by_cell)
+
+
 def test_decoding_goes_on_from_its_own_state():
     layer = layers(["urzoo-reference"])["urzoo-reference"]
     hidden, cell = layer.decode()
@@ -95,10 +102,8 @@ def test_decoding_goes_on_from_its_own_state():
 @pytest.mark.parametrize("gating", [Gating(), Gating("--", tie_input_gate=False), Gating("UR", "gru"), Gating("C-")])
 def test_a_run_has_a_row_for_every_contender_and_figure(gating):
     names = ["urzoo-reference", "urzoo-cpu", "torch-lstm", "ur-lstm-torch"]
-    figures = ["forward", "forward_backward", "decode"]
-    report = run_benchmark(
-        shapes=["b2t3i1h8"], contenders=names, figures=figures, gating=gating, threads=1, seconds=0.001
-    )
+    figures = ["forward", "forward_backward", "decode", "decode_layer"]
+    report = run_benchmark(shapes=["b2t3i1h8"], contenders=names, figures=figures, gating=gating, threads=1, seconds=60)
     assert report.environment.threads == 1
     for figure in figures:
         for name in names:
@@ -116,7 +121,7 @@ def test_a_run_has_a_row_for_every_contender_and_figure(gating):
 
 @pytest.mark.parametrize("shape", ["b2t3i1h8", "b2t3i8h8"])
 def test_the_whole_training_step_stands_beside_the_bare_recurrence(shape):
-    report = run_benchmark(shapes=[shape], figures=["training_step"], seconds=0.001)
+    report = run_benchmark(shapes=[shape], figures=["training_step"], seconds=60)
     row = find(report.rows, shape=shape, figure="training_step", contender="urzoo-reference")
     assert row.share_of_recurrence > 0
     assert find(report.rows, shape=shape, figure="training_step", contender="torch-lstm") is None
@@ -138,7 +143,7 @@ def test_a_back_end_that_is_not_usable_has_a_row_that_says_why():
         contenders=["urzoo-cpu", "urzoo-reference"],
         figures=["forward"],
         gating=gating,
-        seconds=0.001,
+        seconds=60,
     )
     row = find(report.rows, shape="b2t3i1h8", figure="forward", contender="urzoo-cpu")
     assert row.milliseconds is None
@@ -161,7 +166,7 @@ def test_a_failing_memory_process_is_an_error_of_one_line():
 def test_threads_are_put_back():
     before = torch.get_num_threads()
     run_benchmark(
-        shapes=["b2t3i1h8"], contenders=["urzoo-reference"], figures=["decode"], threads=before + 1, seconds=0.001
+        shapes=["b2t3i1h8"], contenders=["urzoo-reference"], figures=["decode"], threads=before + 1, seconds=60
     )
     assert torch.get_num_threads() == before
 
@@ -196,7 +201,7 @@ def test_cuda_is_refused_where_there_is_none():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_a_gpu_has_times_and_memory():
-    report = run_benchmark(shapes=["b2t3i1h8"], device="cuda", seconds=0.001)
+    report = run_benchmark(shapes=["b2t3i1h8"], device="cuda", seconds=60)
     row = find(report.rows, shape="b2t3i1h8", figure="forward", contender="urzoo-reference")
     assert row.milliseconds > 0
     memory = measure(CONTENDERS["urzoo-reference"], TINY, Gating(), device=torch.device("cuda"))
@@ -205,5 +210,5 @@ def test_a_run_on_a_gpu_has_times_and_memory():
 
 def test_every_back_end_has_a_contender():
     assert {contender.backend for contender in CONTENDERS.values()} >= set(backends())
-    assert set(FIGURES) == {"forward", "forward_backward", "memory", "decode", "training_step"}
+    assert set(FIGURES) == {"forward", "forward_backward", "memory", "decode", "decode_layer", "training_step"}
     assert isinstance(CONTENDERS["torch-lstm"], Contender)

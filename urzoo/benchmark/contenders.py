@@ -130,6 +130,7 @@ class Layer:
         self._inputs = self.swapped(problem.inputs).to(converted)
         self._upstream = self.swapped(problem.upstream).to(converted)
         self._token = problem.inputs[:1, 0].to(converted)
+        self._piece = self._token[None]
         zeros = torch.zeros(1, shape.hidden_size, device=device, dtype=converted)
         self._state = zeros if problem.gating.cell == "gru" else (zeros, zeros)
 
@@ -157,6 +158,14 @@ class Layer:
         with torch.no_grad(), self._autocast():
             for _ in range(DECODED_STEPS):
                 state = self._advance(self._token, state)
+        return state
+
+    def decode_layer(self) -> object:
+        """The same with a call of the layer for every step, in place of the cell."""
+        state = self._state[None] if isinstance(self._state, Tensor) else tuple(part[None] for part in self._state)
+        with torch.no_grad(), self._autocast():
+            for _ in range(DECODED_STEPS):
+                _, state = self._module(self._piece, state)
         return state
 
     def swapped(self, tensor: Tensor) -> Tensor:

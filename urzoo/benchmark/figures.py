@@ -1,6 +1,7 @@
 """The rows of one figure on one shape: builds the contenders, guards them, times them and compares them."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 import torch
@@ -26,6 +27,36 @@ class Group:
 
     shape: Shape
     figure: Figure
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether single steps of one sequence are timed."""
+        return self.figure in ("decode", "decode_layer")
+
+
+def has_figure(contender: Contender, figure: Figure) -> bool:
+    """Whether there is such a figure of `contender`."""
+    return takes_part(contender, figure) and (figure != "training_step" or has_model(contender))
+
+
+def build(contender: Contender, problem: Problem) -> Layer | str:
+    """The layer of `contender`, or why it cannot take part here."""
+    reason = absence(contender, problem.gating)
+    if reason:
+        return reason
+    try:
+        layer = Layer(contender, problem)
+        # One step shows whether the back end takes this gating and dtype at all.
+        layer.decode()
+    except BackendError as error:
+        return str(error)
+    return layer
+
+
+def left_out_rows(group: Group, chosen: Sequence[Contender], seconds: float) -> list[Row]:
+    """Rows that say of contenders that they would take too long in a run of `seconds`."""
+    note = f"its rounds would take longer than their share of {seconds:g} s"
+    return [_row(group, contender, note=note) for contender in chosen]
 
 
 def _row(group: Group, contender: Contender, **fields: float | int | str | None) -> Row:
@@ -53,16 +84,9 @@ def build_layers(
     layers: dict[str, Layer] = {}
     absent: list[Row] = []
     for contender in chosen:
-        reason = absence(contender, gating)
-        if not reason:
-            try:
-                layer = Layer(contender, problem)
-                # One step shows whether the back end takes this gating and dtype at all.
-                layer.decode()
-            except BackendError as error:
-                reason = str(error)
-        if reason:
-            absent.append(_row(group, contender, note=reason))
+        layer = build(contender, problem)
+        if isinstance(layer, str):
+            absent.append(_row(group, contender, note=layer))
         else:
             layers[contender.name] = layer
     return layers, absent
@@ -94,9 +118,7 @@ def timed_rows(
     Raises:
         DisagreementError: Two contenders that should agree do not.
     """
-    chosen = [contender for contender in chosen if takes_part(contender, group.figure)]
-    if group.figure == "training_step":
-        chosen = [contender for contender in chosen if has_model(contender)]
+    begin = time.perf_counter()
     layers, rows = build_layers(group, chosen, gating, device)
     if not layers:
         return rows
@@ -106,10 +128,10 @@ def timed_rows(
         check_gradients(layers)
     limited = group.figure in ("forward", "forward_backward")
     dtypes: list[str] = sorted({layer.contender.dtype for layer in layers.values()}) if limited else []
-    calls = _calls(group, layers, gating, device)
+    calls = calls_of(group, layers, gating, device)
     for dtype in dtypes:
         calls |= products(dtype, device)
-    seconds = interleave(calls, budget_seconds=budget_seconds, device=device)
+    seconds = interleave(calls, budget_seconds=budget_seconds - (time.perf_counter() - begin), device=device)
     limits = {dtype: limit_flops_per_second(seconds, dtype, device) for dtype in dtypes}
     rows += [_timed_row(group, layer.contender, gating, seconds, limits) for layer in layers.values()]
     rows = _ordered(rows, chosen)
@@ -119,10 +141,12 @@ def timed_rows(
     return rows
 
 
-def _calls(group: Group, layers: dict[str, Layer], gating: Gating, device: torch.device) -> dict[str, Call]:
+def calls_of(group: Group, layers: dict[str, Layer], gating: Gating, device: torch.device) -> dict[str, Call]:
     """What is timed for each contender; a training step beside the recurrence in it."""
     if group.figure == "decode":
         return {name: layer.decode for name, layer in layers.items()}
+    if group.figure == "decode_layer":
+        return {name: layer.decode_layer for name, layer in layers.items()}
     if group.figure == "forward":
         return {name: layer.forward for name, layer in layers.items()}
     calls: dict[str, Call] = {name: layer.train for name, layer in layers.items()}
@@ -141,8 +165,8 @@ def _timed_row(
     limits: dict[str, list[float]],
 ) -> Row:
     own = seconds[contender.name]
-    per_call = DECODED_STEPS if group.figure == "decode" else 1
-    tokens = 1 if group.figure == "decode" else group.shape.tokens
+    per_call = DECODED_STEPS if group.is_decoding else 1
+    tokens = 1 if group.is_decoding else group.shape.tokens
     summary = spread([value / per_call for value in own])
     fields: dict[str, float | int | str | None] = {
         "rounds": len(own),

@@ -111,7 +111,14 @@ _COLUMNS = (
         lambda row: 1 / row.over_torch_lstm if row.over_torch_lstm else None,
         ".2f",
     ),
-    _Column("decoding step, ms", "", "decode", lambda row: row.milliseconds, ".3f"),
+    _Column("cell's step, ms", "", "decode", lambda row: row.milliseconds, ".3f"),
+    _Column("x torch.nn.LSTMCell", "", "decode", lambda row: row.over_torch_lstm, ".2f"),
+    _Column("x ur-lstm-torch", "", "decode", lambda row: row.over_ur_lstm_torch, ".1f"),
+    _Column("bf16 over fp32, cell's step", "-bf16", "decode", lambda row: row.over_own_fp32, ".2f"),
+    _Column("layer's step, ms", "", "decode_layer", lambda row: row.milliseconds, ".3f"),
+    _Column("x torch.nn.LSTM", "", "decode_layer", lambda row: row.over_torch_lstm, ".2f"),
+    _Column("x ur-lstm-torch", "", "decode_layer", lambda row: row.over_ur_lstm_torch, ".1f"),
+    _Column("bf16 over fp32, layer's step", "-bf16", "decode_layer", lambda row: row.over_own_fp32, ".2f"),
     _Column("recurrence, of a training step", "", "training_step", lambda row: row.share_of_recurrence, ".0%"),
 )
 

@@ -29,8 +29,10 @@ rounds of ratios within a round. A token is one time step of one sequence.
   contender's own number format: 2 T B 4H (H + I) operations forward (without I where it is 1; 3H for a cell with three
   blocks of weights), and three times that with the backward pass.
 - *training memory* is the peak of one forward and backward pass in a fresh process, above what it held before.
-- A *decoding step* is one step of one sequence (for torch.nn.LSTM that of torch.nn.LSTMCell, which is faster there).
+- A *step* is one of one sequence without gradients: of the cell (for torch.nn.LSTM that is torch.nn.LSTMCell), or by a
+  call of the layer.
 - *training step* is a whole step of a model around the layer: loss, backward pass, clipping and optimiser.
+- A cell is empty where a run did not measure it.
 - *bf16* is bfloat16 in the products, for urzoo with accumulation and cell in float32.
 """
 

@@ -10,7 +10,7 @@ import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import Field, ValidationError
@@ -21,8 +21,8 @@ from urzoo.provenance import git_commit, now, processor_name, urzoo_version
 from urzoo.recurrence import Gating
 from urzoo.schema import GitCommit, Line, Name, Strict, describe, read_text
 
-FIGURES = ("forward", "forward_backward", "memory", "decode", "training_step")
-Figure = Literal["forward", "forward_backward", "memory", "decode", "training_step"]
+Figure = Literal["forward", "forward_backward", "memory", "decode", "decode_layer", "training_step"]
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 Positive = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -49,11 +49,12 @@ class Environment(Strict):
 class Row(Strict):
     """One contender's figure on one shape.
 
-    `milliseconds` is the median over `rounds` of the time of one call (one step for "decode"), with its least and
-    greatest. `gflops_per_second` is what the figure's arithmetic comes to; for the rows of the limit (contender
-    "limit-fp32" or "limit-bf16") it is what the machine reaches on large products. The shares and ratios are
-    medians of ratios taken round by round: `share_of_limit` of 1 is the machine's limit in the contender's dtype,
-    `over_torch_lstm` of 2 is twice as fast as torch.nn.LSTM (fp32), for "memory" it is half of its memory;
+    `milliseconds` is the median over `rounds` of the time of one call (of one step for "decode", by the cell, and
+    "decode_layer", by a call of the layer), with its least and greatest. `gflops_per_second` is what the figure's
+    arithmetic comes to; for the rows of the limit (contender "limit-fp32" or "limit-bf16") it is what the machine
+    reaches on large products. The shares and ratios are medians of ratios taken round by round: `share_of_limit` of 1
+    is the machine's limit in the contender's dtype, `over_torch_lstm` of 2 is twice as fast as torch.nn.LSTM (fp32),
+    for "decode" as torch.nn.LSTMCell, and for "memory" it is half of torch.nn.LSTM's memory;
     `over_own_fp32` compares with the same back end in fp32. `share_of_recurrence` is the time of the bare
     recurrence over that of the whole training step.
     """
@@ -153,9 +154,13 @@ def read_csv(path: Path) -> Report:
         ResultError: The file is unreadable, or is not such a file; the message names the line and the column.
     """
     records = list(csv.reader(io.StringIO(read_text(path, error=ResultError))))
-    columns = [*Environment.model_fields, *Row.model_fields]
-    if not records or records[0] != columns:
-        raise ResultError(f"{path} does not begin with the columns {', '.join(columns[:3])}, ...; run `urzoo bench`.")
+    known = {**Environment.model_fields, **Row.model_fields}
+    columns = records[0] if records else []
+    # A run of an older version lacks the figures that were added since.
+    required = {name for name, field in known.items() if field.is_required()}
+    if not required <= set(columns) <= known.keys() or len(set(columns)) < len(columns):
+        first = ", ".join(list(known)[:3])
+        raise ResultError(f"{path} does not begin with the columns {first}, ...; run `urzoo bench`.")
     if len(records) == 1:
         raise ResultError(f"{path} has no rows; run `urzoo bench`.")
     environments: list[Environment] = []

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import torch
 
+from urzoo.benchmark.budget import affordable, costs
 from urzoo.benchmark.contenders import contenders_named
-from urzoo.benchmark.figures import Group, memory_rows, timed_rows
+from urzoo.benchmark.figures import Group, has_figure, left_out_rows, memory_rows, timed_rows
 from urzoo.benchmark.rows import FIGURES, Figure, Report, Row, environment
 from urzoo.benchmark.shapes import SHAPES, shape_named
 from urzoo.errors import UsageError, unknown
@@ -19,7 +20,7 @@ from urzoo.recurrence import Gating
 QUICK_SHAPES = ("h128", "lm512")
 QUICK_FIGURES: tuple[Figure, ...] = ("forward", "forward_backward", "decode")
 QUICK_SECONDS = 20.0
-DEFAULT_SECONDS = 300.0
+DEFAULT_SECONDS = 600.0
 
 Progress = Callable[[str], None]
 
@@ -46,8 +47,8 @@ def run_benchmark(
         gating: What urzoo's layers compute. The peers keep their own gating.
         device: "cpu" or "cuda".
         threads: Threads of torch; as many as it has when omitted.
-        seconds: Time for the timing, shared among shapes and figures. Each is timed for three rounds at least, so
-            that it may take longer; measuring the memory comes on top. 300 when omitted.
+        seconds: Time for all of it; 600 when omitted. Of each figure of each contender a short sequence tells
+            beforehand how long three rounds take; the longest are left out, with rows that say so, until the rest fits.
         quick: Fewer shapes and figures and 20 seconds, where these are omitted.
         progress: Called with one line before each part.
 
@@ -63,34 +64,47 @@ def run_benchmark(
     seconds = DEFAULT_SECONDS if seconds is None else seconds
     if not 0 < seconds < 1e6:
         raise UsageError(f"seconds is {seconds:g}, expected a positive number such as 300.")
-    chosen_shapes = [shape_named(name) for name in (SHAPES if shapes is None else shapes)]
+    chosen_shapes = list(dict.fromkeys(shape_named(name) for name in (SHAPES if shapes is None else shapes)))
     chosen_figures = _figures(figures)
     where = _device(device)
     chosen = contenders_named(None if contenders is None else list(contenders), where)
     with _threads(threads):
         report_environment = environment(where, gating)
+        deadline = time.perf_counter() + seconds
+        left: dict[tuple[Group, str], float] = {}
+        for shape in chosen_shapes:
+            if progress is not None:
+                progress(f"{shape.name}: how long will it take?")
+            left |= costs(shape, chosen_figures, chosen, gating, where)
         groups = [Group(shape, figure) for shape in chosen_shapes for figure in chosen_figures]
-        timed_left = sum(group.figure != "memory" for group in groups)
-        seconds_left = seconds
-        rows: list[Row] = []
-        for group in groups:
+        rows: dict[Group, list[Row]] = {}
+        # The quick ones first, so that they are there if the others take longer than foretold.
+        order = sorted(groups, key=lambda group: sum(cost for (other, _), cost in left.items() if other == group))
+        for index, group in enumerate(order):
             if progress is not None:
                 progress(f"{group.shape.name} {group.figure.replace('_', ' ')}")
+            # Anew before each group: what one took less than foretold, or more, is the others'.
+            seconds_left = deadline - time.perf_counter()
+            kept = affordable(left, seconds_left)
+            spare = seconds_left - sum(left[key] for key in kept)
+            own = {name: left.pop((group, name)) for asked, name in list(left) if asked == group}
+            left_out = [each for each in chosen if each.name in own and (group, each.name) not in kept]
+            taking_part = [each for each in chosen if has_figure(each, group.figure) and each not in left_out]
             if group.figure == "memory":
-                rows += memory_rows(group, chosen, gating, where)
-                continue
-            begin = time.perf_counter()
-            rows += timed_rows(group, chosen, gating, where, seconds_left / timed_left)
-            seconds_left = max(0.0, seconds_left - (time.perf_counter() - begin))
-            timed_left -= 1
-    return Report(environment=report_environment, rows=rows)
+                measured = memory_rows(group, taking_part, gating, where)
+            else:
+                share = spare / sum(other.figure != "memory" for other in order[index:])
+                least = sum(own[each.name] for each in taking_part if each.name in own)
+                measured = timed_rows(group, taking_part, gating, where, least + share)
+            rows[group] = measured + left_out_rows(group, left_out, seconds)
+    return Report(environment=report_environment, rows=[row for group in groups for row in rows[group]])
 
 
 def _figures(names: Sequence[str] | None) -> list[Figure]:
     for name in names or ():
         if name not in FIGURES:
             raise UsageError(unknown("figure", name, FIGURES))
-    return [figure for figure in FIGURES if names is None or figure in names]  # type: ignore[misc]
+    return [figure for figure in FIGURES if names is None or figure in names]
 
 
 def _device(name: str) -> torch.device:

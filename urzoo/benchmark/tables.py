@@ -1,8 +1,9 @@
 """The figures of a run laid out in tables, one per shape: for the screen and for Markdown alike.
 
-A cell is text that is ready to be shown; what was not measured is "-".
+A cell is text that is ready to be shown; what was not measured is empty.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from rich.text import Text
 from urzoo.benchmark.rows import Environment, Report, Row, find
 from urzoo.markdown import markdown
 
-_ABSENT = "-"
+_ABSENT = ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def _narrow_sheets(report: Report) -> list[Sheet]:
     found = []
     for shape in dict.fromkeys(row.shape for row in report.rows):
         rows = [row for row in report.rows if row.shape == shape]
-        for figures in (("forward",), ("forward_backward",), ("memory", "decode", "training_step")):
+        for figures in (("forward",), ("forward_backward",), ("decode", "decode_layer"), ("memory", "training_step")):
             sheet = _sheet([row for row in rows if row.figure in figures or row.contender.startswith("limit-")])
             if len(sheet.heads) > 1:
                 found.append(sheet)
@@ -45,8 +46,16 @@ def _narrow_sheets(report: Report) -> list[Sheet]:
 
 
 def absences(report: Report) -> list[str]:
-    """One line for each contender that could not take part, with the reason."""
-    return list(dict.fromkeys(f"{row.contender}: {row.note}" for row in report.rows if row.note))
+    """One line for each contender that could not take part, with the reason, and where, if not everywhere."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        if row.note:
+            found.setdefault((row.contender, row.note), []).append(f"{row.shape} {row.figure.replace('_', ' ')}")
+    asked = Counter(row.contender for row in report.rows)
+    return [
+        f"{contender}: {note}" + (f" ({', '.join(figures)})" if len(figures) < asked[contender] else "")
+        for (contender, note), figures in found.items()
+    ]
 
 
 def threads_of(environment: Environment) -> str:
@@ -121,7 +130,14 @@ _COLUMNS = (
     _Column("x own fp32", "forward_backward", lambda row: number(row.over_own_fp32, ".2f")),
     _Column("training memory, MiB", "memory", lambda row: number(row.peak_memory_mib, ",.0f")),
     _Column("of torch.nn.LSTM's", "memory", lambda row: number(_inverse(row.over_torch_lstm), ".2f")),
-    _Column("decoding step, ms", "decode", lambda row: number(row.milliseconds, ".3f")),
+    _Column("cell's step, ms", "decode", lambda row: number(row.milliseconds, ".3f")),
+    _Column("x torch.nn.LSTMCell", "decode", lambda row: number(row.over_torch_lstm, ".2f")),
+    _Column("x ur-lstm-torch", "decode", lambda row: number(row.over_ur_lstm_torch, ".2f")),
+    _Column("x own fp32", "decode", lambda row: number(row.over_own_fp32, ".2f")),
+    _Column("layer's step, ms", "decode_layer", lambda row: number(row.milliseconds, ".3f")),
+    _Column("x torch.nn.LSTM", "decode_layer", lambda row: number(row.over_torch_lstm, ".2f")),
+    _Column("x ur-lstm-torch", "decode_layer", lambda row: number(row.over_ur_lstm_torch, ".2f")),
+    _Column("x own fp32", "decode_layer", lambda row: number(row.over_own_fp32, ".2f")),
     _Column("training step, ktokens/s", "training_step", _thousands),
     _Column("of the bare recurrence", "training_step", lambda row: number(row.share_of_recurrence, ".0%")),
 )
@@ -149,7 +165,7 @@ def _sheet(rows: list[Row]) -> Sheet:
         if any(name in cells for _, cells in columns)
     ]
     title = (
-        f"{first.shape}: batch {first.batch}, time {first.time}, input {first.input_size}, hidden {first.hidden_size}"
+        f"{first.shape}, batch {first.batch}, time {first.time}, input {first.input_size}, hidden {first.hidden_size}"
     )
     return Sheet(title + _limits(measured), ("contender", *(head for head, _ in columns)), tuple(lines))
 

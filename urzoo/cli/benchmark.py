@@ -29,7 +29,7 @@ def bench(
     cell: Annotated[str, typer.Option(help="lstm or gru.")] = "lstm",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Threads of torch; as many as it has when omitted.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time for the timing in all; 300 when omitted.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time for all of it; 600 when omitted.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes and figures, 20 seconds.")] = False,
     untied: Annotated[bool, typer.Option("--untied", help="An input gate of its own, as torch.nn.LSTM has.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the CSV, the plot and their page.")] = FOLDER,
