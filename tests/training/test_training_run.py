@@ -125,7 +125,7 @@ def test_no_file_of_a_state_is_a_pickle(stopped):
 
 def test_a_loss_that_is_not_finite_ends_the_run_without_a_state(tmp_path):
     recipe = tiny_recipe(tmp_path, optimiser__learning_rate=1e30, schedule__initial_fraction=1.0)
-    with pytest.raises(UrzooError, match="not finite"):
+    with pytest.raises(UrzooError, match=r"(loss is|gradient was) .*[Ll]ower optimiser\.learning_rate"):
         train(recipe, runs=tmp_path, progress=False, data=tiny_data())
     assert not (tmp_path / "tiny" / "checkpoint").exists()
 

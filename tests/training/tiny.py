@@ -49,7 +49,16 @@ TINY = {
         "permutation_seed": None,
     },
     "data": {"name": "mnist", "split": "train", "validation_rows": 10, "validation_seed": 0},
-    "augmentation": {"shift_pixels": 1, "flip_horizontal": True},
+    "augmentation": {
+        "shift_pixels": 1,
+        "flip_horizontal": True,
+        "rotate_degrees": 5.0,
+        "elastic": {"alpha_pixels": 4.0, "sigma_pixels": 4.0},
+        "interpolation_probability": 0.5,
+        "brightness_change": 0.1,
+        "contrast_change": 0.1,
+        "cutmix": {"probability": 0.5, "alpha": 1.0},
+    },
     "optimiser": {
         "learning_rate": 0.02,
         "weight_decay": 0.1,

@@ -1,14 +1,15 @@
 """What the kinds whose data are rows of a data set have in common: the model, what is held out, the job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
 from urzoo.data import Split
 from urzoo.models import URLSTMConfig, URLSTMForImageClassification, URLSTMForSequenceClassification
-from urzoo.training.batches import BatchData
+from urzoo.training.batches import Batch, BatchData
 from urzoo.training.job import Job, Preprocessor
 from urzoo.training.recipe import RowsRecipe
 from urzoo.training.scores import classification_scores
@@ -48,6 +49,7 @@ def rows_job(
     preprocessor: Preprocessor | None = None,
     further_validation: Mapping[str, BatchData] | None = None,
     earlier_data: Sequence[TrainingData] = (),
+    loss: Callable[[nn.Module, Batch, int], Tensor] | None = None,
 ) -> Job:
     """The job of a classifier of rows.
 
@@ -60,6 +62,7 @@ def rows_job(
         preprocessor: What is shipped with the model.
         further_validation: The second under other conditions, by the suffix of their scores' names.
         earlier_data: What else was learnt from.
+        loss: As in `Job`.
     """
     learnt, aside = held_out
     scores = partial(classification_scores, data=validation, rows_at_a_time=recipe.validation_batch_size)
@@ -87,5 +90,6 @@ def rows_job(
         digest=learnt.digest,
         size=f"{learnt.rows} + {aside.rows} rows",
         preprocessor=preprocessor,
+        loss=loss,
         further_scores=further_scores,
     )
