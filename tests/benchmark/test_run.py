@@ -3,7 +3,7 @@ import torch
 
 from urzoo.benchmark import timing
 from urzoo.benchmark.agreement import DisagreementError, check_gradients, check_outputs
-from urzoo.benchmark.contenders import CONTENDERS, Contender, Layer, Problem, absence
+from urzoo.benchmark.contenders import CONTENDERS, Contender, Layer, Problem, absence, contenders_named, takes_part
 from urzoo.benchmark.figures import Group, build_layers
 from urzoo.benchmark.memory import measure, peak_memory_mib
 from urzoo.benchmark.rows import FIGURES, find
@@ -15,7 +15,8 @@ from urzoo.recurrence import Gating, backends
 
 CPU = torch.device("cpu")
 TINY = shape_named("b3t7i2h9")
-PEER_INSTALLED = absence(CONTENDERS["ur-lstm-torch"], Gating()) == ""
+PEER_INSTALLED = absence(CONTENDERS["ur-lstm-torch"], Gating(), CPU) == ""
+ONNX_INSTALLED = absence(CONTENDERS["onnxruntime-lstm"], Gating(), CPU) == ""
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def test_all_usable_contenders_agree(input_size):
     group = Group(Shape("tiny", 3, 7, input_size, 9), "forward_backward")
     built, _ = build_layers(group, list(CONTENDERS.values()), Gating(), CPU)
     assert "urzoo-reference" in built
-    assert ("urzoo-cpu" in built) == (absence(CONTENDERS["urzoo-cpu"], Gating()) == "")
+    assert ("urzoo-cpu" in built) == (absence(CONTENDERS["urzoo-cpu"], Gating(), CPU) == "")
     check_outputs(built)
     check_gradients(built)
 
@@ -84,6 +85,28 @@ def test_training_gives_the_gradient_of_every_weight_and_of_a_wide_input():
         assert "inputs" in gradients
 
 
+@pytest.mark.skipif(not ONNX_INSTALLED, reason="needs onnx and onnxruntime")
+@pytest.mark.parametrize("input_size", [1, 2])
+def test_onnxruntime_computes_what_torch_lstm_does(input_size):
+    shape = Shape("tiny", 3, 7, input_size, 9)
+    built = layers(["torch-lstm", "onnxruntime-lstm"], Gating("--", tie_input_gate=False), shape)
+    torch.testing.assert_close(built["onnxruntime-lstm"].forward(), built["torch-lstm"].forward())
+    hidden, cell = built["onnxruntime-lstm"].decode()
+    expected_hidden, expected_cell = built["torch-lstm"].decode()
+    torch.testing.assert_close(torch.from_numpy(hidden)[0], expected_hidden)
+    torch.testing.assert_close(torch.from_numpy(cell)[0], expected_cell)
+    check_outputs(built | layers(["urzoo-reference"], Gating("--", tie_input_gate=False), shape))
+
+
+def test_onnxruntime_says_why_it_is_absent(monkeypatch):
+    contender, cuda = CONTENDERS["onnxruntime-lstm"], torch.device("cuda")
+    assert absence(contender, Gating(), cuda) == "it runs on the CPU only"
+    assert contender not in contenders_named(None, cuda)
+    assert absence(contender, Gating("UR", "gru"), CPU) == "it is an LSTM and no GRU"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert absence(contender, Gating(), CPU) == "not installed: pip install 'urzoo[onnx]'"
+
+
 @pytest.mark.parametrize("name", ["urzoo-reference", "torch-lstm"])
 def test_a_step_of_the_layer_is_that_of_the_cell(name):
     layer = layers([name], Gating("--", tie_input_gate=False))[name]
@@ -101,12 +124,14 @@ def test_decoding_goes_on_from_its_own_state():
 
 @pytest.mark.parametrize("gating", [Gating(), Gating("--", tie_input_gate=False), Gating("UR", "gru"), Gating("C-")])
 def test_a_run_has_a_row_for_every_contender_and_figure(gating):
-    names = ["urzoo-reference", "urzoo-cpu", "torch-lstm", "ur-lstm-torch"]
+    names = ["urzoo-reference", "urzoo-cpu", "torch-lstm", "ur-lstm-torch", "onnxruntime-lstm"]
     figures = ["forward", "forward_backward", "decode", "decode_layer"]
     report = run_benchmark(shapes=["b2t3i1h8"], contenders=names, figures=figures, gating=gating, threads=1, seconds=60)
     assert report.environment.threads == 1
     for figure in figures:
         for name in names:
+            if not takes_part(CONTENDERS[name], figure):
+                continue
             row = find(report.rows, shape="b2t3i1h8", figure=figure, contender=name)
             assert row is not None
             assert (row.note == "") == (row.milliseconds is not None)

@@ -33,7 +33,7 @@ class Contender:
     """
 
     name: str
-    family: Literal["urzoo", "torch", "ur-lstm-torch"]
+    family: Literal["urzoo", "torch", "ur-lstm-torch", "onnxruntime"]
     dtype: Literal["fp32", "bf16"] = "fp32"
     backend: str | None = None
     save: Literal["activations", "recompute"] = "activations"
@@ -52,6 +52,7 @@ CONTENDERS: dict[str, Contender] = {
         Contender("torch-lstm", "torch"),
         Contender("torch-lstm-bf16", "torch", dtype="bf16"),
         Contender("ur-lstm-torch", "ur-lstm-torch"),
+        Contender("onnxruntime-lstm", "onnxruntime"),
     )
 }
 
@@ -64,7 +65,8 @@ def contenders_named(names: list[str] | None, device: torch.device) -> list[Cont
     """
     if names is None:
         other = "triton" if device.type == "cpu" else "cpu"
-        return [contender for contender in CONTENDERS.values() if contender.backend != other]
+        fitting = [contender for contender in CONTENDERS.values() if contender.backend != other]
+        return [each for each in fitting if each.family != "onnxruntime" or device.type == "cpu"]
     for name in names:
         if name not in CONTENDERS:
             raise UsageError(unknown("contender", name, CONTENDERS))
@@ -72,16 +74,23 @@ def contenders_named(names: list[str] | None, device: torch.device) -> list[Cont
 
 
 def takes_part(contender: Contender, figure: str) -> bool:
-    """Whether `figure` says anything about `contender`: what is saved for the backward pass matters in training."""
+    """Whether `figure` says anything about `contender`: what is saved matters in training, and not all train."""
+    if contender.family == "onnxruntime":
+        return figure in ("forward", "decode", "decode_layer")
     return contender.save == "activations" or figure in ("forward_backward", "memory")
 
 
-def absence(contender: Contender, gating: Gating) -> str:
+def absence(contender: Contender, gating: Gating, device: torch.device) -> str:
     """Why `contender` cannot take part here, "" if it can."""
     if contender.backend is not None:
         return backends().get(contender.backend, "this back end is not part of this installation")
-    if contender.family == "torch" and gating.cell != "lstm":
-        return "torch.nn.LSTM is no GRU"
+    if contender.family in ("torch", "onnxruntime") and gating.cell != "lstm":
+        return "it is an LSTM and no GRU"
+    if contender.family == "onnxruntime":
+        if device.type != "cpu":
+            return "it runs on the CPU only"
+        if any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxruntime")):
+            return "not installed: pip install 'urzoo[onnx]'"
     if contender.family == "ur-lstm-torch":
         if importlib.util.find_spec("ur_lstm") is None:
             return "not installed: pip install --no-deps ur-lstm-torch"
@@ -92,7 +101,7 @@ def absence(contender: Contender, gating: Gating) -> str:
 
 def comparable(contender: Contender, gating: Gating) -> bool:
     """Whether `contender` computes the same function of the same weights as urzoo's layer."""
-    if contender.family == "torch":
+    if contender.family in ("torch", "onnxruntime"):
         return gating == Gating("--", tie_input_gate=False)
     return True
 
@@ -154,6 +163,8 @@ class Layer:
 
     def decode(self) -> object:
         """`DECODED_STEPS` single steps of one sequence without gradients; returns the state after them."""
+        if self.contender.family == "onnxruntime":  # which has no cell
+            return self.decode_layer()
         state = self._state
         with torch.no_grad(), self._autocast():
             for _ in range(DECODED_STEPS):
@@ -255,6 +266,15 @@ def _torch(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module
     return layer, cell
 
 
+def _onnxruntime(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:
+    from urzoo.benchmark.onnxruntime_lstm import OnnxLSTM
+
+    layer, _ = _torch(contender, problem)
+    assert isinstance(layer, nn.LSTM)
+    module = OnnxLSTM(layer)
+    return module, module
+
+
 def _ur_lstm_torch(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001
     package = importlib.import_module("ur_lstm")
     shape = problem.shape
@@ -276,4 +296,5 @@ _BUILDERS: dict[str, Callable[[Contender, Problem], tuple[nn.Module, nn.Module]]
     "urzoo": _urzoo,
     "torch": _torch,
     "ur-lstm-torch": _ur_lstm_torch,
+    "onnxruntime": _onnxruntime,
 }

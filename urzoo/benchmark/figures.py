@@ -41,7 +41,7 @@ def has_figure(contender: Contender, figure: Figure) -> bool:
 
 def build(contender: Contender, problem: Problem) -> Layer | str:
     """The layer of `contender`, or why it cannot take part here."""
-    reason = absence(contender, problem.gating)
+    reason = absence(contender, problem.gating, problem.device)
     if reason:
         return reason
     try:
@@ -192,6 +192,7 @@ def _compared(contender: Contender) -> dict[str, str]:
     compared = {
         "over_torch_lstm": "torch-lstm",
         "over_ur_lstm_torch": "ur-lstm-torch",
+        "over_onnxruntime": "onnxruntime-lstm",
         "over_reference": "urzoo-reference",
     }
     if contender.dtype == "bf16":

@@ -30,7 +30,7 @@ rounds of ratios within a round. A token is one time step of one sequence.
   blocks of weights), and three times that with the backward pass.
 - *training memory* is the peak of one forward and backward pass in a fresh process, above what it held before.
 - A *step* is one of one sequence without gradients: of the cell (for torch.nn.LSTM that is torch.nn.LSTMCell), or by a
-  call of the layer.
+  call of the layer. onnxruntime's is that of its LSTM operator, which trains nothing.
 - *training step* is a whole step of a model around the layer: loss, backward pass, clipping and optimiser.
 - A cell is empty where a run did not measure it.
 - *bf16* is bfloat16 in the products, for urzoo with accumulation and cell in float32.

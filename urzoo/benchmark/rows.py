@@ -76,6 +76,7 @@ class Row(Strict):
     share_of_limit: Amount | None = None
     over_torch_lstm: Amount | None = None
     over_ur_lstm_torch: Amount | None = None
+    over_onnxruntime: Amount | None = None
     over_reference: Amount | None = None
     over_own_fp32: Amount | None = None
     share_of_recurrence: Amount | None = None

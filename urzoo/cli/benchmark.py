@@ -38,7 +38,7 @@ def bench(
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Time and write nothing; fail if the page is stale.")] = False,
 ) -> None:
-    """Time the recurrence against torch.nn.LSTM, ur-lstm-torch, the eager reference and the limit, interleaved.
+    """Time the recurrence against torch.nn.LSTM, ur-lstm-torch, onnxruntime, the reference and the limit, interleaved.
 
     Ratios are taken within each round, so that they hold on a noisy machine.
 
