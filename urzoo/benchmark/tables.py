@@ -38,7 +38,13 @@ def _narrow_sheets(report: Report) -> list[Sheet]:
     found = []
     for shape in dict.fromkeys(row.shape for row in report.rows):
         rows = [row for row in report.rows if row.shape == shape]
-        for figures in (("forward",), ("forward_backward",), ("decode", "decode_layer"), ("memory", "training_step")):
+        for figures in (
+            ("forward",),
+            ("forward_backward",),
+            ("decode",),
+            ("decode_layer",),
+            ("memory", "training_step"),
+        ):
             sheet = _sheet([row for row in rows if row.figure in figures or row.contender.startswith("limit-")])
             if len(sheet.heads) > 1:
                 found.append(sheet)
