@@ -63,10 +63,26 @@ def test_every_command_takes_a_repository(pushed: str, say: Say, hub: HubServer)
     for model in ("alice/mine", NAME):
         say("eval", model, "--task", "smnist", "--limit", 4, "--results", "r", "--save-predictions")
     out = say("compare", f"alice/mine@{pushed}", NAME, "--task", "smnist", "--results", "r")[0]
-    assert "alice/mine: " in out
+    assert "alice/mine+" in out
     assert "rows that differ" not in out
     for command in (("info", "alice/none"), ("export", "alice/none", "x"), ("card", "alice/none")):
         assert "shows no such repository" in say(*command, code=1)[1]
+
+
+def test_models_of_two_revisions_are_compared_each_by_its_own_predictions(
+    pushed: str, say: Say, tmp_path: Path
+) -> None:
+    say("push", "urlstm-128-u-seed0-smnist", "alice/mine", "-y", "--tag", "v2")
+    compare = ("compare", "alice/mine@v1", "alice/mine@v2", "--task", "smnist", "--results", "r")
+    evaluate = ("--task", "smnist", "--limit", 4, "--results", "r", "--save-predictions")
+    say("eval", "alice/mine@v1", *evaluate)
+    assert "evaluate with --save-predictions first" in say(*compare, code=1)[1]
+    say("eval", "alice/mine@v2", *evaluate)
+    digests = [urzoo.info(f"alice/mine@{tag}").checkpoint_sha256[:8] for tag in ("v1", "v2")]
+    models = json.loads(say(*compare, "--json")[0])["models"]
+    assert models == [f"alice/mine+{digest}" for digest in digests]
+    assert digests[0] != digests[1]
+    assert "no such branch, tag or commit" in say(*compare[:2], "alice/mine@v3", *compare[3:], code=1)[1]
 
 
 def test_a_pull_takes_the_files_it_is_told_to(pushed: str, hub: HubServer, say: Say) -> None:

@@ -159,7 +159,7 @@ def reproduce(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A model: a name as results have it, or OWNER/NAME.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A model: a name as results have it, or OWNER/NAME[@REVISION].")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another's.")],
     *,
     task: Annotated[str, typer.Option(help="The task both were evaluated on, or the YAML file of your own.")],
@@ -347,14 +347,20 @@ def _subject(model: str) -> "Subject | str":
 
 
 def _name_in_results(model: str) -> str:
-    """What results call a model: the repository, where it is given by an address or with a revision."""
+    """What results call a model: the repository, with the digits of what it holds where a revision is named."""
     from urzoo.hub.names import is_remote
 
     if not is_remote(model):
         return model
     from urzoo.hub.reference import parse_reference
 
-    return parse_reference(model)[0]
+    repo_id, revision = parse_reference(model)
+    if revision is None:
+        return repo_id
+    from urzoo.evaluation import result_name
+    from urzoo.hub.names import described, locate
+
+    return result_name(described(locate(model, warn=lambda warning: note(f"warning: {warning}"))))
 
 
 def _is_failure(pair: "Pair", *, asked: bool) -> bool:
