@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, pipeline
 
 TEXTS = ["the film was very good", "not good"]
 
@@ -40,6 +40,12 @@ def answers(kind: str, model: str, *, trust: bool | None, **model_arguments: Any
         with torch.no_grad():
             outputs = loaded(inputs_embeds=series)
         return [type(loaded).__module__, kind, outputs[0].tolist()]
+    elif kind == "symbols":
+        loaded = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=trust, **model_arguments).eval()
+        symbols = torch.arange(12).reshape(2, 6) % loaded.config.vocab_size
+        with torch.no_grad():
+            scores = loaded(input_ids=symbols).logits
+        return [type(loaded).__module__, kind, scores.tolist()]
     else:
         pipe = pipeline("text-generation", model=model, **options)
         inputs = pipe.tokenizer(TEXTS, padding=True, return_tensors="pt")

@@ -103,13 +103,16 @@ KINDS = {**WITH_PIPELINE, "series": series_checkpoint, "bare": bare_checkpoint}
 
 
 def kind_of(folder: Path) -> str:
-    """Which of `KINDS` a checkpoint is."""
+    """Which of `KINDS` a checkpoint is; "symbols" for a language model without a tokenizer."""
     architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
     if architecture.endswith("ForImageClassification"):
         return "image"
+    reads_text = (folder / "tokenizer.json").is_file()
     if architecture.endswith("ForSequenceClassification"):
-        return "text" if (folder / "tokenizer.json").is_file() else "series"
-    return "language" if architecture.endswith("ForCausalLM") else "bare"
+        return "text" if reads_text else "series"
+    if architecture.endswith("ForCausalLM"):
+        return "language" if reads_text else "symbols"
+    return "bare"
 
 
 # A program that runs another, whose path is the first argument, as if urzoo were not installed.

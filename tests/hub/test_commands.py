@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 
 from urzoo import zoo
 
@@ -186,7 +186,7 @@ def test_no_command_lets_a_token_show(
     assert [request for request in hub.faults.log if TOKEN in request.headers.get("authorization", "")]  # it was used
 
 
-def test_a_shipped_checkpoint_goes_there_and_back_with_all_its_files(say: Say, tmp_path: Path) -> None:
+def test_a_shipped_checkpoint_goes_there_and_back_with_all_its_files(hub: HubServer, say: Say, tmp_path: Path) -> None:
     for name in zoo.checkpoints():
         say("push", name, f"alice/{name}", "-y")
         say("pull", f"alice/{name}", tmp_path / name)
@@ -194,5 +194,11 @@ def test_a_shipped_checkpoint_goes_there_and_back_with_all_its_files(say: Say, t
             {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
             for folder in (zoo.path(name), tmp_path / name)
         )
-        assert taken == sent
+        card = taken[Path("README.md")].decode()
+        picture = f"thumbnail: {hub.endpoint}/alice/{name}/resolve/main/learning_curve.png\n"
+        assert card.count(picture) == 1
+        without = ModelCard(card.replace(picture, "")), ModelCard(sent.pop(Path("README.md")).decode())
+        assert without[0].data.to_dict() == without[1].data.to_dict()
+        assert without[0].text == without[1].text
+        assert {path: content for path, content in taken.items() if path.name != "README.md"} == sent
         shutil.rmtree(tmp_path / name)

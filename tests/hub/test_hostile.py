@@ -138,6 +138,8 @@ OF_IMAGES: dict[str, tuple[Callable[..., Files], str]] = {
     "an unknown quantisation": (config(quantization_config={"quant_method": "mine"}), "quantization_config is"),
     "weights elsewhere": (config(transformers_weights="../../x.safetensors"), "transformers_weights is"),
     "code to generate with": (only(generation_config__json=b'{"custom_generate": "a/b"}'), "custom_generate is 'a/b'"),
+    "answers without names": (config(return_dict=False), "return_dict is False, expected true"),
+    "a word for more answers": (config(output_hidden_states="x"), "output_hidden_states is 'x', expected true or"),
     "integers for weights": (of_integers, "is of type I32, expected torch.float32"),
     "a huge header": (only(model__safetensors=struct.pack("<Q", 2**40) + b"{}"), "truncated or damaged"),
     "a header that lies": (

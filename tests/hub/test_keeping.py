@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 
@@ -14,6 +15,7 @@ from urzoo.hub.card import check_card, render_card, write_card
 from urzoo.hub.connection import GaveUpError, HubError, RefusedError
 from urzoo.hub.merge import merge
 from urzoo.hub.plan import PushResult
+from urzoo.hub.pull import pull
 from urzoo.hub.push import push
 from urzoo.models import URLSTMConfig
 from urzoo.models.card_urlstm import basic_card
@@ -97,7 +99,7 @@ def test_another_model_is_not_replaced_unless_told_to(
 def edited(card: bytes) -> bytes:
     """A card as somebody leaves it who edits it on the Hub's page."""
     text = card.decode().replace("license: apache-2.0\n", "license: mit\nlanguage:\n- en\n", 1)
-    text = text.replace("- smnist\n---\n", "- smnist\n- favourite\n---\n", 1).replace("\n# ", "\n# ", 1)
+    text = text.replace("- smnist\n", "- smnist\n- favourite\n", 1)
     assert text.count("favourite") == 1
     return f"{text}\n## About us\n\nWe like pixels.\n".encode()
 
@@ -184,6 +186,27 @@ def test_a_card_that_push_to_hub_made_is_replaced_by_the_fuller_one(folder: Path
     assert "whoever trained the model" not in card
     assert card.count("\n# ") == 1
     assert front(card)["tags"][-1] == "mine"
+
+
+def test_a_generated_card_has_a_picture_of_its_own_repository(hub: HubServer, carded: Path, tmp_path: Path) -> None:
+    send(hub, carded)
+    assert "thumbnail" not in front((carded / "README.md").read_text())
+    card = hub.store.model("alice/m").files()["README.md"]
+    picture = f"{hub.endpoint}/alice/m/resolve/main/learning_curve.png"
+    assert front(card)["thumbnail"] == picture
+    assert httpx2.get(picture, headers={"Authorization": f"Bearer {TOKEN}"}, follow_redirects=True).content == (
+        (carded / "learning_curve.png").read_bytes()
+    )
+    assert not send(hub, carded).sent
+    pulled = pull("alice/m", out=tmp_path / "out", token=TOKEN, endpoint=hub.endpoint).folder
+    check_card(pulled, [])
+    push(pulled, "alice/copy", token=TOKEN, endpoint=hub.endpoint)
+    copied = front(hub.store.model("alice/copy").files()["README.md"])
+    assert copied["thumbnail"] == f"{hub.endpoint}/alice/copy/resolve/main/learning_curve.png"
+    own = card.replace(picture.encode(), b"https://example.org/mine.png")
+    hub.store.write("alice/m", {"README.md": own})
+    send(hub, carded)
+    assert front(hub.store.model("alice/m").files()["README.md"])["thumbnail"] == "https://example.org/mine.png"
 
 
 def test_message_tag_and_licence_are_those_asked_for(hub: HubServer, carded: Path) -> None:

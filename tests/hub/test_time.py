@@ -9,6 +9,7 @@ import pytest
 
 from urzoo.errors import UrzooError
 from urzoo.hub.connection import GaveUpError, HubError, Patience, UnreachableError
+from urzoo.hub.guard import Budget
 from urzoo.hub.listing import list_hub
 from urzoo.hub.pull import pull
 from urzoo.hub.push import push
@@ -69,11 +70,36 @@ def test_a_download_that_advances_at_each_attempt_is_never_given_up(
     size = len(content(folder)["model.safetensors"])
     hub.store.write("alice/m", content(folder))
     fault = hub.fail("GET /cdn", keep_bytes=4000, times=10**6)
-    patience = Patience(attempts=2, first_wait_seconds=0.01, stalled_seconds=5.0)
+    patience = Patience(attempts=2, first_wait_seconds=0.01, stalled_seconds=30.0)
     done = pull("alice/m", out=tmp_path / "out", token=TOKEN, endpoint=hub.endpoint, patience=patience)
     assert content(tmp_path / "out") == content(folder)
     assert fault.hits == -(-size // 4000) > 10
     assert done.bytes_received == sum(map(len, content(folder).values()))
+
+
+@pytest.mark.parametrize(("bytes_per_second", "ends"), [(1_000, 67), (5_000, 120), (9_000, 591), (11_000, None)])
+def test_a_server_is_held_to_ten_kilobytes_a_second_after_a_minute(
+    bytes_per_second: int, ends: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("urzoo.hub.guard.time.monotonic", lambda: now)
+    budget = Budget(Patience())
+    for second in range(1, 24 * 60):
+        now = float(second)
+        if budget.left_seconds <= 0:
+            break
+        budget.earn(bytes_per_second)
+    assert second == pytest.approx(ends or 24 * 60 - 1, abs=1)
+
+
+def test_a_download_below_the_least_rate_ends_though_bytes_keep_coming(
+    hub: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    hub.store.write("alice/m", content(folder))
+    hub.fail("GET /cdn", dribble_seconds=0.02, times=10**6)
+    patience = Patience(attempts=100, first_wait_seconds=0.01, stalled_seconds=1.0, least_bytes_per_second=500.0)
+    ends_in_time(lambda: pull("alice/m", out=tmp_path / "out", token=TOKEN, endpoint=hub.endpoint, patience=patience))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_download_that_is_cut_without_advancing_is_given_up(hub: HubServer, folder: Path, tmp_path: Path) -> None:

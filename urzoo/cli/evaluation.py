@@ -159,7 +159,9 @@ def reproduce(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A model: a name as results have it, or OWNER/NAME[@REVISION].")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="A model: a name as results have it, or OWNER/NAME[@REVISION].")
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="Another's.")],
     *,
     task: Annotated[str, typer.Option(help="The task both were evaluated on, or the YAML file of your own.")],

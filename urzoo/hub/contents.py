@@ -12,6 +12,7 @@ from urzoo.hub.guard import HubError
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+CURVE = "learning_curve.png"
 
 # Files of a checkpoint, by full path: what transformers reads, and what training and the card generator write.
 _CHECKPOINT = re.compile(

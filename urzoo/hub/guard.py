@@ -58,8 +58,8 @@ class Patience:
             word: urzoo gives up and says so.
         connect_seconds: For a connection to come about.
         silence_seconds: For the Hub to say nothing while a request is on its way.
-        stalled_seconds: For the whole operation to get no further, waits and repetitions included.
-        least_bytes_per_second: What counts as getting further: a byte earns this fraction of a second.
+        stalled_seconds: For a step of the operation to get no further, waits and repetitions included.
+        least_bytes_per_second: What a step must make on average after that time: this many bytes earn a second.
     """
 
     attempts: int = 5
@@ -68,7 +68,7 @@ class Patience:
     connect_seconds: float = 8.0
     silence_seconds: float = 30.0
     stalled_seconds: float = 60.0
-    least_bytes_per_second: float = 1000.0
+    least_bytes_per_second: float = 10_000.0
 
 
 @dataclass

@@ -101,6 +101,22 @@ def licensed(card: str, licence: str) -> str:
     return _assembled({**parsed.front, "license": licence}, card[_front_length(card) :] or "\n")
 
 
+def illustrated(card: str, picture: str, file: str) -> str:
+    """A generated card with the address of a picture for its `thumbnail`, in place of none or of another repository's.
+
+    Args:
+        card: The card; one that was written by hand is its author's and stays as it is.
+        picture: The address of the picture in the repository that the card goes to.
+        file: How the address ends in every repository.
+    """
+    parsed = _parse(card, "the card")
+    present = parsed.front.get("thumbnail")
+    is_another = isinstance(present, str) and present != picture and present.endswith(file)
+    if parsed.generated is None or not (present is None or is_another):
+        return card
+    return _assembled({**parsed.front, "thumbnail": picture}, card[_front_length(card) :])
+
+
 def _assembled(front: dict[str, Any], body: str) -> str:
     dumped = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)
     if BEGIN in body and isinstance(front.get("license"), str):

@@ -15,7 +15,7 @@ from urzoo.hub import contents
 from urzoo.hub.connection import Connection, HubError, MissingError, MissingRevisionError
 from urzoo.hub.download import files_at, read_file
 from urzoo.hub.folder import MODEL_TYPES, Checkpoint, LocalFile
-from urzoo.hub.merge import licensed, merge
+from urzoo.hub.merge import illustrated, licensed, merge
 from urzoo.hub.plan import PlannedFile, PushPlan
 from urzoo.hub.reference import check_revision
 from urzoo.hub.store import RemoteFile
@@ -166,7 +166,7 @@ def _check_model(connection: Connection, checkpoint: Checkpoint, repo_id: str, b
 def _with_card(
     connection: Connection, checkpoint: Checkpoint, repo_id: str, branch: _Branch, wishes: Wishes, notes: list[str]
 ) -> Checkpoint:
-    """The checkpoint with the card that will be sent: with the licence asked for, and what was written on the Hub."""
+    """The checkpoint with the card that will be sent: with licence, picture, and what was written on the Hub."""
     card = next(file for file in checkpoint.files if file.path == contents.CARD)
     text = card.content.decode("utf-8", "surrogateescape")
     theirs = (branch.files or {}).get(contents.CARD)
@@ -179,6 +179,10 @@ def _with_card(
         text = merged.text
     if wishes.licence is not None:
         text = licensed(text, wishes.licence)
+    if any(file.path == contents.CURVE for file in checkpoint.files):
+        # An address: the Hub takes no path. Of main, whose card is the one that the repository's page shows.
+        place = f"/resolve/main/{contents.CURVE}"
+        text = illustrated(text, f"{connection.endpoint}/{repo_id}{place}", place)
     content = text.encode("utf-8", "surrogateescape")
     sent = LocalFile(card.path, content, hashlib.sha256(content).hexdigest())
     return replace(checkpoint, files=tuple(sent if file is card else file for file in checkpoint.files))

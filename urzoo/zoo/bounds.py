@@ -37,7 +37,7 @@ _IMPLEMENTATIONS = frozenset({None, "eager", "sdpa", "flex_attention"})
 
 
 def check_config(config: Mapping[str, Any], file: Path | str) -> None:
-    """Refuse a configuration that names code, or numbers that no model has.
+    """Refuse a configuration that names code, numbers that no model has, or answers of a form that nothing here reads.
 
     Args:
         config: The content of config.json or generation_config.json.
@@ -58,6 +58,13 @@ def check_config(config: Mapping[str, Any], file: Path | str) -> None:
             )
         if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
             raise CheckpointError(f"{file}: {key} is {_short(value)}, expected a number below {_LARGEST_NUMBER}.")
+    # Defaults of every call of the model, whose answers are read by name.
+    for key in ("return_dict", "use_return_dict"):
+        if config.get(key, True) is not True:
+            raise CheckpointError(f"{file}: {key} is {_short(config[key])}, expected true. Take the key out.")
+    for key in ("output_hidden_states", "output_attentions"):
+        if config.get(key) not in (None, False, True):
+            raise CheckpointError(f"{file}: {key} is {_short(config[key])}, expected true or false.")
     if (cache := config.get("neural_cache_size")) and isinstance(cache, int) and cache > _LARGEST_NEURAL_CACHE:
         raise CheckpointError(f"{file}: neural_cache_size is {cache}, expected at most {_LARGEST_NEURAL_CACHE} steps.")
 
