@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tests.evaluation.conftest import name_of
 from tests.evaluation.examples import FOREIGN, WIKI, make_foreign, reviews, run, wiki
 from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, UsageError
@@ -127,7 +128,7 @@ def test_the_command_evaluates_a_folder_and_the_board_marks_it_as_not_ours(tmp_p
     command = [sys.executable, "-m", "urzoo", "eval", str(folder), "--task", "smnist", "--results", str(tmp_path / "r")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    result = read_result(tmp_path / "r" / "vit-tiny" / "smnist.json")
+    result = read_result(tmp_path / "r" / name_of(folder) / "smnist.json")
     assert (result.samples, result.model.source) == (10_000, "folder")
     board, _ = make_board(tmp_path / "r", tmp_path)
     [row] = board.section("smnist").measured

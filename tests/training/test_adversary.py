@@ -8,7 +8,7 @@ from tests.training.tiny import tiny_texts, tiny_texts_recipe
 from urzoo.errors import RecipeError
 from urzoo.training.adversary import Adversary
 from urzoo.training.log import TrainingLine, read_log
-from urzoo.training.recipe import load_recipe
+from urzoo.training.recipe_file import load_recipe
 from urzoo.training.run import train
 
 
