@@ -72,8 +72,12 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
         choices: The accepted names.
     """
     known = sorted(choices)
-    near = difflib.get_close_matches(str(value), known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     listed = ", ".join(known[:MOST_NAMES]) or "none"
     more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
-    return f"unknown {kind} {str(value)!r}.{hint} Available: {listed}{more}."
+    return f"unknown {kind} {str(value)!r}.{near_matches(value, known)} Available: {listed}{more}."
+
+
+def near_matches(value: object, choices: Iterable[str]) -> str:
+    """A question that names those of `choices` closest to `value`, with a blank before it; empty if none is close."""
+    near = difflib.get_close_matches(str(value), sorted(choices), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""

@@ -11,7 +11,7 @@ import pytest
 
 from urzoo.cli import app, main
 from urzoo.evaluation.recommended import recommended_checkpoints
-from urzoo.zoo import checkpoints
+from urzoo.zoo import checkpoints, study_checkpoints
 
 COMMANDS = [
     "list",
@@ -74,7 +74,10 @@ def test_help_needs_no_torch() -> None:
         (["push", "urlstm-128-smnist", "no-owner"], "no-owner"),
         (["pull", "alice/../x"], "alice/../x"),
         (["export", "nothing", "folder"], "unknown checkpoint 'nothing'"),
-        (["card", "nothing"], "unknown checkpoint 'nothing'"),
+        (["card", "nothing"], "unknown checkpoint 'nothing'. Recommended: urgru-"),
+        (["eval", "urlstm-256-smnst"], "Did you mean 'urlstm-256-smnist'"),
+        (["list", "--all", "--study"], "--all and --study exclude each other"),
+        (["list", "--hub", "alice", "--study"], "leave --study out"),
         (["card", "urlstm-128-smnist", "--check"], "no folder 'leaderboard/results' with result files"),
         (["card", "urlstm-128-smnist", "--results", "nowhere"], "no folder 'nowhere' with result files"),
         (["info", ""], "unknown checkpoint ''"),
@@ -128,6 +131,8 @@ def test_list_gives_the_recommended_checkpoints_and_with_a_flag_all(capsys: pyte
     assert names == sorted(set(recommended_checkpoints().values()))
     assert main(["list", "--plain", "--all"]) == 0
     assert capsys.readouterr().out.splitlines() == checkpoints()
+    assert main(["list", "--plain", "--study"]) == 0
+    assert capsys.readouterr().out.splitlines() == study_checkpoints()
     assert main(["list"]) == 0
     heading, *rows = capsys.readouterr().out.splitlines()
     assert heading.split() == ["name", "task", "cell", "gate", "hidden", "parameters", "validation"]

@@ -8,7 +8,7 @@ from urzoo.schema import content_sha256, read_yaml
 from urzoo.training import load_recipe
 
 
-@pytest.mark.parametrize("name", zoo.checkpoints())
+@pytest.mark.parametrize("name", [*zoo.checkpoints(), *zoo.study_checkpoints()])
 def test_a_shipped_recipe_is_read_today_with_the_digest_of_its_training(name):
     info = zoo.info(name)
     path = info.folder / "recipe.yaml"

@@ -39,6 +39,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clone(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(lookup, "CHECKPOINTS_FOLDER", shipped / "zoo")
+    monkeypatch.setattr(lookup, "STUDY_FOLDER", tmp_path / "gating_study")
     shutil.copytree(shipped / "results", tmp_path / "results")
     return tmp_path
 

@@ -4,17 +4,24 @@ import ast
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification
 
+from tests.zoo.test_zoo import with_summary
+from urzoo import zoo
 from urzoo.errors import CheckpointError, UsageError
+from urzoo.evaluation import evaluate
+from urzoo.hub.card import check_card
 from urzoo.hub.export import export, flatten
 from urzoo.hub.push import push
 
 from .answers import answers
-from .checkpoints import KINDS, WITHOUT_URZOO, image_checkpoint
+from .checkpoints import KINDS, WITHOUT_URZOO, image_checkpoint, language_checkpoint
 from .conftest import TOKEN, Run
 from .server import HubServer
 
@@ -127,6 +134,54 @@ def test_what_appears_in_the_folder_while_an_export_is_written_stays(
         export(folder, out)
     assert [path.name for path in out.iterdir()] == ["mine"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize("make", [image_checkpoint, language_checkpoint])
+def test_weights_stored_in_bfloat16_take_half_the_room_and_load_in_float32(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = with_summary(make(tmp_path / "in"))
+    (folder / ".eval_results").mkdir()
+    (folder / ".eval_results" / "urzoo-smnist.yaml").write_text("[]")
+    done = export(folder, tmp_path / "out", dtype="bfloat16")
+    assert not any(name.startswith(".eval_results") for name in done.files)
+    before, after = zoo.info(folder), zoo.info(tmp_path / "out")
+    assert (before.weights_dtype, after.weights_dtype) == ("float32", "bfloat16")
+    assert after.parameters == before.parameters
+    assert after.training is not None
+    assert after.training.weights_sha256 == after.weights_sha256 != before.weights_sha256
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert {value.dtype for value in stored.values() if value.ndim > 1} == {torch.bfloat16}
+    assert {value.dtype for value in stored.values() if value.ndim <= 1} == {torch.float32}
+    auto = AutoModelForCausalLM if make is language_checkpoint else AutoModelForImageClassification
+    models = [zoo.load(folder), zoo.load(tmp_path / "out"), auto.from_pretrained(tmp_path / "out")]
+    models += [auto.from_pretrained(tmp_path / "out", dtype="auto")]
+    for model in models[1:]:
+        for (name, value), given in zip(model.named_parameters(), models[0].parameters(), strict=True):
+            assert value.dtype == torch.float32
+            expected = given.bfloat16().float() if given.ndim > 1 else given
+            assert torch.equal(value, expected), name
+    assert auto.from_pretrained(tmp_path / "out", dtype=torch.bfloat16).dtype == torch.bfloat16
+    # There and back again: nothing more is lost.
+    export(tmp_path / "out", tmp_path / "wide", dtype="float32")
+    assert all(torch.equal(one, other) for one, other in zip(
+        zoo.load(tmp_path / "wide").parameters(), models[1].parameters(), strict=True))  # fmt: skip
+
+
+def test_weights_stored_in_bfloat16_are_evaluated_and_written_as_onnx(tmp_path: Path) -> None:
+    export("urlstm-128-smnist", tmp_path / "out", dtype="bfloat16", onnx=True)
+    check_card(tmp_path / "out", [])
+    assert "stored in bfloat16" in (tmp_path / "out" / "README.md").read_text()
+    whole = evaluate("urlstm-128-smnist", "smnist", limit=40, progress=False)
+    short = evaluate(tmp_path / "out", "smnist", limit=40, progress=False)
+    assert short.model.weights_sha256 != whole.model.weights_sha256
+    assert short.metrics["cross_entropy"] == pytest.approx(whole.metrics["cross_entropy"], abs=0.01)
+
+
+def test_an_unknown_type_for_the_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown dtype 'bf16'\. Did you mean .*Available: bfloat16, float32"):
+        export(image_checkpoint(tmp_path / "in"), tmp_path / "out", dtype="bf16")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_checkpoint_is_not_exported(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_every_command_takes_a_repository(pushed: str, say: Say, hub: HubServer)
 def test_models_of_two_revisions_are_compared_each_by_its_own_predictions(
     pushed: str, say: Say, tmp_path: Path
 ) -> None:
-    say("push", "urlstm-128-u-seed0-smnist", "alice/mine", "-y", "--tag", "v2")
+    say("push", "urlstm-256-smnist", "alice/mine", "-y", "--tag", "v2")
     compare = ("compare", "alice/mine@v1", "alice/mine@v2", "--task", "smnist", "--results", "r")
     evaluate = ("--task", "smnist", "--limit", 4, "--results", "r", "--save-predictions")
     say("eval", "alice/mine@v1", *evaluate)

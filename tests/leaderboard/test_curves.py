@@ -5,12 +5,12 @@ import pytest
 
 from urzoo.errors import CheckpointError
 from urzoo.leaderboard.collect import collect, current_tasks
-from urzoo.leaderboard.curves import shipped_curves, validation_scores
+from urzoo.leaderboard.curves import learning_curves, validation_scores
 from urzoo.leaderboard.schema import Curve
 
 
 def curves(results: Path, checkpoints: Path) -> dict[tuple[str, str], Curve]:
-    return shipped_curves(collect(results).evidence, current_tasks(), checkpoints)
+    return learning_curves(collect(results).evidence, current_tasks(), {"shipped": checkpoints})
 
 
 def test_a_curve_is_that_of_the_log_in_the_unit_of_the_task(example: Path, checkpoints: Path):

@@ -8,7 +8,7 @@ import yaml
 from urzoo.leaderboard.build import build
 from urzoo.leaderboard.publish import is_published, is_source, published_files
 
-from .conftest import BuiltBoard
+from .conftest import BuiltBoard, write_checkpoint, write_result
 from .test_problem_curves import write_curves
 
 
@@ -29,7 +29,11 @@ def test_the_space_holds_the_page_and_everything_it_links_to(built: BuiltBoard):
 
 
 def test_the_board_can_be_built_again_from_the_data_set(built: BuiltBoard, tmp_path: Path):
+    write_result(built.results, "tiny-seed0", "smnist", model__source="study")
+    write_checkpoint(built.out / "gating_study" / "tiny-seed0", "smnist", "a" * 64, [0.5, 0.9])
+    (built.out / "gating_study" / "tiny-seed0" / "model.safetensors").write_bytes(b"large")
     space, data_set = published_files("alice/board", built.out, checkpoints=built.checkpoints)
+    assert not any("safetensors" in path for path in (*space, *data_set))
     assert front_matter(data_set["README.md"])["configs"][0]["data_files"] == "leaderboard.csv"
     other = tmp_path / "again"
     for path, content in data_set.items():
@@ -37,7 +41,9 @@ def test_the_board_can_be_built_again_from_the_data_set(built: BuiltBoard, tmp_p
             (other / path).parent.mkdir(parents=True, exist_ok=True)
             (other / path).write_bytes(content)
     build(other / "results", other, checkpoints=built.checkpoints)
-    assert (other / "index.html").read_bytes() == space["index.html"]
+    for file in ("index.html", "leaderboard.json", "REPORT.md"):
+        assert (other / file).read_bytes() == space[file]
+    assert "tiny-seed0" in space["leaderboard.json"].decode().partition('"curves"')[2]
 
 
 def test_partial_results_and_what_is_no_part_of_the_board_stay_here(built: BuiltBoard):

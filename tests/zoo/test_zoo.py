@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,17 @@ from transformers.utils import logging
 import urzoo
 from tests.zoo.conftest import make_checkpoint
 from urzoo.errors import BackendError, CheckpointError, UsageError
-from urzoo.zoo import checkpoint_name, checkpoints, info, load, load_image_processor, lookup, path
+from urzoo.evaluation import result_name
+from urzoo.zoo import (
+    checkpoint_name,
+    checkpoints,
+    info,
+    load,
+    load_image_processor,
+    lookup,
+    path,
+    study_checkpoints,
+)
 from urzoo.zoo.schema import TrainingSummary
 from urzoo.zoo.weights import file_sha256, parameter_count, read_header
 
@@ -107,6 +118,22 @@ def test_shipped_checkpoints_are_found_by_name(checkpoint: Path, monkeypatch: py
     assert info("small").source == "shipped"
     with pytest.raises(UsageError, match="Did you mean 'small'"):
         path("smal")
+
+
+def test_the_networks_of_the_study_are_found_in_a_clone_by_name_and_by_folder(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    here = tmp_path / "leaderboard" / "gating_study" / "small-seed0"
+    shutil.copytree(checkpoint, here)
+    assert "small-seed0" not in study_checkpoints()
+    monkeypatch.chdir(tmp_path)
+    assert study_checkpoints() == ["small-seed0"]
+    assert "small-seed0" not in checkpoints()
+    for name in ("small-seed0", "leaderboard/gating_study/small-seed0", here):
+        assert info(name).source == "study"
+        assert result_name(info(name)) == "small-seed0"
+    with pytest.raises(UsageError, match="Did you mean 'small-seed0'"):
+        path("small-seed1")
 
 
 def test_the_folder_of_a_run_gives_its_name(checkpoint: Path):
@@ -291,13 +318,23 @@ def test_the_header_counts_what_the_model_has(checkpoint: Path):
     assert parameter_count(header) == sum(p.numel() for p in load(checkpoint).parameters())
 
 
-@pytest.mark.parametrize("name", checkpoints())
-def test_every_shipped_checkpoint_is_whole(name: str):
+@pytest.mark.parametrize("name", [*checkpoints(), *study_checkpoints()])
+def test_every_checkpoint_is_whole(name: str):
     found = info(name)
     assert found.training is not None
     assert found.training.selection_split in {"validation", "none"}
     assert sum(p.numel() for p in load(name).parameters()) == found.parameters
-    assert found.weights_bytes < 25 * 2**20
+
+
+def test_what_is_shipped_keeps_to_its_bounds():
+    folder = Path(urzoo.__file__).parent
+    sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    weights = [size for file, size in sizes.items() if file.suffix == ".safetensors"]
+    assert sum(weights) < 85e6
+    assert max(sizes.values()) < 25e6
+    # A wheel is a zip file of the package; what a build leaves out makes it smaller only.
+    wheel = sum(len(zlib.compress(file.read_bytes(), 1)) for file in sizes if file.suffix != ".pyc")
+    assert wheel < 95e6
 
 
 def test_a_control_character_in_the_configuration_is_one_line(checkpoint: Path):

@@ -24,6 +24,9 @@ def list_checkpoints(
     everything: Annotated[
         bool, typer.Option("--all", help="All that are shipped, not only the recommended ones.")
     ] = False,
+    study: Annotated[
+        bool, typer.Option("--study", help="The networks of the gating study instead, which a clone has.")
+    ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="One name a line, nothing else.")] = False,
     hub: Annotated[
         str | None, typer.Option(metavar="OWNER", help="Those of a user or organisation on the Hub instead.")
@@ -33,28 +36,33 @@ def list_checkpoints(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
 ) -> None:
-    """List the recommended checkpoint of every task, all that are shipped, or those of an owner on the Hub.
+    """List the recommended checkpoint of every task, all that are shipped, the study's, or an owner's on the Hub.
 
     Example:
 
         urzoo list --all
     """
     from urzoo.evaluation.recommended import recommended_checkpoints
-    from urzoo.zoo import checkpoints
+    from urzoo.zoo import checkpoints, study_checkpoints
+    from urzoo.zoo.lookup import STUDY_FOLDER
 
     if plain and as_json:
         raise UsageError("--plain and --json exclude each other; give one of them.")
     if hub is not None:
-        if everything:
-            raise UsageError(f"--hub {hub} lists all that {hub} has; leave --all out.")
+        if everything or study:
+            raise UsageError(f"--hub {hub} lists all that {hub} has; leave {'--all' if everything else '--study'} out.")
         _list_hub(hub, search, plain=plain, as_json=as_json)
         return
     if search is not None:
         raise UsageError(f"--search {search} goes with --hub OWNER; give that too.")
+    if everything and study:
+        raise UsageError("--all and --study exclude each other; give one of them.")
+    if study and not study_checkpoints():
+        raise UsageError(f"--study: there is no folder {str(STUDY_FOLDER)!r} here; run this in a clone of urzoo.")
     recommended_for: dict[str, list[str]] = {}
     for task, name in recommended_checkpoints().items():
         recommended_for.setdefault(name, []).append(task)
-    names = checkpoints() if everything else sorted(recommended_for)
+    names = checkpoints() if everything else study_checkpoints() if study else sorted(recommended_for)
     if plain:
         for name in names:
             typer.echo(name)
@@ -68,8 +76,10 @@ def list_checkpoints(
         [_row(entry) for entry in described],
         numeric=("hidden", "parameters", "validation"),
     )
-    if not everything:
+    if not everything and not study:
         note(f"{len(checkpoints()) - len(names)} more checkpoints are shipped: urzoo list --all")
+        if study_checkpoints():
+            note(f"{len(study_checkpoints())} networks of the gating study are in {STUDY_FOLDER}: urzoo list --study")
 
 
 def info(

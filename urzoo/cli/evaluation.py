@@ -48,7 +48,7 @@ def evaluate(
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every shipped checkpoint on every task whose data are at hand.")
+        bool, typer.Option("--all", help="Every checkpoint, the study's too, on every task whose data are at hand.")
     ] = False,
     data_root: DataRoot = None,
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
@@ -78,7 +78,7 @@ def evaluate(
         urzoo eval runs/digits/checkpoint --task ./digits.yaml
     """
     if everything and models:
-        raise UsageError(f"--all takes every shipped checkpoint; give it or {models[0]!r}, not both.")
+        raise UsageError(f"--all takes every checkpoint; give it or {models[0]!r}, not both.")
     if not everything and not models:
         raise UsageError("no checkpoint is named; give names of `urzoo list`, folders, or --all.")
 
@@ -119,7 +119,7 @@ def reproduce(
     *,
     task: Annotated[list[str] | None, typer.Option(help="A task; may be given several times. All if omitted.")] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every shipped checkpoint on all rows, however long that takes.")
+        bool, typer.Option("--all", help="Every checkpoint, the study's too, on all rows, however long that takes.")
     ] = False,
     data_root: DataRoot = None,
     results: Annotated[Path, typer.Option(help="Folder of the committed result files.")] = RESULTS,

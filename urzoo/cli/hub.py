@@ -160,6 +160,9 @@ def export(
     *,
     with_code: WithCode = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="With the model as model.onnx, for other runtimes.")] = False,
+    dtype: Annotated[
+        str | None, typer.Option(help="Store the weights' matrices in bfloat16 (half the size) or float32.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint to a folder of its own, complete or not at all.
@@ -170,7 +173,7 @@ def export(
     """
     from urzoo.hub.export import export as write
 
-    exported = write(_located(checkpoint).folder, folder, with_code=with_code, onnx=onnx)
+    exported = write(_located(checkpoint).folder, folder, with_code=with_code, onnx=onnx, dtype=dtype)
     if as_json:
         print_json(asdict(exported) | {"folder": str(exported.folder)})
     else:

@@ -20,7 +20,7 @@ from urzoo.evaluation.runner import Evaluation, Outcome, Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path, write_result
 from urzoo.evaluation.task import Task, load_task, tasks
 from urzoo.processes import Processes
-from urzoo.zoo import checkpoints
+from urzoo.zoo import checkpoints, study_checkpoints
 from urzoo.zoo.schema import CheckpointInfo
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def evaluate_pairs(
     """Evaluate checkpoints on tasks, yielding each pair as soon as it is done.
 
     Args:
-        models: Checkpoints by name, folder, or as a `Subject`; all that are shipped when omitted.
+        models: Checkpoints by name, folder, or as a `Subject`; all shipped ones and the study's when omitted.
         task_names: Tasks; for each checkpoint those it was made for when omitted.
         results: The folder that results are kept in.
         data_root: As for `urzoo.data.load_split`.
@@ -106,7 +106,7 @@ def evaluate_pairs(
         raise UsageError(unknown("overwrite", overwrite, OVERWRITE))
     keeper = Keeper(results, settings or Settings(), overwrite, save_predictions=save_predictions, progress=progress)
     chosen = [load_task(name) for name in (tasks() if task_names is None else task_names)]
-    named = checkpoints() if models is None else models
+    named = [*checkpoints(), *study_checkpoints()] if models is None else models
     subjects, broken = _subjects(named)
     yield from broken
     # Where both are named, the pair is evaluated or refused with the reason, never passed over.

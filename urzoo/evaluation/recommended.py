@@ -13,7 +13,7 @@ from pathlib import Path
 from urzoo.errors import CheckpointError
 from urzoo.evaluation.task import MetricSpec, Task, load_task, neural_cache_size, tasks
 from urzoo.zoo import checkpoints, path
-from urzoo.zoo.lookup import read_config, training_summary
+from urzoo.zoo.lookup import UnknownCheckpointError, read_config, training_summary
 from urzoo.zoo.schema import TrainingSummary
 
 SEED = re.compile(r"-seed(\d+)(?=-|$)")
@@ -35,6 +35,14 @@ def recommended_checkpoints() -> dict[str, str]:
     """The recommended checkpoint of every task that has one, by the task's name."""
     summaries = _summaries()
     return {task: name for task in tasks() if (name := _best(load_task(task), summaries)) is not None}
+
+
+def find(name_or_folder: str | Path) -> Path:
+    """The folder of a checkpoint, as `urzoo.zoo.path` finds it; a name that is none is answered with those to take."""
+    try:
+        return path(name_or_folder)
+    except UnknownCheckpointError as failure:
+        raise UnknownCheckpointError(failure.name, sorted(set(recommended_checkpoints().values()))) from None
 
 
 def has_context(task: Task, folder: Path) -> bool:

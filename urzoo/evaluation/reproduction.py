@@ -24,7 +24,7 @@ from urzoo.evaluation.recommended import recommended
 from urzoo.evaluation.runner import Evaluation, Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
-from urzoo.zoo import checkpoints
+from urzoo.zoo import checkpoints, study_checkpoints
 
 DEFAULT_MEASURED = Path("leaderboard/measured")
 SECONDS = 110.0
@@ -71,7 +71,7 @@ def reproduce(
 
     Args:
         task_names: The tasks; all of them when omitted.
-        everything: Measure every shipped checkpoint on all rows, however long that takes.
+        everything: Measure every checkpoint, those of the study too, on all rows, however long that takes.
         results: The folder of the committed results.
         measured: The folder of what this machine measures.
         data_root: As for `urzoo.data.load_split`.
@@ -101,7 +101,7 @@ def reproduce(
 
 def _names(task: Task, *, everything: bool) -> list[str]:
     if everything:
-        return [name for name in checkpoints() if fits(task, Subject.of(name).info)]
+        return [name for name in (*checkpoints(), *study_checkpoints()) if fits(task, Subject.of(name).info)]
     return [name for name in [recommended(task.name)] if name is not None]
 
 

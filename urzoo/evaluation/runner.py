@@ -22,6 +22,7 @@ from urzoo.errors import CheckpointError, UsageError, one_line, unknown
 from urzoo.evaluation.journal import Journal, Outputs
 from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
 from urzoo.evaluation.progress import progress_bar
+from urzoo.evaluation.recommended import find
 from urzoo.evaluation.schema import DType, ModelRecord, Result, TaskRecord, TrainingRecord, plain_name, result_name
 from urzoo.evaluation.task import Task, load_task
 from urzoo.processes import Processes
@@ -125,6 +126,7 @@ class Subject:
     @classmethod
     def of(cls, model: str | Path, *, name: str | None = None, revision: str | None = None) -> "Subject":
         """The checkpoint called `model`, or in that folder; `name` is OWNER/NAME for one that came from the Hub."""
+        find(model)
         found = info(model)
         return cls(found, result_name(found, name), revision)
 
@@ -265,7 +267,7 @@ class Evaluation:
 
     def _command(self) -> str:
         found = self.subject.info
-        where = found.name if found.source == "shipped" else f"path/to/{found.name}"
+        where = found.name if found.source in ("shipped", "study") else f"path/to/{found.name}"
         if self.subject.revision:
             where = f"{plain_name(self.subject.name)}@{self.subject.revision}"
         task = f"path/to/{self.task.name}.yaml" if self.problem.data.source == "local" else self.task.name

@@ -49,7 +49,7 @@ class ModelRecord(Strict):
     """The model that was evaluated; the fields are those of `CheckpointInfo`, `revision` is the Hub's commit."""
 
     name: ModelName
-    source: Literal["shipped", "folder", "Hub"]
+    source: Literal["shipped", "study", "folder", "Hub"]
     revision: Line | None
     architecture: Line
     cell: Line | None
@@ -153,7 +153,7 @@ _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 def result_name(checkpoint: CheckpointInfo, name: str | None = None) -> str:
-    """What results call a checkpoint: its shipped name, else a name made safe, `+`, and the first digits of its digest.
+    """What results call a checkpoint: its name if shipped or the study's, else a safe one with digits of its digest.
 
     Training names many a folder `checkpoint-500`: the digest of what decides the answers tells them apart.
 
@@ -161,7 +161,7 @@ def result_name(checkpoint: CheckpointInfo, name: str | None = None) -> str:
         checkpoint: The checkpoint.
         name: OWNER/NAME for one of the Hub; the folder's name when omitted.
     """
-    if checkpoint.source == "shipped" and name is None:
+    if checkpoint.source in ("shipped", "study") and name is None:
         return checkpoint.name
     parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-._")[:80] for part in (name or checkpoint.name).split("/")]
     return f"{'/'.join(part or 'model' for part in parts)}+{checkpoint.checkpoint_sha256[:8]}"

@@ -14,19 +14,25 @@ whether to run it, and run it with urzoo imported. That file must then name no `
 import ast
 import importlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import urzoo
-from urzoo.errors import CheckpointError
-from urzoo.files import check_empty, new_folder
+from urzoo.errors import CheckpointError, UsageError, unknown
+from urzoo.files import check_empty, new_folder, write_bytes, write_json
 from urzoo.hub import contents
+from urzoo.hub.card import write_card
+from urzoo.hub.eval_results import FOLDER
 from urzoo.hub.folder import check_checkpoint, refuse_link
 from urzoo.onnx import export_onnx
 from urzoo.schema import read_json
 from urzoo.zoo.loading import load
+from urzoo.zoo.lookup import TRAINING_FILE, read_config, training_summary
 from urzoo.zoo.lookup import path as find_checkpoint
-from urzoo.zoo.lookup import read_config
+from urzoo.zoo.weights import weights_files, weights_sha256
 
 _MODELS = "urzoo.models"
 _CONFIGURATION = "configuration_urlstm.URLSTMConfig"
@@ -34,6 +40,8 @@ _BASE_MODEL = "modeling_urlstm.URLSTMModel"
 _PREPROCESSOR = "preprocessor_config.json"
 _IMAGE_PROCESSOR = "image_processing_urlstm.PixelSequenceImageProcessor"
 _AUTO_CLASSES = ("ForImageClassification", "ForSequenceClassification", "ForCausalLM")
+STORED = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+"""The types that weights may be stored in."""
 # What a module is called where siblings import it as a whole (`from urzoo.recurrence import reference`).
 _WHOLE_MODULE = "THIS_MODULE"
 
@@ -47,7 +55,14 @@ class Exported:
     has_code: bool
 
 
-def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = False, onnx: bool = False) -> Exported:
+def export(
+    name_or_folder: str | Path,
+    out: str | Path,
+    *,
+    with_code: bool = False,
+    onnx: bool = False,
+    dtype: str | None = None,
+) -> Exported:
     """Write a checkpoint to a new folder, complete or not at all.
 
     Args:
@@ -56,13 +71,17 @@ def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = Fal
         with_code: Whether the folder carries the code, and so loads without urzoo by
             `AutoModelFor...from_pretrained(out, trust_remote_code=True)`.
         onnx: Whether the folder also holds the model as `model.onnx`, see `urzoo.onnx.to_onnx`.
+        dtype: The type that the weights' matrices are stored in, "bfloat16" or "float32"; as they are when omitted. The
+            model loads in float32 either way. Results do not go along: they are of other weights.
 
     Raises:
-        UsageError: There is no such checkpoint, or `out` holds something; or `onnx` without its packages, or of a model
-            that is not urzoo's.
+        UsageError: There is no such checkpoint or type, or `out` holds something; or `onnx` without its packages, or of
+            a model that is not urzoo's.
         CheckpointError: The checkpoint is incomplete or damaged; nothing was written.
         UrzooError: `out` cannot be written; nothing was written.
     """
+    if dtype is not None and dtype not in STORED:
+        raise UsageError(unknown("dtype", dtype, STORED))
     source, target = find_checkpoint(name_or_folder), Path(out).expanduser()
     check_empty(target)
     check_checkpoint(source)
@@ -76,12 +95,38 @@ def export(name_or_folder: str | Path, out: str | Path, *, with_code: bool = Fal
                 copy = folder / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(_adapted(path, classes))
+        if dtype is not None:
+            _store(folder, dtype)
         if onnx:
-            export_onnx(load(source), folder / "model.onnx")
+            export_onnx(load(folder), folder / "model.onnx")
         for name, text in code.items():
             (folder / name).write_text(text, encoding="utf-8")
         files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
     return Exported(target, files, bool(code))
+
+
+def _store(folder: Path, dtype: str) -> None:
+    """Store the weights of a checkpoint in another type, and make its other files say so."""
+    from safetensors.torch import load_file, save_file
+
+    for file in weights_files(folder):
+        # Vectors stay as they are: biases and norms take no room, and time scales hang on the gates' biases.
+        stored = {
+            name: tensor.to(STORED[dtype]) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+            for name, tensor in load_file(file).items()
+        }
+        save_file(stored, file, metadata={"format": "pt"})
+        # safetensors makes its files readable to their owner alone.
+        write_bytes(file, file.read_bytes())
+    # What transformers loads them as.
+    config = read_config(folder) | {"dtype": "float32"}
+    write_json(folder / contents.CONFIG, config)
+    if (summary := training_summary(folder)) is not None:
+        summary = summary.model_copy(update={"weights_sha256": weights_sha256(folder)})
+        write_json(folder / TRAINING_FILE, summary.model_dump(mode="json"))
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    if (folder / "recipe.yaml").is_file():
+        write_card(folder, [])
 
 
 def flatten(roots: list[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urzoo import zoo
+from urzoo.evaluation.recommended import find
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def locate(name: str | Path, *, warn: Callable[[str], None] = warnings.warn) -> 
         for warning in pulled.warnings:
             warn(warning)
         return Located(pulled.folder, repo_id, pulled.commit)
-    return Located(zoo.path(name), zoo.checkpoint_name(name))
+    return Located(find(name), zoo.checkpoint_name(name))
 
 
 def is_remote(name: str | Path) -> bool:

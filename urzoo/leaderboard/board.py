@@ -129,7 +129,9 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> R
     interval = result.intervals.get(result.primary_metric)
     low, high = (_tidy(interval.low * scale), _tidy(interval.high * scale)) if interval else (None, None)
     status, reason = standing(result, current)
-    kind: Kind = "baseline" if model.cell is None else "shipped" if model.source == "shipped" else "submitted"
+    kind: Kind = "baseline" if model.cell is None else "submitted"
+    if model.cell is not None and model.source in ("shipped", "study"):
+        kind = model.source
     return Row(
         id=f"{task.name}/{folder_name(model.name)}",
         status=status,
@@ -138,7 +140,7 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> R
         model=model.name,
         kind=kind,
         recommended=kind == "shipped" and model.name == recommended,
-        study=SEED.search(plain_name(model.name)) is not None,
+        study=kind == "study" or SEED.search(plain_name(model.name)) is not None,
         architecture=model.architecture,
         cell=model.cell,
         gate=model.gate,

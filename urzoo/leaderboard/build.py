@@ -16,7 +16,7 @@ from urzoo.files import write_bytes
 from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.charts import KINDS, Chart, charts
 from urzoo.leaderboard.collect import collect, current_tasks
-from urzoo.leaderboard.curves import shipped_curves
+from urzoo.leaderboard.curves import learning_curves
 from urzoo.leaderboard.page import render_page
 from urzoo.leaderboard.problem_curves import CURVES, problem_curves
 from urzoo.leaderboard.published import read_published
@@ -25,7 +25,7 @@ from urzoo.leaderboard.report import REMARKS, REPORT, render_report
 from urzoo.leaderboard.schema import Board
 from urzoo.leaderboard.svg import render_picture
 from urzoo.leaderboard.tables import REGENERATE, render_csv, render_json, render_markdown
-from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
+from urzoo.zoo.lookup import CHECKPOINTS_FOLDER, STUDY_FOLDER
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
         collected.evidence,
         read_published(),
         tasks,
-        shipped_curves(collected.evidence, tasks, checkpoints),
+        learning_curves(collected.evidence, tasks, _folders(out, checkpoints)),
         problem_curves(out / CURVES, tasks),
         recommended_checkpoints(),
     )
@@ -63,7 +63,8 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
 def render(board: Board, drawn: Sequence[Chart], out: Path, checkpoints: Path) -> dict[str, bytes]:
     """Every file of the board, by path from its folder; always the same bytes for the same board.
 
-    `out` is the board's folder, where remarks for the report may lie, `checkpoints` that of the shipped checkpoints.
+    `out` is the board's folder, where remarks for the report and the study may lie, `checkpoints` that of the shipped
+    checkpoints.
     """
     pictures = _by_kind(drawn)
     texts = {
@@ -71,7 +72,7 @@ def render(board: Board, drawn: Sequence[Chart], out: Path, checkpoints: Path) -
         "leaderboard.csv": render_csv(board),
         "leaderboard.json": render_json(board),
         "index.html": render_page(board, drawn),
-        REPORT: render_report(board, remarks=out / REMARKS, checkpoints=checkpoints),
+        REPORT: render_report(board, remarks=out / REMARKS, folders=_folders(out, checkpoints).values()),
         **{_picture(kind): render_picture(shown) for kind, shown in pictures.items()},
     }
     return {name: text.encode("utf-8") for name, text in texts.items()}
@@ -119,6 +120,11 @@ def check(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
     if paths:
         names = ", ".join(paths)
         raise StaleError(f"out of date: {names}. Type: {REGENERATE}")
+
+
+def _folders(out: Path, checkpoints: Path) -> dict[str, Path]:
+    """Where checkpoints with a training log are, by what results call their source."""
+    return {"shipped": checkpoints, "study": out / STUDY_FOLDER.name}
 
 
 def _by_kind(drawn: Sequence[Chart]) -> dict[str, list[Chart]]:

@@ -1,4 +1,4 @@
-"""Learning curves for the board, from the logs that shipped checkpoints carry.
+"""Learning curves for the board, from the logs that shipped checkpoints and those of the study carry.
 
 A curve is shown only with a result of the very weights whose training the log tells of. The log's lines
 are written by `urzoo.training.log`; here only the validation scores are read, one per epoch.
@@ -13,19 +13,18 @@ from urzoo.errors import CheckpointError
 from urzoo.leaderboard.board import CurrentTask, Evidence
 from urzoo.leaderboard.schema import Curve
 from urzoo.schema import read_text
-from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
 from urzoo.zoo.schema import read_training_summary
 
 
-def shipped_curves(
-    evidence: Iterable[Evidence], tasks: Mapping[str, CurrentTask], folder: Path = CHECKPOINTS_FOLDER
+def learning_curves(
+    evidence: Iterable[Evidence], tasks: Mapping[str, CurrentTask], folders: Mapping[str, Path]
 ) -> dict[tuple[str, str], Curve]:
-    """The curves of the shipped checkpoints among the results, by task and model.
+    """The curves of urzoo's own checkpoints among the results, by task and model.
 
     Args:
         evidence: The results on the board.
         tasks: Today's tasks by name.
-        folder: Where the shipped checkpoints are, one folder each.
+        folders: Where the checkpoints of each source are, one folder each.
 
     Raises:
         CheckpointError: A log or training summary is damaged; the message names the file and the line.
@@ -33,8 +32,10 @@ def shipped_curves(
     curves = {}
     for one in evidence:
         model, task = one.result.model, one.result.task.name
-        home = folder / model.name
-        if model.source != "shipped" or task not in tasks or not (home / "log.jsonl").is_file():
+        if model.source not in folders or task not in tasks:
+            continue
+        home = folders[model.source] / model.name
+        if not (home / "log.jsonl").is_file():
             continue
         summary = read_training_summary(home / "training.json")
         if summary.task != task or summary.weights_sha256 != model.weights_sha256:

@@ -9,9 +9,10 @@ from pathlib import Path
 from urzoo.leaderboard.build import make_board, render
 from urzoo.leaderboard.charts import charts
 from urzoo.leaderboard.problem_curves import CURVES
-from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
+from urzoo.zoo.lookup import CHECKPOINTS_FOLDER, STUDY_FOLDER
 
 RESULTS = "results"
+STUDY = STUDY_FOLDER.name
 SPACE_CARD = """\
 ---
 title: urzoo leaderboard
@@ -44,7 +45,10 @@ One JSON file for each checkpoint and task, with its full provenance, in `result
 The board they make is the Space of the same name; `urzoo leaderboard --from {repo_id} --out DIR` builds it again.
 """
 # What a data set of results holds that a board is built from.
-_SOURCE = re.compile(r"results/[A-Za-z0-9][A-Za-z0-9._+-]{0,200}/[a-z0-9_]{1,64}\.json|curves/[a-z0-9_]{1,64}\.csv")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}"
+_SOURCE = re.compile(
+    rf"results/{_NAME}/[a-z0-9_]{{1,64}}\.json|curves/[a-z0-9_]{{1,64}}\.csv|{STUDY}/{_NAME}/(training\.json|log\.jsonl)"
+)
 LARGEST_SOURCE_BYTES = 8 * 1024**2
 MOST_SOURCES = 20_000
 
@@ -71,6 +75,10 @@ def published_files(
         if path.relative_to(results).as_posix() not in partial
     }
     sources |= {f"{CURVES}/{path.name}": path.read_bytes() for path in sorted((out / CURVES).glob("*.csv"))}
+    # How the study's networks were trained; their weights stay here.
+    for file in ("training.json", "log.jsonl"):
+        found = sorted((out / STUDY).glob(f"*/{file}"))
+        sources |= {f"{STUDY}/{path.parent.name}/{file}": path.read_bytes() for path in found}
     space_card = SPACE_CARD.replace("{repo_id}", repo_id).encode() + rendered["README.md"]
     data_set_card = DATA_SET_CARD.replace("{repo_id}", repo_id).encode()
     tables = {name: rendered[name] for name in ("leaderboard.csv", "leaderboard.json")}

@@ -7,7 +7,7 @@ as it is, provided that it holds no figure.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from urzoo.leaderboard.tables import Right, table
 from urzoo.leaderboard.text import count, duration
 from urzoo.markdown import markdown
 from urzoo.schema import read_text
-from urzoo.zoo.lookup import CHECKPOINTS_FOLDER
 from urzoo.zoo.schema import TrainingSummary, read_training_summary
 
 REPORT, REMARKS = "REPORT.md", "remarks.md"
@@ -30,19 +29,23 @@ _FIGURE = re.compile(r"\d+[.,]\d+|\d\s*%")
 SOLVED = {"copy": 99.0, "adding": 0.01}
 
 
-def render_report(board: Board, *, remarks: Path, checkpoints: Path = CHECKPOINTS_FOLDER) -> str:
+def render_report(board: Board, *, remarks: Path, folders: Iterable[Path]) -> str:
     """The report as Markdown; the same board, remarks and checkpoints give the same text.
 
     Args:
         board: The board.
         remarks: A Markdown file of remarks, which may be missing.
-        checkpoints: Where the shipped checkpoints are.
+        folders: Where the checkpoints are, one folder each.
 
     Raises:
         UrzooError: The remarks hold a figure, or cannot be read.
         CheckpointError: A training summary is damaged.
     """
-    summaries = {path.parent.name: read_training_summary(path) for path in sorted(checkpoints.glob("*/training.json"))}
+    summaries = {
+        path.parent.name: read_training_summary(path)
+        for folder in folders
+        for path in sorted(folder.glob("*/training.json"))
+    }
     text: str = _template().render(
         trained=_trained(board, summaries),
         standings=_standings(board),

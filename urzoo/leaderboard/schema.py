@@ -7,15 +7,16 @@ from urzoo.schema import Strict
 
 SCHEMA_VERSION: Final = 1
 
-Kind = Literal["shipped", "submitted", "baseline"]
+Kind = Literal["shipped", "study", "submitted", "baseline"]
 Status = Literal["ranked", "unranked", "outdated"]
 
 
 class Row(Strict):
     """One measured result. `value`, `low` and `high` are shown in `unit`; `shown` has the metric's decimals.
 
-    `kind`: "shipped" (a checkpoint that comes with urzoo), "submitted" (another of urzoo's models) or "baseline"
-    (any other model). `recommended` marks the checkpoint to take for the task, chosen by its validation scores.
+    `kind`: "shipped" (a checkpoint that comes with urzoo), "study" (a network of the gating study), "submitted"
+    (another of urzoo's models) or "baseline" (any other model). `recommended` marks the checkpoint to take for the
+    task, chosen by its validation scores.
     `study` is true of a checkpoint that is one of several of different seeds, there to be compared with others: its
     rank is among those of the study. `training_seconds` is None where the checkpoint does not tell. `context` says
     how much of the data the model reads at a time, where that is not all. `group` is the id of the group of seeds

@@ -19,7 +19,7 @@ from urzoo.evaluation.task import Task
 from urzoo.leaderboard.board import CurrentTask, Evidence, refuse_unfit, standing
 from urzoo.leaderboard.collect import collect, current_tasks
 from urzoo.leaderboard.text import refuse_unprintable
-from urzoo.zoo import checkpoints, info, path
+from urzoo.zoo import checkpoints, info, path, study_checkpoints
 
 # A sample's accuracy may lie this many standard errors from the accuracy of the whole split.
 STANDARD_ERRORS = 4.0
@@ -179,7 +179,7 @@ def _checkpoint(
         return _Obstacle(f"outdated: {reason}")
     if result.model.name in folders:
         checkpoint: str | Path = folders[result.model.name]
-    elif result.model.name in checkpoints():
+    elif result.model.name in (*checkpoints(), *study_checkpoints()):
         checkpoint = result.model.name
     else:
         return _Obstacle(f"the checkpoint {result.model.name} is not at hand; name its folder")

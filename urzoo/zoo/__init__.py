@@ -2,12 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-from urzoo.zoo.lookup import checkpoint_name, checkpoints, info, path
+from urzoo.zoo.lookup import checkpoint_name, checkpoints, info, path, study_checkpoints
 
 if TYPE_CHECKING:
     from urzoo.zoo.loading import load, load_image_processor, load_tokenizer
 
-__all__ = ["checkpoint_name", "checkpoints", "info", "load", "load_image_processor", "load_tokenizer", "path"]
+__all__ = [
+    "checkpoint_name",
+    "checkpoints",
+    "info",
+    "load",
+    "load_image_processor",
+    "load_tokenizer",
+    "path",
+    "study_checkpoints",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -2,17 +2,28 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from urzoo.errors import CheckpointError, UsageError, unknown
+from urzoo.errors import CheckpointError, UsageError, near_matches
 from urzoo.schema import describe, read_json
 from urzoo.zoo.schema import CheckpointInfo, TrainingSummary, read_training_summary
-from urzoo.zoo.weights import WEIGHTS_FILE, file_sha256, parameter_count, read_headers, weights_files, weights_sha256
+from urzoo.zoo.weights import (
+    WEIGHTS_FILE,
+    file_sha256,
+    parameter_count,
+    read_headers,
+    stored_dtype,
+    weights_files,
+    weights_sha256,
+)
 
 CHECKPOINTS_FOLDER = Path(__file__).parent / "checkpoints"
+STUDY_FOLDER = Path("leaderboard/gating_study")
+"""The networks of the gating study: in a clone, beside the results, and no part of the package."""
 TRAINING_FILE = "training.json"
 # The files that decide what a checkpoint answers to an input; cards, logs and recipes do not.
 _DECIDING = (
@@ -32,24 +43,46 @@ _DECIDING = (
 )
 
 
+class UnknownCheckpointError(UsageError):
+    """A name is neither that of a checkpoint nor that of a folder.
+
+    Args:
+        name: The name.
+        recommended: Names to take instead, where they are known.
+    """
+
+    def __init__(self, name: str, recommended: Iterable[str] = ()) -> None:
+        near = near_matches(name, [*checkpoints(), *study_checkpoints()])
+        listed = f" Recommended: {', '.join(recommended)}." if recommended else ""
+        super().__init__(f"unknown checkpoint {name!r}.{near}{listed} `urzoo list --all` shows all. Or give a folder.")
+        self.name = name
+
+
 def checkpoints() -> list[str]:
     """The names of the checkpoints shipped with the package, sorted."""
     return sorted(folder.parent.name for folder in CHECKPOINTS_FOLDER.glob("*/config.json"))
+
+
+def study_checkpoints() -> list[str]:
+    """The names of the gating study's networks, sorted; none unless the current folder is that of a clone."""
+    return sorted(folder.parent.name for folder in STUDY_FOLDER.glob("*/config.json"))
 
 
 def path(name_or_folder: str | Path) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        name_or_folder: The name of a shipped checkpoint, or a folder with a `config.json`.
+        name_or_folder: The name of a shipped checkpoint or of one of the study, or a folder with a `config.json`.
 
     Raises:
         UsageError: It is neither; the message has near matches.
         CheckpointError: The folder has no `config.json`.
     """
     text = str(name_or_folder)
-    if isinstance(name_or_folder, str) and text in checkpoints():
-        return CHECKPOINTS_FOLDER / text
+    if isinstance(name_or_folder, str):
+        for names, home in ((checkpoints, CHECKPOINTS_FOLDER), (study_checkpoints, STUDY_FOLDER)):
+            if text in names():
+                return home / text
     folder = Path(name_or_folder).expanduser()
     if text and folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -59,7 +92,7 @@ def path(name_or_folder: str | Path) -> Path:
         raise CheckpointError(
             f"there is no folder {text!r}; expected a checkpoint folder, or a name of `urzoo list --all`."
         )
-    raise UsageError(unknown("checkpoint", text, checkpoints()) + " `urzoo list --all` shows all. Or give a folder.")
+    raise UnknownCheckpointError(text)
 
 
 def checkpoint_name(name_or_folder: str | Path) -> str:
@@ -103,6 +136,7 @@ def info(name_or_folder: str | Path) -> CheckpointInfo:
             num_layers=known.get("num_layers"),
             parameters=parameter_count(header),
             weights_bytes=sum(file.stat().st_size for file in weights_files(folder)),
+            weights_dtype=stored_dtype(header),
             weights_sha256=weights,
             checkpoint_sha256=_checkpoint_sha256(folder, weights),
             task=training.task if training else None,
@@ -146,8 +180,11 @@ def verified_weights_sha256(folder: Path, training: TrainingSummary | None) -> s
     return weights
 
 
-def _source(folder: Path) -> Literal["shipped", "folder"]:
-    return "shipped" if folder.parent == CHECKPOINTS_FOLDER else "folder"
+def _source(folder: Path) -> Literal["shipped", "study", "folder"]:
+    home = folder.resolve().parent
+    return (
+        "shipped" if home == CHECKPOINTS_FOLDER.resolve() else "study" if home == STUDY_FOLDER.resolve() else "folder"
+    )
 
 
 def _urzoo_fields(config: dict[str, Any]) -> dict[str, Any]:

@@ -77,14 +77,15 @@ class CheckpointInfo(Strict):
     """What the zoo knows of a checkpoint without building the model.
 
     `cell`, `gate`, `hidden_size` and `num_layers` are None for models that are not urzoo's. `parameters` counts the
-    elements of the weights file, so tied weights count once. `checkpoint_sha256` covers every file that decides
-    what the model answers (weights, configuration, processor, tokenizer). `folder` is the machine's own matter and
+    elements of the weights file, so tied weights count once; `weights_dtype` is what most of them are stored in.
+    `checkpoint_sha256` covers every file that decides what the model answers (weights, configuration, processor,
+    tokenizer). `folder` is the machine's own matter and
     left out of `model_dump` and of every published file.
     """
 
     name: Line
     folder: Annotated[Path, Field(exclude=True)]
-    source: Literal["shipped", "folder", "Hub"]
+    source: Literal["shipped", "study", "folder", "Hub"]
     architecture: Line
     model_type: Line
     cell: Line | None
@@ -93,6 +94,7 @@ class CheckpointInfo(Strict):
     num_layers: int | None
     parameters: Count
     weights_bytes: Count
+    weights_dtype: Line
     weights_sha256: Sha256
     checkpoint_sha256: Sha256
     task: Name | None

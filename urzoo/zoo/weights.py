@@ -9,6 +9,7 @@ says which tensor is in which.
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,9 @@ INDEX_FILE = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
 # Some ten thousand tensors; reading a larger header would take seconds.
 _LARGEST_HEADER_BYTES = 1024 * 1024
+
+
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Tensor(NamedTuple):
@@ -117,6 +121,15 @@ def read_header(path: Path) -> dict[str, Tensor]:
 def parameter_count(header: Mapping[str, Tensor]) -> int:
     """The number of elements of all tensors of a header."""
     return sum(math.prod(tensor.shape) for tensor in header.values())
+
+
+def stored_dtype(header: Mapping[str, Tensor]) -> str:
+    """The type that most elements of a header's tensors are stored in, by torch's name for it."""
+    elements: Counter[str] = Counter()
+    for tensor in header.values():
+        elements[tensor.dtype] += math.prod(tensor.shape)
+    name = elements.most_common(1)[0][0]
+    return _DTYPES.get(name, name)
 
 
 def file_sha256(path: Path) -> str:
