@@ -1,6 +1,7 @@
 """The scripts of docs/fine_tuning as a user runs them, on a few rows; and what else plain Trainer offers."""
 
 import csv
+import json
 import random
 import runpy
 import sys
@@ -115,6 +116,25 @@ def test_a_folder_of_images_becomes_a_classifier(tmp_path: Path, monkeypatch: py
     classify = pipeline("image-classification", model=str(tmp_path / "out"))
     answers = [classify(photograph(99, brightness))[0]["label"] for brightness in (0, 150)]
     assert answers == ["dark", "light"]
+
+
+def test_series_of_different_lengths_become_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    draws = np.random.RandomState(0)
+
+    def one(label: str) -> dict[str, object]:
+        steps = draws.randn(draws.randint(3, 9), 2) + (1.0 if label == "up" else -1.0)
+        return {"series": steps.tolist(), "label": label}
+
+    lines = [json.dumps(one(("up", "down")[number % 2])) for number in range(80)]
+    (tmp_path / "series.jsonl").write_text("\n".join(lines))
+    run("series.py", monkeypatch, tmp_path / "series.jsonl", tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    found = [
+        model.config.id2label[int(model(inputs_embeds=torch.tensor([one(label)["series"]])).logits.argmax())]
+        for label in ("up", "down") * 5
+    ]
+    assert found == ["up", "down"] * 5
 
 
 def test_the_evaluator_agrees_with_the_pipeline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
