@@ -1,15 +1,14 @@
 """Measuring the committed rows again on this machine, and telling whether they agree.
 
 What is measured lies in a folder of its own beside the committed results, whose provenance stays as it is; what lies
-there already is not measured again. Where all rows of a split would take too long, some of them are measured, and
-compared with what the committed row says of those very rows (its predictions file): never with a figure of all rows.
+there already is not measured again. Of a long split as many rows are measured as its task says (`quick_rows`), which
+bounds the time by design; they are compared with what the committed row says of those very rows (its predictions
+file): never with a figure of all rows.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -21,16 +20,12 @@ from urzoo.evaluation.pairs import DEFAULT_RESULTS, Keeper, fits, outdated
 from urzoo.evaluation.predictions import predictions_path, read_predictions
 from urzoo.evaluation.problem import Rows
 from urzoo.evaluation.recommended import recommended
-from urzoo.evaluation.runner import Evaluation, Settings, Subject
+from urzoo.evaluation.runner import Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
 from urzoo.zoo import checkpoints, study_checkpoints
 
 DEFAULT_MEASURED = Path("leaderboard/measured")
-SECONDS = 110.0
-"""How long the recommended checkpoints compute in all; loading them and their data comes on top."""
-# A whole split of which nothing else can be compared may take so many times its share of that.
-_PATIENCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +34,8 @@ class Reproduced:
 
     Attributes:
         status: "same", "within" (the tolerance), "beyond" (it), "uncommitted" (there is no row to compare with),
-            "outdated" (the row is of other weights, data or task version), "failed", "skipped" (it would take too
-            long) or "lacking".
+            "outdated" (the row is of other weights, data or task version), "failed", "skipped" (it is not known what
+            the committed row says of each row) or "lacking".
         task: The task's name.
         model: The checkpoint's name.
         message: One line for the user.
@@ -64,7 +59,6 @@ def reproduce(
     results: Path = DEFAULT_RESULTS,
     measured: Path = DEFAULT_MEASURED,
     data_root: Path | str | None = None,
-    seconds: float = SECONDS,
     progress: bool = True,
 ) -> Iterator[Reproduced]:
     """Measure the recommended checkpoint of every task whose data are at hand, and compare with the committed rows.
@@ -75,7 +69,6 @@ def reproduce(
         results: The folder of the committed results.
         measured: The folder of what this machine measures.
         data_root: As for `urzoo.data.load_split`.
-        seconds: How long the recommended checkpoints may compute in all, in seconds.
         progress: Show a progress bar on stderr if that is a terminal.
 
     Raises:
@@ -90,12 +83,10 @@ def reproduce(
             left_out.append(Reproduced("lacking", task.name, None, missing))
             continue
         rows += [_Row(task, name, results, measured, data_root, progress=progress) for name in names]
-    # The quickest first, which leave the others more of the time.
+    # The quickest first: something is seen at once.
     rows.sort(key=lambda row: row.expected_seconds)
-    for number, row in enumerate(rows):
-        began = perf_counter()
-        yield row.reproduced(None if everything else max(seconds, 0.0) / (len(rows) - number))
-        seconds -= perf_counter() - began
+    for row in rows:
+        yield row.reproduced(whole=everything)
     yield from left_out
 
 
@@ -121,16 +112,16 @@ class _Row:
         """How long the committed row took on its machine."""
         return self.committed.wall_seconds if self.committed else 0.0
 
-    def reproduced(self, seconds: float | None) -> Reproduced:
-        """Measure what was not, within `seconds` if given, and compare."""
+    def reproduced(self, *, whole: bool) -> Reproduced:
+        """Measure what was not, all rows or as many as the task says, and compare."""
         try:
             subject = Subject.of(self.name)
             if self.committed is not None and (reason := outdated(self.committed, subject.info, self.task)):
                 renew = f"urzoo eval {self.name} --task {self.task.name} --save-predictions"
                 return self._told("outdated", f"the committed row is outdated: {reason}. To renew it: {renew}")
-            if (earlier := self._measured_before(subject, whole=seconds is None)) is not None:
+            if (earlier := self._measured_before(subject, whole=whole)) is not None:
                 return self._compared(earlier, f"measured here on {earlier.started_at[:10]}")
-            result = self._measure(subject, seconds)
+            result = self._measure(subject, whole=whole)
             if isinstance(result, str):
                 return self._told("skipped", result)
             return self._compared(result, f"{result.wall_seconds:.0f} s")
@@ -145,30 +136,28 @@ class _Row:
         reason = outdated(earlier.model_copy(update={"partial": False}), subject.info, self.task)
         return None if reason or (whole and earlier.partial) else earlier
 
-    def _measure(self, subject: Subject, seconds: float | None) -> Result | str:
-        """Measure all rows, or so many as fit into `seconds`; or say why not."""
+    def _measure(self, subject: Subject, *, whole: bool) -> Result | str:
+        """Measure all rows, or as many as the task says; or say why not."""
         task, committed = self.task, self.committed
+        limit = None if whole else task.quick_rows
+        if limit is not None and committed is not None:
+            if limit >= committed.data.rows:
+                limit = None
+            elif not self._tells_rows(subject):
+                return (
+                    f"no predictions are committed to compare with; all rows: urzoo reproduce --all --task {task.name}"
+                )
         settings = (
             Settings(committed.batch_size, dtype=committed.dtype, seed=committed.seed) if committed else Settings()
         )
         split = load_split(task.data.name, task.data.split, data_root=self.data_root)
-        order, limit = None, None
-        if seconds is not None:
-            pilot = Evaluation(subject, task, split, settings)
-            total = pilot.rows
-            pilot.rows = min(pilot.batch_size, max(1, total // 50))
-            row_seconds = max(pilot.run(progress=False).result.wall_seconds, 1e-3) / pilot.rows
-            limit = _fitting(total, seconds / row_seconds)
-            if limit is not None and not self._tells_rows(subject):
-                if total * row_seconds > _PATIENCE * seconds:
-                    minutes = total * row_seconds / 60
-                    return f"all rows would take about {minutes:.0f} minutes: urzoo reproduce --all --task {task.name}"
-                limit = None
+        order = None
         if limit is not None:
             order = _order(task, split.rows)
             split = split.select(order)
-        settings = replace(settings, limit=limit)
-        keeper = Keeper(self.measured, settings, "always", save_predictions=True, progress=self.progress)
+        keeper = Keeper(
+            self.measured, replace(settings, limit=limit), "always", save_predictions=True, progress=self.progress
+        )
         # What was measured of other weights or other data is no use any more.
         result_path(self.measured, subject.name, task.name).unlink(missing_ok=True)
         result = keeper.evaluated(subject, task, split, order=order).result
@@ -230,14 +219,6 @@ def _order(task: Task, rows: int) -> Rows:
     if task.problem.startswith("language-modelling"):
         return np.arange(rows)
     return np.random.RandomState(0).permutation(rows)
-
-
-def _fitting(total: int, rows: float) -> int | None:
-    """How many rows to take where `rows` fit, a round number; None for all."""
-    if rows >= total:
-        return None
-    scale = int(10 ** math.floor(math.log10(max(rows, 1.0))))
-    return max(factor * scale for factor in (1, 2, 5) if factor == 1 or factor * scale <= rows)
 
 
 def _shown(value: float, spec: MetricSpec) -> str:

@@ -79,7 +79,8 @@ class Task(Strict):
     the checkpoint's configuration. Rows of different contexts are rows of different tasks, and never ranked together.
     `chance` is what the primary metric gives, as stored, for an answer that is always the same, the best of those.
     `published` is the key under which the leaderboard keeps published figures of the same task, and `order` says where
-    the task stands there: the lower, the earlier.
+    the task stands there: the lower, the earlier. `quick_rows` is how many rows `urzoo reproduce` repeats unless it is
+    told to take all: some ten seconds of an older machine with two cores; all where it is null.
     """
 
     name: Name
@@ -98,6 +99,7 @@ class Task(Strict):
     citation: Line
     published: Name | None
     order: int = 100
+    quick_rows: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _one_primary_metric(self) -> Self:
