@@ -114,6 +114,7 @@ def test_version_and_module_agree_with_the_package(capsys: pytest.CaptureFixture
         ("urzoo rep", "reproduce"),
         ("urzoo eval urlstm-256-s", "urlstm-256-smnist"),
         ("urzoo eval m --task sm", "smnist"),
+        ("urzoo train configs/smnist/urlstm-2", "configs/smnist/urlstm-256.yaml"),
     ],
 )
 def test_the_shell_completes_commands_checkpoints_and_tasks(words: str, completed: str) -> None:

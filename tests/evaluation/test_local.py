@@ -73,12 +73,15 @@ def test_texts_and_series_are_described_with_the_classes_that_datasets_wrote(tmp
     assert columns["series"] == {"kind": "sequence", "channels": 2}
 
 
-def test_a_checkpoint_is_evaluated_on_own_data(raster: Path, own: Path, results: Path):
+def test_a_checkpoint_is_evaluated_on_own_data(
+    raster: Path, own: Path, results: Path, capsys: pytest.CaptureFixture[str]
+):
     result = evaluate(raster, str(own), progress=False)
     assert (result.task.name, result.samples, result.data.source) == ("digits", 30, "local")
     assert "--task path/to/digits.yaml" in result.command
     assert set(result.metrics) == {"accuracy", "cross_entropy"}
     assert main(["eval", str(raster), "--task", str(own), "--results", str(results)]) == 0
+    assert "local data, never on a board" in capsys.readouterr().out
     file = results / name_of(raster) / "digits.json"
     assert read_result(file).metrics == result.metrics
     # A board is of urzoo's own tasks.

@@ -5,6 +5,7 @@ Notes and progress go to standard error, so that a pipe carries the answer alone
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -50,6 +51,12 @@ def complete_task(incomplete: str) -> list[str]:
     from urzoo.evaluation import tasks
 
     return [name for name in tasks() if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """The recipes in configs/ and YAML files whose paths begin so, for the shell's completion."""
+    files = {*Path("configs").glob("*/*.yaml"), *Path(incomplete + "x").parent.glob("*.yaml")}
+    return sorted(str(file) for file in files if str(file).startswith(incomplete))
 
 
 def note(line: str) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from urzoo.cli.output import complete_recipe
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
@@ -12,7 +14,10 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file such as those in configs/.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="The recipe, a YAML file such as those in configs/.", autocompletion=complete_recipe),
+    ],
     *,
     task: Annotated[
         Path | None, typer.Option(help="The YAML file of your own task and data that the recipe names.")

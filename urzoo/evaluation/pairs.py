@@ -191,7 +191,9 @@ class Keeper:
             return None
         if self.save_predictions and not predictions_path(self.results, subject.name, task.name).exists():
             return None
-        return Pair("current", task.name, subject.name, earlier, f"{pair}: {scores(earlier, task)} (unchanged)")
+        return Pair(
+            "current", task.name, subject.name, earlier, f"{pair}: {scores(earlier, task)} (unchanged{_local(earlier)})"
+        )
 
     def evaluated(self, subject: Subject, task: Task, split: "Split", *, order: Rows | None = None) -> Pair:
         """Evaluate a pair and keep its result.
@@ -224,7 +226,8 @@ class Keeper:
             journal.discard()
         result = outcome.result
         aside = "" if kept else f"; not written, {path} covers all rows"
-        message = f"{subject.name} on {task.name}: {scores(result, task)} ({result.wall_seconds:.0f} s{aside})"
+        took = f"{result.wall_seconds:.0f} s{_local(result)}{aside}"
+        message = f"{subject.name} on {task.name}: {scores(result, task)} ({took})"
         return Pair("evaluated", task.name, subject.name, result, message)
 
     def _keep(self, outcome: Outcome) -> None:
@@ -236,6 +239,10 @@ class Keeper:
             # Those of an earlier result do not belong to this one.
             predictions.unlink(missing_ok=True)
         write_result(self.results, result)
+
+
+def _local(result: Result) -> str:
+    return ", local data, never on a board" if result.data.source == "local" else ""
 
 
 def scores(result: Result, task: Task) -> str:

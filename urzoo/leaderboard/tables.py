@@ -21,8 +21,8 @@ from urzoo.leaderboard.columns import (
     filled,
 )
 from urzoo.leaderboard.problem_curves import CURVES as CURVES_FOLDER
-from urzoo.leaderboard.schema import Board, PublishedRow, Section
-from urzoo.leaderboard.text import csv_cell
+from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section
+from urzoo.leaderboard.text import count, csv_cell
 from urzoo.markdown import markdown
 
 REGENERATE = "urzoo leaderboard"
@@ -58,7 +58,8 @@ def render_markdown(board: Board, pictures: Sequence[tuple[str, str]] = ()) -> s
         "# Leaderboard",
         "Rows under *Measured* were evaluated with urzoo, each from a result file with its full provenance, and can be "
         "repeated with the command shown. Rows under *Published* are quoted from the papers named, were not measured "
-        "here, and have no rank. *Recommended* is the shipped checkpoint that did best on validation rows. Open "
+        "here, and have no rank. *Recommended* is the shipped checkpoint that did best on validation rows; rows a "
+        "second are those of its evaluation, on the machine that its provenance names. Open "
         "[index.html](index.html) in a browser to sort, filter and see each row's provenance; "
         "[leaderboard.csv](leaderboard.csv) and [leaderboard.json](leaderboard.json) hold the same rows for programs; "
         "[REPORT.md](REPORT.md) sums up what was trained and how it compares.",
@@ -90,12 +91,20 @@ def overview_table(board: Board) -> str:
                 metric_text(section),
                 measured,
                 markdown(take.model) if take else "",
+                count(take.parameters) if take else "",
+                _speed(take) if take else "",
                 f"{reference.shown} ({markdown(reference.listed)})" if reference else "",
                 f"{published.shown}, {markdown(published.model)} ({markdown(published.listed)})" if published else "",
             ]
         )
-    head = ["Task", "Metric", "Best measured", "Recommended", "UR-LSTM, published", "Best published"]
+    costs = (Right("Parameters"), Right("Rows a second"))
+    head = ["Task", "Metric", "Best measured", "Recommended", *costs, "UR-LSTM, published", "Best published"]
     return table(head, rows)
+
+
+def _speed(row: Row) -> str:
+    """How many rows of its split a model was evaluated on in a second, on the machine that its provenance names."""
+    return f"{row.samples / max(row.provenance['wall_seconds'], 0.001):,.3g}"
 
 
 def _section(section: Section) -> Iterable[str]:
