@@ -25,7 +25,8 @@ def ship(zoo: Path, name: str, **changes: object) -> None:
 
 def test_every_task_with_a_checkpoint_has_a_recommended_one():
     trained = {info(name).task for name in checkpoints()}
-    assert set(recommended_checkpoints()) == {name for name in tasks() if load_task(name).checkpoints_of in trained}
+    evaluated = {name for name in tasks() if load_task(name).checkpoints_of in trained}
+    assert set(recommended_checkpoints()) == evaluated | (trained - set(tasks()))
     assert set(recommended_checkpoints().values()) <= set(checkpoints())
 
 
@@ -36,6 +37,12 @@ def test_the_best_validation_score_wins_and_studies_do_not_count(zoo: Path):
     ship(zoo, "other", task="pmnist", validation={"accuracy": 0.999})
     assert recommended("smnist") == "better"
     assert recommended_checkpoints() == {"smnist": "better", "pmnist": "other"}
+
+
+def test_a_language_model_for_others_to_begin_with_is_recommended_by_its_cross_entropy(zoo: Path):
+    ship(zoo, "small-text", task="text", validation={"cross_entropy": 4.5})
+    ship(zoo, "large-text", task="text", validation={"cross_entropy": 4.1})
+    assert recommended_checkpoints() == {"text": "large-text"}
 
 
 def test_a_tie_is_broken_by_the_other_metrics(zoo: Path):

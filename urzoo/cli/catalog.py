@@ -192,6 +192,8 @@ def _row(entry: dict[str, Any]) -> list[object]:
     shown = None
     if (task := entry.get("task")) in tasks():
         shown = validation_score(entry["validation"], load_task(task))
+    elif (perplexity := (entry.get("validation") or {}).get("word_perplexity")) is not None:
+        shown = f"{perplexity:.2f} per word"
     fields = [entry.get(key) for key in ("name", "task", "cell", "gate", "hidden_size")]
     return [*fields, f"{entry['parameters']:,}" if "parameters" in entry else None, shown]
 

@@ -129,9 +129,8 @@ def reproduce(
 ) -> None:
     """Measure the recommended checkpoints here, compare with the committed results, and regenerate the board.
 
-    Takes two minutes at most besides loading: where a split has too many rows for that, some are compared row by row
-    with what is committed. What was measured before is not measured again. Exit code 1 if a figure differs by more than
-    its task's tolerance.
+    Of a long split some rows are compared one by one with what is committed of them; that takes a minute or two. What
+    was measured before is not measured again. Exit code 1 if a figure differs by more than its task's tolerance.
 
     Example:
 

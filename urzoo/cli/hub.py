@@ -184,6 +184,10 @@ def card(
     checkpoint: Checkpoint,
     *,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the card is stale.")] = False,
+    samples: Annotated[
+        bool,
+        typer.Option("--samples", help="First have a language model write after fixed prompts; the card shows it."),
+    ] = False,
     results: Annotated[
         Path | None, typer.Option(help="Folder of the result files; leaderboard/results when omitted.")
     ] = None,
@@ -201,9 +205,12 @@ def card(
     from urzoo.hub.card import check_card, render_card, write_card
     from urzoo.hub.eval_results import generated_files
     from urzoo.hub.names import described
+    from urzoo.hub.samples import write_samples
 
     located = _located(checkpoint)
     folder, name = located.folder, located.name
+    if samples and (check or located.commit is not None):
+        raise UsageError("--samples writes into a folder; leave it out with --check and of a checkpoint on the Hub.")
     place = RESULTS if results is None else results
     if not place.is_dir() and (results is not None or generated_files(folder)):
         raise UsageError(f"there is no folder {str(place)!r} with result files; name it with --results.")
@@ -211,6 +218,8 @@ def card(
     found = [read_result(file) for file in sorted(of_model.glob("*.json"))]
     # A reader could not repeat what was measured on data that are only here.
     found = [result for result in found if result.data.source != "local"]
+    if samples:
+        write_samples(folder)
     if check:
         check_card(folder, found)
         typer.echo(f"The card of {name} is up to date.")

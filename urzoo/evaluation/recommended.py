@@ -32,9 +32,20 @@ def recommended(task: str) -> str | None:
 
 
 def recommended_checkpoints() -> dict[str, str]:
-    """The recommended checkpoint of every task that has one, by the task's name."""
+    """The recommended checkpoint of every task that has one, by the task's name.
+
+    What was trained for no task that is evaluated, such as a language model for others to begin with, counts by what
+    its recipe calls its task; there the lowest cross-entropy is the best.
+    """
     summaries = _summaries()
-    return {task: name for task in tasks() if (name := _best(load_task(task), summaries)) is not None}
+    found = {task: name for task in tasks() if (name := _best(load_task(task), summaries)) is not None}
+    others = [
+        (training.validation.get("cross_entropy", math.inf), name, training.task)
+        for name, training in summaries.items()
+        if training.task not in tasks()
+    ]
+    # The last one written of a task is the best of it.
+    return found | {task: name for _, name, task in sorted(others, reverse=True)}
 
 
 def find(name_or_folder: str | Path) -> Path:

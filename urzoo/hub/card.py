@@ -19,6 +19,7 @@ from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
 from urzoo.files import write_text
 from urzoo.hub.eval_results import generated_files, render_eval_results
 from urzoo.hub.merge import BEGIN, end_mark, merge
+from urzoo.hub.samples import read_samples
 from urzoo.markdown import markdown, markdown_code, printable
 from urzoo.models.card_urlstm import PIPELINES, TAGS
 from urzoo.schema import parse_yaml, read_json, read_text, read_yaml
@@ -51,6 +52,7 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
     Raises:
         CheckpointError: The folder is not a complete checkpoint.
         ResultError: A result is that of other weights, or there are two on one task.
+        StaleError: The samples are of another checkpoint.
     """
     checkpoint = info(folder)
     recipe = _recipe(folder)
@@ -69,6 +71,7 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
         recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
         processor=_processor(folder),
         time_scales=_time_scales(recipe),
+        samples=read_samples(folder),
         neural_cache=_neural_cache(folder),
         rows=[row for result in kept for row in _rows(name, result)],
         reproduce=[f"urzoo eval {name} --task {result.task.name}" for result in kept],

@@ -21,6 +21,7 @@ _CHECKPOINT = re.compile(
       | tokenizer\.json | tokenizer_config\.json | special_tokens_map\.json | added_tokens\.json
       | vocab\.json | vocab\.txt | merges\.txt | chat_template\.jinja
       | README\.md | LICENSE(\.(md|txt))? | recipe\.yaml | training\.json | log\.jsonl | learning_curve\.png
+      | samples\.json
       | \.eval_results/[A-Za-z0-9][A-Za-z0-9._-]*\.yaml""",
     re.VERBOSE,
 )

@@ -27,6 +27,7 @@ from urzoo.hub import contents
 from urzoo.hub.card import write_card
 from urzoo.hub.eval_results import FOLDER
 from urzoo.hub.folder import check_checkpoint, refuse_link
+from urzoo.hub.samples import SAMPLES
 from urzoo.onnx import export_onnx
 from urzoo.schema import read_json
 from urzoo.zoo.loading import load
@@ -72,7 +73,7 @@ def export(
             `AutoModelFor...from_pretrained(out, trust_remote_code=True)`.
         onnx: Whether the folder also holds the model as `model.onnx`, see `urzoo.onnx.to_onnx`.
         dtype: The type that the weights' matrices are stored in, "bfloat16" or "float32"; as they are when omitted. The
-            model loads in float32 either way. Results do not go along: they are of other weights.
+            model loads in float32 either way. Results and samples do not go along: they are of other weights.
 
     Raises:
         UsageError: There is no such checkpoint or type, or `out` holds something; or `onnx` without its packages, or of
@@ -125,6 +126,7 @@ def _store(folder: Path, dtype: str) -> None:
         summary = summary.model_copy(update={"weights_sha256": weights_sha256(folder)})
         write_json(folder / TRAINING_FILE, summary.model_dump(mode="json"))
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    (folder / SAMPLES).unlink(missing_ok=True)
     if (folder / "recipe.yaml").is_file():
         write_card(folder, [])
 

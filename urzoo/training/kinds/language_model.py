@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import gather
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from urzoo.errors import CheckpointError, RecipeError
 from urzoo.evaluation.task import load_task, tasks
@@ -37,6 +37,7 @@ from urzoo.training.scores import CROSS_ENTROPY, Score
 from urzoo.training.text.corpus import Corpus, load_corpus
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
 from urzoo.training.text.streams import IGNORED, TrainingStreams, scored_batches
+from urzoo.training.text.tokenizer import UNKNOWN_WORD
 
 WORD_PERPLEXITY = Score("word_perplexity", "perplexity for each word", logarithmic=True)
 # Tokens of a validation batch; it changes no score.
@@ -170,6 +171,7 @@ class LanguageModelRecipe(StreamRecipe):
             say=sources.say,
         )
         model = build_model(self, corpus.tokenizer)
+        model.generation_config = generation_settings(corpus.tokenizer)
         if sources.parents.initial is not None:
             sources.parents.initial.write_into(model, corpus.tokenizer)
         carried = CarriedState(self.run, corpus.training, model.config, *sources.process)
@@ -207,6 +209,27 @@ def build_model(recipe: LanguageModelRecipe, tokenizer: PreTrainedTokenizerFast)
     )
     torch.manual_seed(recipe.run.seed)
     return URLSTMForCausalLM(config)
+
+
+def generation_settings(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """How a checkpoint writes where nothing else is asked for: drawn from the probable words, without repeating itself.
+
+    The most probable word each time makes loops of any language model of this size. What stands for a word that was
+    left out of a training text is never written.
+    """
+    padding, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    unknown = [[one] for one in range(len(tokenizer)) if UNKNOWN_WORD in tokenizer.decode([one])]
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=True,
+        temperature=0.7,
+        top_k=0,
+        top_p=0.95,
+        repetition_penalty=1.15,
+        bad_words_ids=unknown or None,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=padding,
+    )
 
 
 class TokenStreams(StreamData):
