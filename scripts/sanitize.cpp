@@ -71,7 +71,7 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   auto as_hidden = [&](std::vector<float> values) { return Tensor(std::move(values), bf16 && !gru); };
   Tensor x = as_factor(random(batch * time * input)), h = as_hidden(random(batch * hidden));
   Tensor wi(random(gates * hidden * input), weights_bf16), wh(random(gates * hidden * hidden), weights_bf16);
-  auto bias = random(gates * hidden), c = random(batch * hidden), grad_c = random(batch * hidden);
+  auto bias = random(gates * hidden), gate_bias = random(hidden), c = random(batch * hidden), grad_c = random(batch * hidden);
   Tensor grad = as_factor(random(batch * time * hidden)), grad_h = as_hidden(random(batch * hidden));
   std::vector<uint8_t> mask(static_cast<size_t>(batch * time));
   for (uint8_t& step : mask) step = noise() > 0;
@@ -81,8 +81,8 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
   Problem p = {batch, time, input, hidden, tied, refined, master, ordered, masked, bf16,
-               weights_bf16, segment, threads,
-               x.data(),    wi.data(),   wh.data(),   bias.data(), h.data(),   c.data(),    masked ? mask.data() : nullptr,
+               weights_bf16, 1, 2, segment, threads,
+               x.data(),    wi.data(),   wh.data(),   bias.data(), gate_bias.data(), h.data(), c.data(), masked ? mask.data() : nullptr,
                nullptr,  // not packed yet
                out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
                dx.data(),   dwi.data(),  dwh.data(),  db.data(),   dh.data(),  dc.data()};
@@ -111,14 +111,14 @@ int check_all(bool bf16_only) {
   const int64_t shapes[][4] = {{1, 1, 1, 1},  {3, 2, 3, 17},  {7, 63, 65, 48},  {64, 2, 1, 100},
                                {1, 9, 65, 256}, {2, 40, 16, 33}, {5, 300, 17, 16}, {13, 7, 1, 100}};
   for (const auto& shape : shapes)
-    for (int64_t gating = 0; gating < 14; ++gating)
+    for (int64_t gating = 0; gating < 16; ++gating)
       for (int64_t threads : {1, 2, 3})
         for (int form = 0; form < 6; ++form) {
           // The LSTM with no auxiliary gate, refine gate and master gates, each tied or not, ordered or not; the GRU.
-          bool gru = gating >= 12, tied = gru || gating & 1, ordered = !gru && gating & 2;
+          bool gru = gating >= 12, tied = gru || gating & 1, ordered = gating & 2;
           bool refined = gru ? gating & 1 : gating / 4 == 1, master = gating / 4 == 2;
           bool bf16 = form % 3 > 0, weights_bf16 = form % 3 > 1;
-          if ((bf16 && (ordered || master)) || (gru && form > 2) || (bf16_only && !bf16)) continue;
+          if (bf16_only && !bf16) continue;
           if (check(shape[0], shape[1], shape[2], shape[3], tied, refined, master, ordered, gru, threads == 2, threads,
                     bf16, weights_bf16, form < 3 ? 0 : 4))
             continue;

@@ -50,7 +50,7 @@ def test_it_is_chosen_for_what_it_takes_and_named_when_it_does_not():
     assert backend_for(torch.zeros(1, 1, 1)) == "cpu"
     assert backend_for(torch.zeros(1, 1, 1), Gating("-R", "gru")) == "cpu"
     assert backend_for(torch.zeros(1, 1, 1), Gating("OM")) == "cpu"
-    assert backend_for(torch.zeros(1, 1, 1), Gating("OR", "gru")) == "reference"
+    assert backend_for(torch.zeros(1, 1, 1, dtype=torch.bfloat16), Gating("OR", "gru")) == "cpu"
     assert backend_for(torch.zeros(1, 1, 1, dtype=torch.float64)) == "reference"
 
 
@@ -80,7 +80,13 @@ def test_the_operators_keep_torchs_rules(save: str, half: torch.dtype):
         )
     weights, state = (inputs, input_weight, recurrent_weight, bias), torch.zeros(2, 5)
     rules = ("test_schema", "test_autograd_registration", "test_faketensor")
-    for kind, dtype in (("lstm UR", half), ("lstm OR", torch.float32), ("gru UR", half), ("gru -R reverse", half)):
+    for kind, dtype in (
+        ("lstm UR", half),
+        ("lstm OR", half),
+        ("gru O-", half),
+        ("gru UR", half),
+        ("gru -R reverse", half),
+    ):
         cell = state.clone() if kind.startswith("lstm") else None
         call = (*weights, state, cell, None, kind, dtype, save, False)
         torch.library.opcheck(torch.ops.urzoo.cpu_scan.default, call, test_utils=rules)

@@ -1,17 +1,19 @@
 """A row of a sequence gets the same bits from the fused CPU back end whatever batch it is in.
 
 So that a score does not depend on how its rows were put into batches. Said of the forward pass of `scan` over more than
-one step: a single step of few rows takes its products in another order, and gradients of weights are sums over rows,
-whose order goes with the number of threads.
+one step, and of steps with packed weights (`urzoo.nn.Stream`): a single step of few rows by itself takes its products
+in another order, and gradients of weights are sums over rows, whose order goes with the number of threads.
 """
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from tests.recurrence.accuracy import Case, case_id, cases_of
-from urzoo.recurrence import backends, scan
+from urzoo.recurrence import Gating, backends, scan
+from urzoo.recurrence.cpu import PackedSteps
 
 pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
 
@@ -24,6 +26,16 @@ sizes = st.tuples(
 )
 
 
+def arguments(
+    gating: Gating, dtype: torch.dtype, batch: int, time: int, input_size: int, hidden_size: int
+) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    blocks = len(gating.blocks) * hidden_size
+    shapes: list[tuple[int, ...]] = [(batch, time, input_size), (blocks, input_size), (blocks, hidden_size), (blocks,)]
+    shapes += [(hidden_size,)] * gating.uses_gate_bias
+    return [0.5 * torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(size=sizes, threads=st.sampled_from([1, 2, 3]), padding=st.integers(0, 3), left=st.booleans(), data=st.data())
@@ -31,13 +43,9 @@ def test_a_row_has_the_same_bits_in_any_batch(
     case: Case, size: tuple[int, int, int, int], threads: int, padding: int, left: bool, data: st.DataObject
 ):
     gating, dtype = case[0], DTYPES[case[1]]
-    batch, time, input_size, hidden_size = size
+    batch, time, input_size, _ = size
     row = data.draw(st.integers(0, batch - 1))
-    generator = torch.Generator().manual_seed(0)
-    blocks = len(gating.blocks) * hidden_size
-    shapes: list[tuple[int, ...]] = [(batch, time, input_size), (blocks, input_size), (blocks, hidden_size), (blocks,)]
-    shapes += [(hidden_size,)] * gating.uses_gate_bias
-    inputs, *weights = (0.5 * torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    inputs, *weights = arguments(gating, dtype, *size)
     # The row alone, without its padding and on one thread; and with others before, behind and around it.
     fill = torch.full((batch, padding, input_size), 3.0, dtype=dtype)
     parts, real = (fill, inputs) if left else (inputs, fill), torch.ones(batch, time + padding, dtype=torch.bool)
@@ -53,3 +61,18 @@ def test_a_row_has_the_same_bits_in_any_batch(
     assert torch.equal(outputs[row, padding:] if left else outputs[row, :time], alone[0])
     for whole, part in zip(final, final_alone, strict=True):
         assert torch.equal(whole[row], part[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+@pytest.mark.parametrize("size", [(1, 5, 1, 100), (3, 5, 70, 150)], ids=str)
+def test_steps_with_packed_weights_have_the_bits_of_a_whole_row(size: tuple[int, int, int, int], case: Case):
+    gating, dtype = case[0], DTYPES[case[1]]
+    inputs, *weights = arguments(gating, dtype, *size)
+    outputs, final = scan(inputs, *weights, gating=gating, backend="cpu")
+    zeros = torch.zeros(size[0], size[3])
+    gate_bias = weights[3] if gating.uses_gate_bias else None
+    steps = PackedSteps((*weights[:3], gate_bias), gating, dtype, (zeros,) * len(final))
+    for time in range(size[1]):
+        assert torch.equal(steps.step(inputs[:, time]), outputs[:, time])
+    assert all(map(torch.equal, steps.state, final))

@@ -207,7 +207,7 @@ def step(
     """
     weights = input_weight, recurrent_weight, bias, gate_bias
     if _quick_step is not None and state is not None and backend in (None, "cpu"):
-        after = _quick_step(inputs, *weights, state, gating)
+        after = _quick_step((inputs, *weights), state, gating)
         if after is not None:
             return after
     if inputs.dim() != 2:

@@ -19,7 +19,7 @@ VARIANTS = ("amx", "avx512bf16", "avx512", "avx2", "baseline")
 "amx" is the library of "avx512bf16" with its products of bfloat16 on the processor's matrix tiles.
 """
 
-INTERFACE = 3
+INTERFACE = 4
 """`kInterface` of source/problem.h: raised with it whenever a function changes its meaning."""
 
 REMEDY = (
@@ -29,10 +29,10 @@ REMEDY = (
 
 _SIZES = (
     *("batch", "time", "input_size", "hidden_size", "tied", "refined", "master", "ordered", "reverse"),
-    *("bf16", "weights_bf16", "segment", "threads"),
+    *("bf16", "weights_bf16", "raised", "lowered", "segment", "threads"),
 )
 _POINTERS = (
-    *("inputs", "input_weight", "recurrent_weight", "bias", "hidden", "cell", "mask", "packed"),
+    *("inputs", "input_weight", "recurrent_weight", "bias", "gate_bias", "hidden", "cell", "mask", "packed"),
     *("outputs", "final_hidden", "final_cell", "saved"),
     *("outputs_grad", "final_hidden_grad", "final_cell_grad"),
     *("inputs_grad", "input_weight_grad", "recurrent_weight_grad", "bias_grad", "hidden_grad", "cell_grad"),

@@ -26,23 +26,17 @@ _STATE = ("hidden", "cell")
 _FINAL = ("final_hidden", "final_cell")
 
 
-# The letters that the library computes, by cell and dtype: primary gates, auxiliary gates.
-_TAKES = {
-    ("lstm", torch.float32): ("-CUO", "-RM"),
-    ("lstm", torch.bfloat16): ("-CU", "-R"),
-    ("gru", torch.float32): ("-CU", "-R"),
-    ("gru", torch.bfloat16): ("-CU", "-R"),
-}
+# What the library computes, of either cell; a letter that comes into gates.py runs on the reference until it is here.
+_PRIMARY, _AUXILIARY, _DTYPES = "-CUO", "-MR", (torch.float32, torch.bfloat16)
 
 
 def refusal(gating: Gating, dtype: torch.dtype) -> str:
     """Why the library cannot compute a gating in a dtype; "" if it can."""
-    if (gating.cell, dtype) not in _TAKES:
-        return f"{str(dtype).removeprefix('torch.')} inputs"
-    primary, auxiliary = _TAKES[gating.cell, dtype]
-    if gating.primary in primary and gating.auxiliary in auxiliary:
-        return ""
-    return f"{str(dtype).removeprefix('torch.')} inputs with gate {gating.name!r} of the {gating.cell.upper()}"
+    inputs = f"{str(dtype).removeprefix('torch.')} inputs"
+    if dtype not in _DTYPES:
+        return inputs
+    known = gating.primary in _PRIMARY and gating.auxiliary in _AUXILIARY
+    return "" if known else f"{inputs} with gate {gating.name!r} of the {gating.cell.upper()}"
 
 
 @dataclass(frozen=True)

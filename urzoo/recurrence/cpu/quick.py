@@ -5,7 +5,7 @@ right here is left to the general way. Nothing of a tensor is kept from one call
 they are, in torch's order, and only what follows from shapes and dtypes is remembered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,9 @@ FEW_ROWS, FEW_ROWS_BF16 = 12, 3
 """A sequence begins by packing the weights, which takes longer than one step of so few rows without it; of fewer in
 bfloat16, where such a step converts the weights for every row."""
 
+_ARGUMENTS = ("inputs", "input_weight", "recurrent_weight", "bias", "gate_bias", "hidden", "cell")
+_FINAL = ("final_hidden", "final_cell")
+
 Described = torch.Size | torch.dtype | None
 
 with torch.inference_mode(mode=False):
@@ -33,24 +36,21 @@ with torch.inference_mode():
 
 @dataclass(frozen=True)
 class Plan:
-    """What follows from the shapes and dtypes of a step: the sizes of `Problem`, and the signs of the gate bias."""
+    """What follows from the shapes and dtypes of a step: the function of the library, and the sizes of `Problem`."""
 
     function: str
     sizes: bytes
-    signs: Tensor | None
     rounded: bool  # the biases are bfloat16
 
 
-def step(
-    inputs: Tensor,
-    input_weight: Tensor,
-    recurrent_weight: Tensor,
-    bias: Tensor | None,
-    gate_bias: Tensor | None,
-    state: State,
-    gating: Gating,
-) -> State | None:
-    """The state after one step; None if the step is not for here. The arguments may be anything yet."""
+def step(tensors: Sequence[Tensor | None], state: State, gating: Gating) -> State | None:
+    """The state after one step; None if the step is not for here. The arguments may be anything yet.
+
+    Args:
+        tensors: The inputs, weights and biases, in the order of `urzoo.recurrence.step`.
+        state: As there.
+        gating: As there.
+    """
     if (
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
@@ -62,9 +62,8 @@ def step(
         or problem_with_it()
     ):
         return None
-    tensors = inputs, input_weight, recurrent_weight, bias, gate_bias, *state
     described: list[Described] = []
-    for tensor in tensors:
+    for tensor in (*tensors, *state):
         if tensor is None:
             described.append(None)
             continue
@@ -81,28 +80,14 @@ def step(
         return None
     problem = Problem.from_buffer_copy(plan.sizes)
     if plan.rounded:
-        bias, gate_bias = (None if tensor is None else tensor.float() for tensor in (bias, gate_bias))
-    if gate_bias is not None:
-        assert plan.signs is not None
-        if bias is None:
-            bias = torch.outer(plan.signs, gate_bias)
-        else:
-            bias = torch.addr(bias.view(-1, gate_bias.shape[0]), plan.signs, gate_bias)
-    problem.inputs = inputs.data_ptr()
-    problem.input_weight = input_weight.data_ptr()
-    problem.recurrent_weight = recurrent_weight.data_ptr()
-    if bias is not None:
-        problem.bias = bias.data_ptr()
-    hidden = state[0]
-    problem.hidden = hidden.data_ptr()
-    final_hidden = torch.empty_like(hidden)
-    problem.final_hidden = final_hidden.data_ptr()
-    final: State = (final_hidden,)
-    if len(state) > 1:
-        problem.cell = state[1].data_ptr()
-        final_cell = torch.empty_like(state[1])
-        problem.final_cell = final_cell.data_ptr()
-        final = final_hidden, final_cell
+        # Alive until the call is over.
+        tensors = *tensors[:3], *(None if tensor is None else tensor.float() for tensor in tensors[3:])
+    final = tuple(map(torch.empty_like, state))
+    for name, tensor in zip(_ARGUMENTS, (*tensors, *state), strict=False):
+        if tensor is not None:
+            setattr(problem, name, tensor.data_ptr())
+    for name, tensor in zip(_FINAL, final, strict=False):
+        setattr(problem, name, tensor.data_ptr())
     current().call(plan.function, problem)
     return final
 
@@ -129,8 +114,12 @@ def _plan(gating: Gating, *described: Described) -> Plan | None:
     )
     if not agrees or step_threads(rows * hidden_size, batch) > 1:
         return None
+    signs = bias_signs(gating)
+    raised, lowered = (sum(1 << block for block, sign in enumerate(signs) if sign == wanted) for wanted in (1.0, -1.0))
     sizes = problem_of(
         **options(kind),
+        raised=raised,
+        lowered=lowered,
         batch=batch,
         time=1,
         input_size=input_size,
@@ -138,9 +127,7 @@ def _plan(gating: Gating, *described: Described) -> Plan | None:
         weights_bf16=kind.bf16,
         threads=1,
     )
-    with torch.inference_mode(mode=False):
-        signs = None if gate_bias is None else torch.tensor(bias_signs(gating))
-    return Plan(kind.function("step"), bytes(sizes), signs, kind.bf16)
+    return Plan(kind.function("step"), bytes(sizes), kind.bf16)
 
 
 def _pairs(described: tuple[Described, ...]) -> Iterator[tuple[torch.Size, torch.dtype] | None]:

@@ -28,6 +28,7 @@ class Backward : public Work {
     hidden_grad = workspace.floats(p.batch * layout.stride);
     cell_grad = workspace.floats(p.batch * layout.stride);
     deltas = workspace.floats(groups * lines * stride);
+    coupled = cumax_gates.any() ? workspace.floats(groups * lines * layout.units * columns) : nullptr;
     grads.lay_out(workspace);
     own_size = std::max(grads.own_size(), lines * kWide * kWidth);
     own = workspace.floats(threads * own_size);
@@ -52,6 +53,7 @@ class Backward : public Work {
   struct Chunk : Lines {
     int64_t lines;       // slots * rows that the buffers are laid out for
     float* deltas;       // (slot, row, stride): factors [unit][gate][lane]
+    float* coupled;      // (slot, row, unit, gate, lane): of a cumulative softmax the sums, and then their gradients
     float* arguments;    // (slot, row, arguments_stride): factors input, hidden before the step
     float* activations;  // [unit][slot][row][gates, cell]
     float* own;          // of the thread, for any short use
@@ -64,10 +66,9 @@ class Backward : public Work {
   // From the pre-activations of one vector of units in the whole chunk: its activations.
   virtual void recompute(const Chunk& chunk, int64_t unit) = 0;
 
-  // Of a gate that is a cumulative softmax, in a cell whose factors are floats: the sums wait in the place of their
-  // gradient.
-  float* delta_at(const Chunk& chunk, int64_t line, int64_t unit, int gate) const {
-    return chunk.deltas + line * stride + unit * columns + gate * kWidth;
+  // Of a gate that is a cumulative softmax.
+  float* coupled_at(const Chunk& chunk, int64_t line, int64_t unit, int gate) const {
+    return chunk.coupled + (line * layout.units + unit) * columns + gate * kWidth;
   }
 
   // Gates and cell after a step; `row` counts within the chunk.
@@ -97,7 +98,7 @@ class Backward : public Work {
     Range mine = share(blocks, layout.row_groups, layout.row_group(thread));
     for (int64_t block = mine.begin; block < mine.end; ++block) {
       int64_t first = units.begin + block * kWide, count = std::min<int64_t>(kWide, units.end - first);
-      with_weight(p, p.recurrent_weight, [&](auto* weight) {
+      with_weight<Number>(p, p.recurrent_weight, [&](auto* weight) {
         pack_rows<Number>(weight, gates, p.hidden_size, p.hidden_size, first, count,
                           hidden_weights + first * kWidth * depth);
       });
@@ -107,7 +108,7 @@ class Backward : public Work {
       Range some = share(inputs, workers, thread);
       for (int64_t block = some.begin; block < some.end; ++block) {
         int64_t first = block * kWide, count = std::min<int64_t>(kWide, vectors(p.input_size) - first);
-        with_weight(p, p.input_weight, [&](auto* weight) {
+        with_weight<Number>(p, p.input_weight, [&](auto* weight) {
           pack_rows<Number>(weight, gates, p.hidden_size, p.input_size, first, count,
                             input_weights + first * kWidth * depth);
         });
@@ -137,6 +138,7 @@ class Backward : public Work {
     chunk.rows = layout.rows_of(thread);
     chunk.lines = layout.chunk_rows();
     chunk.deltas = deltas + group * chunk.lines * stride;
+    chunk.coupled = cumax_gates.any() ? coupled + group * chunk.lines * layout.units * columns : nullptr;
     chunk.own = own + thread * own_size;
     if (p.segment != 0) {
       chunk.arguments = arguments + group * chunk.lines * arguments_stride;
@@ -149,38 +151,24 @@ class Backward : public Work {
         fill_arguments(chunk, lines);
         barrier.wait();
         for (int64_t unit = units.begin; unit < units.end; ++unit) multiply_again(chunk, unit);
-        if (cumax_gates.any()) {
-          barrier.wait();
-          for_cumax(chunk, lines, [&](float* row, int64_t row_stride, float* sums, int64_t sums_stride) {
-            cumax(row, row_stride, p.hidden_size, sums, sums_stride, row, row_stride);
-          });
-          barrier.wait();
-        }
-        for (int64_t unit = units.begin; unit < units.end; ++unit) recompute(chunk, unit);
         if (cumax_gates.any()) barrier.wait();
       }
+      if (cumax_gates.any()) {
+        couple(chunk, lines);
+        barrier.wait();
+      }
+      if (p.segment != 0)
+        for (int64_t unit = units.begin; unit < units.end; ++unit) recompute(chunk, unit);
       for (int64_t unit = units.begin; unit < units.end; ++unit) grads.begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
+        for (int64_t unit = units.begin; unit < units.end; ++unit)
+          differentiate(chunk, step, unit, chunk.after(step, unit, units));
+        barrier.wait();
         if (cumax_gates.any()) {
           Range some = share(chunk.rows.size(), layout.unit_groups, part);
-          int64_t first = chunk.line(step, 0);
-          Range mine{first + some.begin, first + some.end};
-          for_cumax(chunk, mine, [&](const float* shares, int64_t shares_stride, float* sums, int64_t sums_stride) {
-            cumax_of_shares(shares, shares_stride, p.hidden_size, sums, sums_stride);
-          });
+          differentiate_coupled(chunk, {chunk.line(step, some.begin), chunk.line(step, some.end)});
           barrier.wait();
-          for (int64_t unit = units.begin; unit < units.end; ++unit)
-            differentiate(chunk, step, unit, chunk.after(step, unit, units));
-          barrier.wait();
-          for_cumax(chunk, mine, [&](const float* shares, int64_t shares_stride, float* grads, int64_t grads_stride) {
-            differentiate_cumax(shares, shares_stride, p.hidden_size, grads, grads_stride);
-          });
-          barrier.wait();
-          for (int64_t unit = units.begin; unit < units.end; ++unit) add_cumax_bias(chunk, step, unit);
-        } else {
-          for (int64_t unit = units.begin; unit < units.end; ++unit)
-            differentiate(chunk, step, unit, chunk.after(step, unit, units));
-          barrier.wait();
+          for (int64_t unit = units.begin; unit < units.end; ++unit) add_coupled_bias(chunk, step, unit);
         }
         for (int64_t index = 0; index < blocks;) index += multiply(chunk, step, units, index, blocks);
       }
@@ -235,25 +223,48 @@ class Backward : public Work {
     multiply_lines<Words>(gates, product);
   }
 
-  // Calls `body(shares, stride, deltas, stride)` for every such gate of the lines that are real.
+  // Calls `body(line, gate, shares, stride)` for every such gate of the lines that are real.
   template <class Body>
   INLINE void for_cumax(const Chunk& chunk, Range lines, const Body& body) {
     for (int64_t line = lines.begin; line < lines.end; ++line) {
       if (!lines_of.real(chunk, line)) continue;
       float* shares = saved_at(chunk, chunk.step_of(line), 0, line % chunk.rows.size());
-      int64_t shares_stride = (p.segment != 0 ? chunk.lines : p.batch) * kept;
+      int64_t apart = (p.segment != 0 ? chunk.lines : p.batch) * kept;
       for (int gate = 0; gate < gates; ++gate)
-        if (cumax_gates.has(gate)) body(shares + gate * kWidth, shares_stride, delta_at(chunk, line, 0, gate), columns);
+        if (cumax_gates.has(gate)) body(line, gate, shares + gate * kWidth, apart);
     }
   }
 
+  // The sums of such gates, from the shares, or from the pre-activations, which shares replace.
+  void couple(const Chunk& chunk, Range lines) {
+    for_cumax(chunk, lines, [&](int64_t line, int gate, float* row, int64_t apart) {
+      float* sums = coupled_at(chunk, line, 0, gate);
+      if (p.segment != 0)
+        cumax(row, apart, p.hidden_size, sums, columns, row, apart);
+      else
+        cumax_of_shares(row, apart, p.hidden_size, sums, columns);
+    });
+  }
+
+  // From the gradients of the sums those of the pre-activations, which join the deltas.
+  void differentiate_coupled(const Chunk& chunk, Range lines) {
+    for_cumax(chunk, lines, [&](int64_t line, int gate, const float* shares, int64_t apart) {
+      float* grads = coupled_at(chunk, line, 0, gate);
+      differentiate_cumax(shares, apart, p.hidden_size, grads, columns);
+      for (int64_t unit = 0; unit < layout.units; ++unit)
+        Number::store_factors(chunk.deltas + line * stride, unit * columns + gate * kWidth,
+                              load(grads + unit * columns));
+    });
+  }
+
   // What `differentiate` could not add yet.
-  void add_cumax_bias(const Chunk& chunk, int64_t step, int64_t unit) {
+  void add_coupled_bias(const Chunk& chunk, int64_t step, int64_t unit) {
     for (int gate = 0; gate < gates; ++gate) {
       if (!cumax_gates.has(gate)) continue;
       vf total{};
       for (int64_t row = 0; row < chunk.rows.size(); ++row)
-        total += load(delta_at(chunk, chunk.line(step, row), unit, gate));
+        if (lines_of.real(chunk, chunk.line(step, row)))
+          total += load(coupled_at(chunk, chunk.line(step, row), unit, gate));
       float* to = grads.bias_of(chunk, unit) + gate * kWidth;
       store(to, load(to) + total);
     }
@@ -275,7 +286,7 @@ class Backward : public Work {
   const Gates cumax_gates;
   PackedWeights<Number> packed;
   int64_t depth, arguments_stride, own_size;
-  float *hidden_weights, *input_weights, *deltas, *own;
+  float *hidden_weights, *input_weights, *deltas, *coupled, *own;
   float *arguments, *activations;
 };
 
@@ -283,7 +294,7 @@ template <class Cell, class Number>
 class CellBackward final : public Backward<Number> {
   using Base = Backward<Number>;
   using Base::p, Base::layout, Base::grads, Base::lines_of, Base::stride, Base::hidden_grad, Base::cell_grad;
-  using Base::saved_at, Base::delta_at;
+  using Base::saved_at, Base::coupled_at;
   using typename Base::Chunk, typename Base::Element;
   static constexpr int kGates = Cell::kGates;
   static constexpr int kColumns = kGates * kWidth;
@@ -300,7 +311,7 @@ class CellBackward final : public Backward<Number> {
         vf gates[kGates], old_cell = cell_before(chunk, step, unit, row), cell = old_cell;
         for (int gate = 0; gate < kGates; ++gate)
           gates[gate] =
-              load(Cell::is_cumax(gate) ? delta_at(chunk, chunk.line(step, row), unit, gate) : here + gate * kWidth);
+              load(Cell::is_cumax(gate) ? coupled_at(chunk, chunk.line(step, row), unit, gate) : here + gate * kWidth);
         Cell::forward(gates, cell);
         if (!layout.real(chunk.rows.begin + row, layout.time_of(step))) cell = old_cell;
         for (int gate = 0; gate < kGates; ++gate)
@@ -348,14 +359,19 @@ class CellBackward final : public Backward<Number> {
       const float* saved = saved_at(chunk, step, unit, row);
       vf gates[kGates];
       for (int gate = 0; gate < kGates; ++gate)
-        gates[gate] = load(Cell::is_cumax(gate) ? to + unit * kColumns + gate * kWidth : saved + gate * kWidth);
+        gates[gate] =
+            load(Cell::is_cumax(gate) ? coupled_at(chunk, chunk.line(step, row), unit, gate) : saved + gate * kWidth);
       vf from_cell = load(cell_grad + place);
       Cell::backward(gates, cell_before(chunk, step, unit, row), load(saved + kColumns), from_hidden, from_cell);
       store(cell_grad + place, from_cell);
       store(hidden_grad + place, vf{});
       for (int gate = 0; gate < kGates; ++gate) {
+        if (Cell::is_cumax(gate)) {
+          store(coupled_at(chunk, chunk.line(step, row), unit, gate), gates[gate]);
+          continue;
+        }
         Number::store_factors(to, unit * kColumns + gate * kWidth, gates[gate]);
-        if (!Cell::is_cumax(gate)) total[0][gate] += gates[gate];
+        total[0][gate] += gates[gate];
       }
     }
     add_to(grads.bias_of(chunk, unit), 0, total);

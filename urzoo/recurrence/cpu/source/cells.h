@@ -16,7 +16,7 @@ INLINE vf refined_backward(vf gate, vf& refine, vf grad) {
   return grad * (1.0f + (1.0f - 2.0f * gate) * sign);
 }
 
-constexpr int kMostGates = 6;
+constexpr int kFewestGates = 3, kMostGates = 6;
 
 // Some of the gates of a cell.
 struct Gates {

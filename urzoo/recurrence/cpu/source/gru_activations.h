@@ -4,6 +4,7 @@
 // gate lets through comes from the hidden state as it was carried, step by step from the last one kept.
 #pragma once
 
+#include "cumax.h"
 #include "gru_blocks.h"
 
 template <class Number>
@@ -16,9 +17,10 @@ class GruActivations {
         hidden_at(candidate_at + kWidth), kept(hidden_at + (kExact ? 0 : kWidth)), packed(problem, gates) {}
 
   void lay_out(Workspace& workspace) {
-    if (p.segment == 0) return;
     int64_t groups = layout.row_groups;
     most_lines = layout.chunk_rows();
+    sums = p.ordered ? workspace.floats(groups * most_lines * layout.stride) : nullptr;
+    if (p.segment == 0) return;
     stride = packed.input_words() + packed.hidden_words() + 16;
     packed.place(workspace);
     arguments = workspace.floats(groups * most_lines * stride);
@@ -58,13 +60,31 @@ class GruActivations {
       __builtin_prefetch(at(chunk, place.step - 1, place.unit, row) + hidden_at);
   }
 
+  // Where the update gate is a cumulative softmax: its sums at a line, which the gradient of the gate replaces.
+  float* sums_at(const Lines& chunk, int64_t line, int64_t unit) const {
+    return sums + (chunk.group * most_lines + line) * layout.stride + unit * kWidth;
+  }
+
+  // The gradients of those sums become those of the pre-activations.
+  void differentiate_sums(const Lines& chunk, int64_t line) {
+    differentiate_cumax(at(chunk, chunk.step_of(line), 0, chunk.row_of(line)) + Gru<false>::kUpdate * kWidth,
+                        units_apart(), p.hidden_size, sums_at(chunk, line, 0), kWidth);
+  }
+
   // Computes those of a chunk again, if they were not saved: `units` and `lines` are this thread's parts. `recalled`
   // and `own` are room for what the reset gate lets through, (line, unit), and for a block of units of all lines.
-  void compute_again(const Lines& chunk, Range units, Range lines, float* recalled, float* own, Barrier& barrier) {
-    if (p.segment == 0) return;
+  void begin(const Lines& chunk, Range units, Range lines, float* recalled, float* own, Barrier& barrier) {
+    if (p.segment == 0) {
+      if (p.ordered) couple(chunk, lines, barrier);
+      return;
+    }
     fill_arguments(chunk, lines);
     barrier.wait();
     for (int64_t unit = units.begin; unit < units.end; ++unit) open_gates(chunk, unit);
+    if (p.ordered) {
+      barrier.wait();
+      couple(chunk, lines, barrier);
+    }
     int64_t at_once = kExact ? chunk.last - chunk.first : 1;
     for (int64_t step = chunk.first; step < chunk.last; step += at_once) {
       Range some{chunk.line(step, 0), chunk.line(step + at_once, 0)};
@@ -89,6 +109,22 @@ class GruActivations {
     return static_cast<const Element*>(p.outputs) + (row * p.time + layout.time_of(step - 1)) * p.hidden_size;
   }
 
+  int64_t units_apart() const { return (p.segment != 0 ? most_lines : p.batch) * kept; }
+
+  // The sums of an update gate that is a cumulative softmax, from its shares, or from its pre-activations, which shares
+  // replace.
+  void couple(const Lines& chunk, Range lines, Barrier& barrier) {
+    for (int64_t line = lines.begin; line < lines.end; ++line) {
+      float *update = at(chunk, chunk.step_of(line), 0, chunk.row_of(line)) + Gru<false>::kUpdate * kWidth;
+      float* to = sums_at(chunk, line, 0);
+      if (p.segment != 0)
+        cumax(update, units_apart(), p.hidden_size, to, kWidth, update, units_apart());
+      else
+        cumax_of_shares(update, units_apart(), p.hidden_size, to, kWidth);
+    }
+    barrier.wait();
+  }
+
   // The factors of the gates' product for each line: its input, and the hidden state before its step.
   void fill_arguments(const Lines& chunk, Range lines) {
     for (int64_t line = lines.begin; line < lines.end; ++line) {
@@ -108,9 +144,10 @@ class GruActivations {
     multiply_lines<Words>(gates, {chunk.used(), arguments_of(chunk, 0), stride, packed.gates.inputs(unit), gates,
                                    packed.input_words() + packed.hidden_words(), here, kept, true});
     for (int64_t line = 0; line < chunk.used(); ++line, here += kept)
-      for (int gate = 0; gate < gates; ++gate)
-        store(here + gate * kWidth,
-              sigmoid(load(here + gate * kWidth) + load(packed.gates.bias(unit) + gate * kWidth)));
+      for (int gate = 0; gate < gates; ++gate) {
+        vf value = load(here + gate * kWidth) + load(packed.gates.bias(unit) + gate * kWidth);
+        store(here + gate * kWidth, p.ordered && gate == Gru<false>::kUpdate ? value : sigmoid(value));
+      }
   }
 
   // What the reset gate lets through, as factors.
@@ -142,8 +179,11 @@ class GruActivations {
   vf hidden_after(const Lines& chunk, int64_t line, int64_t unit, const float* activations, vf candidate) const {
     int64_t step = chunk.step_of(line), row = chunk.row_of(line);
     vf hidden = hidden_before(chunk, step, unit, row);
-    if (layout.real(row, layout.time_of(step)))
-      hidden = Gru<false>::forward(effective_update(p.refined, activations), candidate, hidden);
+    if (layout.real(row, layout.time_of(step))) {
+      vf update = load(p.ordered ? sums_at(chunk, line, unit) : activations + Gru<true>::kUpdate * kWidth);
+      if (p.refined) update = refined(update, load(activations + Gru<true>::kRefine * kWidth));
+      hidden = Gru<false>::forward(update, candidate, hidden);
+    }
     return first_of(hidden, layout.units_left(unit));
   }
 
@@ -154,5 +194,6 @@ class GruActivations {
   const int64_t candidate_at, hidden_at, kept;
   PackedGru<Number> packed;
   int64_t most_lines = 0, stride = 0;
+  float* sums;  // (row group, line, layout.stride)
   float *arguments, *again;  // (row group, line, stride): factors; (row group, unit, line): activations
 };

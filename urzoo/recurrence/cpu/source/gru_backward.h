@@ -102,7 +102,7 @@ class GruBackward final : public Work {
   void pack(const void* weight, int64_t width, int64_t block, int64_t vectors_wide, float* gate_to, float* to) {
     gate_to += block * kWidth * gates.depth;
     to += block * kWidth * candidates.depth;
-    with_weight(p, weight, [&](auto* from) {
+    with_weight<Number>(p, weight, [&](auto* from) {
       pack_rows<Number>(from, gate_count, p.hidden_size, width, block, vectors_wide, gate_to);
       from += gate_count * p.hidden_size * width;
       pack_rows<Number>(from, 1, p.hidden_size, width, block, vectors_wide, to);
@@ -122,7 +122,7 @@ class GruBackward final : public Work {
     for (chunk.last = p.time; chunk.last > 0; chunk.last = chunk.first) {
       chunk.first = (chunk.last - 1) / layout.chunk_steps() * layout.chunk_steps();
       Range lines = share(chunk.used(), layout.unit_groups, part);
-      activations.compute_again(chunk, units, lines, chunk.recalled, chunk.own, barrier);
+      activations.begin(chunk, units, lines, chunk.recalled, chunk.own, barrier);
       for (int64_t unit = units.begin; unit < units.end; ++unit) begin_bias(chunk, unit);
       for (int64_t step = chunk.last - 1; step >= chunk.first; --step) {
         for (int64_t unit = units.begin; unit < units.end; ++unit)
@@ -131,7 +131,10 @@ class GruBackward final : public Work {
         barrier.wait();
         multiply(chunk, step, candidates, units, recalled_grad, true);
         for (int64_t unit = units.begin; unit < units.end; ++unit) differentiate_reset(chunk, step, unit);
+        if (p.ordered) differentiate_coupled(chunk, step, share(chunk.rows.size(), layout.unit_groups, part));
         barrier.wait();
+        if (p.ordered)
+          for (int64_t unit = units.begin; unit < units.end; ++unit) add_coupled_bias(chunk, step, unit);
         multiply(chunk, step, gates, units, hidden_grad, false);
       }
       fill_panels(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part));
@@ -194,10 +197,15 @@ class GruBackward final : public Work {
       if (layout.real(absolute, time)) {
         const float* saved = activations.at(chunk, step, unit, absolute);
         for (int gate = 0; gate < Cell::kBlocks; ++gate) deltas[gate] = load(saved + gate * kWidth);
+        if (p.ordered) deltas[Cell::kUpdate] = load(activations.sums_at(chunk, line, unit));
         vf hidden = activations.hidden_before(chunk, step, unit, absolute);
         let_through = deltas[Cell::kReset] * hidden;
-        Cell::backward(deltas, hidden, passing);
+        Cell::backward(deltas, hidden, passing, p.ordered);
         deltas[Cell::kReset] = vf{};
+        if (p.ordered) {
+          store(activations.sums_at(chunk, line, unit), deltas[Cell::kUpdate]);
+          deltas[Cell::kUpdate] = vf{};
+        }
         for (int gate = 0; gate < Cell::kBlocks; ++gate) total[0][gate] += deltas[gate];
       }
       store(place, passing);
@@ -225,6 +233,26 @@ class GruBackward final : public Work {
       store(hidden_grad + place, load(hidden_grad + place) + grad * reset);
     }
     add_to(chunk.bias_grad + (unit * blocks + Gru<false>::kReset) * kWidth, 0, total);
+  }
+
+  // Of an update gate that is a cumulative softmax: from the gradients of the sums those of the pre-activations.
+  void differentiate_coupled(const Chunk& chunk, int64_t step, Range rows) {
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      int64_t line = chunk.line(step, row);
+      if (!layout.real(chunk.rows.begin + row, layout.time_of(step))) continue;
+      activations.differentiate_sums(chunk, line);
+      for (int64_t unit = 0; unit < layout.units; ++unit)
+        Number::store_factors(gates.deltas_of(chunk.group, line), (unit * gate_count + Gru<false>::kUpdate) * kWidth,
+                              load(activations.sums_at(chunk, line, unit)));
+    }
+  }
+
+  void add_coupled_bias(const Chunk& chunk, int64_t step, int64_t unit) {
+    vf total[1][1] = {};
+    for (int64_t row = 0; row < chunk.rows.size(); ++row)
+      if (layout.real(chunk.rows.begin + row, layout.time_of(step)))
+        total[0][0] += load(activations.sums_at(chunk, chunk.line(step, row), unit));
+    add_to(chunk.bias_grad + (unit * blocks + Gru<false>::kUpdate) * kWidth, 0, total);
   }
 
   void differentiate_inputs(const Chunk& chunk, Range lines, int64_t block, int width) {

@@ -52,13 +52,13 @@ struct PackedCandidate {
 
   void pack(int64_t unit) {
     int64_t row = gates * p.hidden_size + unit * kWidth, left = p.hidden_size - unit * kWidth;
-    with_weight(p, p.input_weight, [&](auto* weight) {
+    with_weight<Number>(p, p.input_weight, [&](auto* weight) {
       pack_vector<Number>(weight + row * p.input_size, left, p.input_size, inputs(unit), kAcross);
     });
-    with_weight(p, p.recurrent_weight, [&](auto* weight) {
+    with_weight<Number>(p, p.recurrent_weight, [&](auto* weight) {
       pack_vector<Number>(weight + row * p.hidden_size, left, p.hidden_size, recurrent(unit), kAcross);
     });
-    store(bias(unit), p.bias == nullptr ? vf{} : load_first(p.bias + row, left));
+    store(bias(unit), bias_of(p, gates, unit));
   }
 
   const Problem& p;

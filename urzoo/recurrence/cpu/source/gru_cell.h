@@ -25,21 +25,16 @@ struct Gru {
 
   // Gates and candidate become the gradients of their pre-activations in place, all but the reset gate: its gradient
   // needs the product with that of the candidate. `hidden_grad` of the new hidden state becomes the part of that of
-  // the old one which does not pass through a product.
-  static INLINE void backward(vf (&gates)[kBlocks], vf hidden, vf& hidden_grad) {
+  // the old one which does not pass through a product. An update gate that is a cumulative softmax (`ordered`) arrives
+  // as the sums, and its gradient leaves as that of the sums.
+  static INLINE void backward(vf (&gates)[kBlocks], vf hidden, vf& hidden_grad, bool ordered) {
     vf candidate = gates[kCandidate], effective = effective_update(gates);
     vf effective_grad = hidden_grad * (candidate - hidden);
     gates[kCandidate] = hidden_grad * effective * (1.0f - candidate * candidate);
     hidden_grad *= 1.0f - effective;
     if constexpr (Refined) effective_grad = refined_backward(gates[kUpdate], gates[kRefine], effective_grad);
-    gates[kUpdate] = effective_grad * (gates[kUpdate] * (1.0f - gates[kUpdate]));
+    gates[kUpdate] = ordered ? effective_grad : effective_grad * (gates[kUpdate] * (1.0f - gates[kUpdate]));
   }
 };
 
 inline int gru_gates(const Problem& problem) { return problem.refined ? 3 : 2; }
-
-// The effective update gate of gates that lie vector by vector.
-INLINE vf effective_update(bool with_refine, const float* gates) {
-  vf update = load(gates + Gru<true>::kUpdate * kWidth);
-  return with_refine ? refined(update, load(gates + Gru<true>::kRefine * kWidth)) : update;
-}

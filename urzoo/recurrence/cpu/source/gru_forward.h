@@ -2,6 +2,7 @@
 // lets through for the candidate; threads that share rows meet after each.
 #pragma once
 
+#include "cumax.h"
 #include "gru_blocks.h"
 
 template <class Number>
@@ -19,6 +20,7 @@ class GruForward final : public Work {
     hidden_factors = kExact ? hidden : workspace.floats(p.batch * stride);
     recalled = workspace.floats(p.batch * stride);
     updates = workspace.floats(p.batch * layout.stride);
+    refines = p.ordered && p.refined ? workspace.floats(p.batch * layout.stride) : nullptr;
     int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * (columns + kWidth);
     chunk_inputs_size = layout.chunk_rows() * packed.input_words();
     sums_size = std::max<int64_t>(layout.most_rows(), at_once(gates)) * std::max(gates, kWide) * kWidth;
@@ -58,6 +60,10 @@ class GruForward final : public Work {
         }
       }
       group.wait();
+      if (p.ordered) {
+        couple(place, share(place.rows.size(), layout.unit_groups, thread % layout.unit_groups));
+        group.wait();
+      }
       for_blocks(units, [&](int width, int64_t unit) {
         const float* start = candidates + ((unit - units.begin) * lines + place.line * width) * kWidth;
         preactivate(place, width, kWide, recalled, packed.candidate.inputs(unit), packed.candidate.bias(unit), start,
@@ -147,7 +153,17 @@ class GruForward final : public Work {
     return p.saved + ((time * layout.units + unit) * p.batch + row) * kept;
   }
 
-  // The gates of one vector of units: keeps the effective update gate and what the reset gate lets through.
+  // Some rows of an update gate that is a cumulative softmax: sums replace the pre-activations, the shares are saved.
+  void couple(const Place& place, Range some) {
+    for (int64_t row = place.rows.begin + some.begin; row < place.rows.begin + some.end; ++row) {
+      float* update = updates + row * layout.stride;
+      cumax(update, kWidth, p.hidden_size, update, kWidth,
+            saves ? saved_at(place.time, 0, row) + Gru<false>::kUpdate * kWidth : nullptr, p.batch * kept);
+    }
+  }
+
+  // The gates of one vector of units: keeps the effective update gate, or what it is made of when all units of a row
+  // are there, and what the reset gate lets through.
   template <class Cell>
   void open_gates(const Place& place, int64_t unit, const float* sums) {
     int64_t row0 = place.rows.begin, at = row0 * layout.stride + unit * kWidth, left = layout.units_left(unit);
@@ -157,10 +173,12 @@ class GruForward final : public Work {
 #pragma GCC unroll 8
       for (int gate = 0; gate < Cell::kGates; ++gate)
         values[gate] = sigmoid(load(sums + row * columns + gate * kWidth));
+      if (p.ordered) values[Cell::kUpdate] = load(sums + row * columns + Cell::kUpdate * kWidth);
       // Beyond the last unit may stand what the inputs made of zeros, and there it would meet the weights' zeros.
       vf let_through = first_of(values[Cell::kReset] * load(hidden + at), left);
       Number::store_factors(recalled + (row0 + row) * stride, unit * kWidth, let_through);
-      store(updates + at, Cell::effective_update(values));
+      store(updates + at, p.ordered ? values[Cell::kUpdate] : Cell::effective_update(values));
+      if (refines != nullptr) store(refines + at, values[Cell::kGates - 1]);
       if (saved != nullptr)
         for (int gate = 0; gate < Cell::kGates; ++gate) store(saved + row * kept + gate * kWidth, values[gate]);
     }
@@ -174,7 +192,9 @@ class GruForward final : public Work {
     for (int64_t row = place.rows.begin; row < place.rows.end; ++row, sums += width * kWidth) {
       int64_t at = row * layout.stride + unit * kWidth;
       vf candidates = tanh(load(sums)), value = load(hidden + at);
-      if (layout.real(row, place.time)) value = Gru<false>::forward(load(updates + at), candidates, value);
+      vf update = load(updates + at);
+      if (refines != nullptr) update = refined(update, load(refines + at));
+      if (layout.real(row, place.time)) value = Gru<false>::forward(update, candidates, value);
       value = first_of(value, left);
       set_hidden(row, unit, value);
       Element* outputs = static_cast<Element*>(p.outputs) + (row * p.time + place.time) * p.hidden_size;
@@ -199,6 +219,6 @@ class GruForward final : public Work {
   const int64_t columns, kept;  // floats of a vector of units: of the gates, of what is kept of a step
   PackedGru<Number> packed;
   const bool saves;  // activations
-  float *hidden, *hidden_factors, *recalled, *updates, *own;
+  float *hidden, *hidden_factors, *recalled, *updates, *refines, *own;
   int64_t stride, chunk_inputs_size, sums_size, own_size;
 };

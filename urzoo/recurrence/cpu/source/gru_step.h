@@ -13,9 +13,8 @@ class GruStep final : public Work {
   void lay_out(Workspace& workspace, int threads_used) override {
     threads = threads_used;
     all.set_threads(threads);
-    recalled = workspace.floats(p.batch * p.hidden_size);
-    updates = workspace.floats(p.batch * p.hidden_size);
-    candidates = workspace.floats(p.batch * p.hidden_size);
+    stride = vectors(p.hidden_size) * kWidth;
+    for (float** each : {&recalled, &updates, &refines, &candidates}) *each = workspace.floats(p.batch * stride);
   }
 
   void run(int thread) override {
@@ -23,55 +22,46 @@ class GruStep final : public Work {
     for (int64_t unit = units.begin; unit < units.end; ++unit)
       for (int64_t row = 0; row < p.batch; ++row) open_gates(unit, row);
     all.wait();
+    if (p.ordered) {
+      Range rows = share(p.batch, threads, thread);
+      for (float* row = updates + rows.begin * stride; row < updates + rows.end * stride; row += stride)
+        cumax(row, kWidth, p.hidden_size, row, kWidth, nullptr, 0);
+      all.wait();
+    }
     for (int64_t unit = units.begin; unit < units.end; ++unit)
       for (int64_t row = 0; row < p.batch; ++row) advance(unit, row);
   }
 
  private:
   void open_gates(int64_t unit, int64_t row) {
-    int64_t left = p.hidden_size - unit * kWidth, place = row * p.hidden_size + unit * kWidth;
-    const auto* inputs = static_cast<const typename Number::Element*>(p.inputs) + row * p.input_size;
-    float preactivations[Gru<true>::kBlocks * kWidth] = {};
-    for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, left); ++lane) {
-      int64_t first = unit * kWidth + lane;
-      vf sum[Gru<true>::kBlocks] = {}, recurrent[Gru<true>::kGates] = {};
-      with_weight(p, p.input_weight, [&](auto* weight) {
-        multiply_rows<Number>(gates + 1, sum, inputs, weight + first * p.input_size, p.input_size,
-                              p.hidden_size * p.input_size);
-      });
-      with_weight(p, p.recurrent_weight, [&](auto* weight) {
-        multiply_rows<Number>(gates, recurrent, hidden + row * p.hidden_size, weight + first * p.hidden_size,
-                              p.hidden_size, p.hidden_size * p.hidden_size);
-      });
-      for (int gate = 0; gate < gates; ++gate) sum[gate] += recurrent[gate];
-      for (int block = 0; block <= gates; ++block) {
-        float* to = preactivations + block * kWidth + lane;
-        *to = total(sum[block]);
-        if (p.bias != nullptr) *to += p.bias[block * p.hidden_size + first];
-      }
-    }
-    store_first(candidates + place, load(preactivations + gates * kWidth), left);
-    for (int gate = 0; gate < gates; ++gate)
-      store(preactivations + gate * kWidth, sigmoid(load(preactivations + gate * kWidth)));
-    vf reset = load(preactivations + Gru<false>::kReset * kWidth);
-    store_first(recalled + place, reset * load_first(hidden + place, left), left);
-    store_first(updates + place, effective_update(p.refined, preactivations), left);
+    int64_t place = row * stride + unit * kWidth;
+    vf sums[Gru<true>::kBlocks][kWidth], preactivations[Gru<true>::kBlocks];
+    multiply_unit<Number, 3, 4>(p, gates + 1, sums, unit,
+                                static_cast<const typename Number::Element*>(p.inputs) + row * p.input_size,
+                                p.input_weight, p.input_size, 0, true);
+    multiply_unit<Number, 2, 3>(p, gates, sums, unit, hidden + row * p.hidden_size, p.recurrent_weight, p.hidden_size,
+                                0, false);
+    for (int block = 0; block <= gates; ++block) preactivations[block] = totals(sums[block]) + bias_of(p, block, unit);
+    store(candidates + place, preactivations[gates]);
+    vf reset = sigmoid(preactivations[Gru<false>::kReset]), update = preactivations[Gru<false>::kUpdate];
+    store(recalled + place, reset * hidden_at(unit, row));
+    store(updates + place, p.ordered ? update : sigmoid(update));
+    if (p.refined) store(refines + place, sigmoid(preactivations[Gru<true>::kRefine]));
   }
 
   void advance(int64_t unit, int64_t row) {
-    int64_t left = p.hidden_size - unit * kWidth, place = row * p.hidden_size + unit * kWidth;
-    float products[kWidth] = {};
-    with_weight(p, p.recurrent_weight, [&](auto* weight) {
-      for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, left); ++lane) {
-        vf sum[1] = {};
-        int64_t first = gates * p.hidden_size + unit * kWidth + lane;
-        multiply_rows<Number>(1, sum, recalled + row * p.hidden_size, weight + first * p.hidden_size, p.hidden_size, 0);
-        products[lane] = total(sum[0]);
-      }
-    });
-    vf candidate = tanh(load(products) + load_first(candidates + place, left));
-    vf value = Gru<false>::forward(load_first(updates + place, left), candidate, load_first(hidden + place, left));
-    store_first(static_cast<float*>(p.final_hidden) + place, value, left);
+    int64_t place = row * stride + unit * kWidth;
+    vf sums[1][kWidth];
+    multiply_unit<Number, 1, 1>(p, 1, sums, unit, recalled + row * stride, p.recurrent_weight, p.hidden_size, gates,
+                                true);
+    vf candidate = tanh(totals(sums[0]) + load(candidates + place)), update = load(updates + place);
+    if (p.refined) update = refined(update, load(refines + place));
+    store_first(static_cast<float*>(p.final_hidden) + row * p.hidden_size + unit * kWidth,
+                Gru<false>::forward(update, candidate, hidden_at(unit, row)), p.hidden_size - unit * kWidth);
+  }
+
+  INLINE vf hidden_at(int64_t unit, int64_t row) const {
+    return load_first(hidden + row * p.hidden_size + unit * kWidth, p.hidden_size - unit * kWidth);
   }
 
   const Problem& p;
@@ -79,5 +69,6 @@ class GruStep final : public Work {
   const float* hidden;
   int threads = 1;
   Barrier all;
-  float *recalled, *updates, *candidates;
+  int64_t stride = 0;  // of a row of these
+  float *recalled, *updates, *refines, *candidates;
 };

@@ -7,13 +7,16 @@
 
 namespace {
 
-// Calls `body` with the cell and the numbers of the problem. Cells with cumax or master gates take floats only.
+// Calls `body` with the cell and the numbers of the problem.
+template <class Cell, class Body>
+auto with_cell(const Problem& problem, const Body& body) {
+  return problem.bf16 ? body(Cell{}, BFloat16{}) : body(Cell{}, Float32{});
+}
+
 template <bool Tied, Auxiliary Second, class Body>
 auto with_auxiliary(const Problem& problem, const Body& body) {
-  if (problem.ordered) return body(Lstm<Tied, Second, true>{}, Float32{});
-  if constexpr (Second != Auxiliary::kMaster)
-    if (problem.bf16) return body(Lstm<Tied, Second, false>{}, BFloat16{});
-  return body(Lstm<Tied, Second, false>{}, Float32{});
+  return problem.ordered ? with_cell<Lstm<Tied, Second, true>>(problem, body)
+                         : with_cell<Lstm<Tied, Second, false>>(problem, body);
 }
 
 template <bool Tied, class Body>

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "simd.h"
 
@@ -108,12 +109,19 @@ constexpr int64_t words(int64_t values) {
 // The words of the first `count` consecutive values, at most a vector of words; zero beyond them.
 template <class Number, class Element>
 INLINE vf load_words(const Element* from, int64_t count) {
-  if constexpr (Number::kPack == 1) {
+  if constexpr (Number::kPack == 1 && std::is_same<Element, typename Number::Element>::value) {
+    return load_first(from, count);
+  } else if constexpr (Number::kPack == 1) {
     return Number::rounded(load_first(from, count));
   } else {
     float both[kWidth];
-    Number::store_factors(both, 0, load_first(from, count));
-    Number::store_factors(both, kWidth, count > kWidth ? load_first(from + kWidth, count - kWidth) : vf{});
+    if constexpr (std::is_same<Element, typename Number::Element>::value) {
+      if (count < 2 * kWidth) std::memset(both, 0, sizeof(both));
+      std::memcpy(both, from, sizeof(Element) * static_cast<size_t>(std::min<int64_t>(count, 2 * kWidth)));
+    } else {
+      Number::store_factors(both, 0, load_first(from, count));
+      Number::store_factors(both, kWidth, count > kWidth ? load_first(from + kWidth, count - kWidth) : vf{});
+    }
     return load(both);
   }
 }

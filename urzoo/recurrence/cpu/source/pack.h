@@ -5,12 +5,20 @@
 #include "numbers.h"
 
 // Calls `body` with the weight as what it holds: floats or bfloat16 values.
-template <class Body>
+template <class Number, class Body>
 INLINE void with_weight(const Problem& problem, const void* weight, const Body& body) {
-  if (problem.weights_bf16)
-    body(static_cast<const uint16_t*>(weight));
-  else
-    body(static_cast<const float*>(weight));
+  if constexpr (!std::is_same<Number, Float32>::value)
+    if (problem.weights_bf16) return body(static_cast<const uint16_t*>(weight));
+  body(static_cast<const float*>(weight));
+}
+
+// The bias of one vector of units of a block, the gate bias in it.
+INLINE vf bias_of(const Problem& p, int64_t block, int64_t unit) {
+  int64_t first = unit * kWidth, left = p.hidden_size - first;
+  vf bias = p.bias == nullptr ? vf{} : load_first(p.bias + block * p.hidden_size + first, left);
+  if (p.gate_bias == nullptr) return bias;
+  vf gate_bias = load_first(p.gate_bias + first, left);
+  return p.raised >> block & 1 ? bias + gate_bias : p.lowered >> block & 1 ? bias - gate_bias : bias;
 }
 
 // At most kWidth rows of a matrix of `depth` columns -> to[word of depth][lane], vectors of lanes `apart` floats apart;

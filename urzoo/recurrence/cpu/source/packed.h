@@ -25,16 +25,14 @@ struct PackedWeights {
 
   void pack(int64_t unit) {
     float* to = weights + unit * unit_words();
-    with_weight(p, p.input_weight, [&](auto* weight) {
+    with_weight<Number>(p, p.input_weight, [&](auto* weight) {
       pack_columns<Number>(weight, gates, p.hidden_size, p.input_size, unit, to);
     });
-    with_weight(p, p.recurrent_weight, [&](auto* weight) {
+    with_weight<Number>(p, p.recurrent_weight, [&](auto* weight) {
       pack_columns<Number>(weight, gates, p.hidden_size, p.hidden_size, unit, to + input_words() * columns);
     });
-    for (int gate = 0; gate < gates; ++gate) {
-      int64_t first = gate * p.hidden_size + unit * kWidth, left = p.hidden_size - unit * kWidth;
-      store(biases + unit * columns + gate * kWidth, p.bias == nullptr ? vf{} : load_first(p.bias + first, left));
-    }
+    for (int gate = 0; gate < gates; ++gate)
+      store(biases + unit * columns + gate * kWidth, bias_of(p, gate, unit));
   }
 
   const Problem& p;

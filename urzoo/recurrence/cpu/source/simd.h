@@ -134,27 +134,31 @@ INLINE vf reciprocal(vf value) {
 #endif
 }
 
+// Lane i: that of `low` with `high` behind it which `from` names.
+INLINE vf picked(vf low, vf high, vi from) {
+#if defined(__clang__)
+  vf result;
+  for (int lane = 0; lane < kWidth; ++lane)
+    result[lane] = from[lane] < kWidth ? low[from[lane]] : high[from[lane] - kWidth];
+  return result;
+#else
+  return __builtin_shuffle(low, high, from);
+#endif
+}
+
 // Rows become columns.
 INLINE void transpose(vf (&rows)[kWidth]) {
   vf next[kWidth];
   for (int round = 1; round < kWidth; round *= 2) {
     for (int row = 0; row < kWidth / 2; ++row) {
       vf first = rows[row], second = rows[row + kWidth / 2];
-#if defined(__clang__)
-      for (int lane = 0; lane < kWidth; ++lane) {
-        int from = lane / 2;
-        next[2 * row][lane] = lane % 2 ? second[from] : first[from];
-        next[2 * row + 1][lane] = lane % 2 ? second[from + kWidth / 2] : first[from + kWidth / 2];
-      }
-#else
       vi low, high;
       for (int lane = 0; lane < kWidth; ++lane) {
         low[lane] = lane / 2 + lane % 2 * kWidth;
         high[lane] = low[lane] + kWidth / 2;
       }
-      next[2 * row] = __builtin_shuffle(first, second, low);
-      next[2 * row + 1] = __builtin_shuffle(first, second, high);
-#endif
+      next[2 * row] = picked(first, second, low);
+      next[2 * row + 1] = picked(first, second, high);
     }
     for (int row = 0; row < kWidth; ++row) rows[row] = next[row];
   }

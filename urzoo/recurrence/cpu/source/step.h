@@ -1,43 +1,80 @@
 // One step of few rows, as decoding takes it: reads the weights once, in torch's order, because packing them would
-// take longer than the step.
+// take longer than the step. So its sums run over the lanes of vectors, and its bits are not those of a sequence.
 #pragma once
 
 #include "cells.h"
 #include "cumax.h"
 #include "pack.h"
 
-// sum[block] += vector * one weight row of the block, elementwise; the rows of the blocks lie `apart` values apart.
+// Lane i of the result: the total of the i-th vector.
+INLINE vf totals(const vf (&rows)[kWidth]) {
+  vi even, odd;
+  for (int lane = 0; lane < kWidth; ++lane) {
+    even[lane] = 2 * lane;
+    odd[lane] = 2 * lane + 1;
+  }
+  vf sums[kWidth];
+  for (int row = 0; row < kWidth; ++row) sums[row] = rows[row];
+#pragma GCC unroll 4
+  for (int left = kWidth / 2; left > 0; left /= 2)
+#pragma GCC unroll 8
+    for (int row = 0; row < left; ++row)
+      sums[row] = picked(sums[2 * row], sums[2 * row + 1], even) +
+                  picked(sums[2 * row], sums[2 * row + 1], odd);
+  return sums[0];
+}
+
+// Enough sums at once to keep the processor's adders busy.
+constexpr int rows_at_once(int blocks) { return std::min(kWidth, blocks == 1 ? 8 : blocks == 2 ? 4 : 2); }
+
+// sums[block][lane] = (if `fresh`, else +=) vector * row `lane` of a block of weights, elementwise, for a vector of rows
+// of which `rows` are there. The blocks lie `apart` rows apart.
 template <class Number, int Blocks, class Element, class Weight>
-void multiply_rows(vf* sums, const Element* vector, const Weight* weight, int64_t depth, int64_t apart) {
-  vf sum[Blocks];
-  for (int block = 0; block < Blocks; ++block) sum[block] = sums[block];
-  for (int64_t k = 0; k < depth; k += kWidth) {
-    vf values = Number::rounded(load_first(vector + k, depth - k));
+void multiply_rows(vf (*sums)[kWidth], int64_t rows, const Element* vector, const Weight* weight, int64_t depth,
+                   int64_t apart, bool fresh) {
+  constexpr int kRows = rows_at_once(Blocks), kValues = kWidth * Number::kPack;
+  for (int64_t first = 0; first < kWidth; first += kRows) {
+    vf sum[Blocks][kRows] = {};
+    if (first < rows) {
+      // The last row once more in the place of those that are not there.
+      const Weight* from[kRows];
+#pragma GCC unroll 8
+      for (int row = 0; row < kRows; ++row) from[row] = weight + std::min(first + row, rows - 1) * depth;
+      auto add = [&](int64_t k, int64_t count) {
+        vf value = load_words<Number>(vector + k, count);
+#pragma GCC unroll 8
+        for (int block = 0; block < Blocks; ++block)
+#pragma GCC unroll 8
+          for (int row = 0; row < kRows; ++row) {
+            const Weight* here = from[row] + block * apart * depth + k;
+            sum[block][row] = Number::Words::multiply_add(sum[block][row], value, load_words<Number>(here, count));
+          }
+      };
+      int64_t k = 0;
+      for (; k + kValues <= depth; k += kValues) add(k, kValues);
+      if (k < depth) add(k, depth - k);
+    }
 #pragma GCC unroll 8
     for (int block = 0; block < Blocks; ++block)
-      sum[block] += values * Number::rounded(load_first(weight + block * apart + k, depth - k));
-  }
-  for (int block = 0; block < Blocks; ++block) sums[block] = sum[block];
-}
-
-template <class Number, class Element, class Weight>
-void multiply_rows(int blocks, vf* sums, const Element* vector, const Weight* weight, int64_t depth, int64_t apart) {
-  switch (blocks) {
-    case 1: return multiply_rows<Number, 1>(sums, vector, weight, depth, apart);
-    case 2: return multiply_rows<Number, 2>(sums, vector, weight, depth, apart);
-    case 3: return multiply_rows<Number, 3>(sums, vector, weight, depth, apart);
-    case 4: return multiply_rows<Number, 4>(sums, vector, weight, depth, apart);
-    case 5: return multiply_rows<Number, 5>(sums, vector, weight, depth, apart);
-    default: return multiply_rows<Number, kMostGates>(sums, vector, weight, depth, apart);
+#pragma GCC unroll 8
+      for (int row = 0; row < kRows; ++row)
+        sums[block][first + row] = fresh ? sum[block][row] : sums[block][first + row] + sum[block][row];
   }
 }
 
-INLINE float total(vf sum) {
-  float parts[kWidth];
-  store(parts, sum);
-  for (int half = kWidth / 2; half > 0; half /= 2)
-    for (int lane = 0; lane < half; ++lane) parts[lane] += parts[lane + half];
-  return parts[0];
+// The same with the rows of one vector of units in `blocks` blocks, of which there are `Least` to `Most`, of a weight
+// (blocks * hidden, depth) from the block `first` on.
+template <class Number, int Least, int Most, class Element>
+void multiply_unit(const Problem& p, int blocks, vf (*sums)[kWidth], int64_t unit, const Element* vector,
+                   const void* weight, int64_t depth, int first, bool fresh) {
+  if constexpr (Least < Most)
+    if (blocks > Least)
+      return multiply_unit<Number, Least + 1, Most>(p, blocks, sums, unit, vector, weight, depth, first, fresh);
+  with_weight<Number>(p, weight, [&](auto* weights) {
+    multiply_rows<Number, Least>(sums, std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth), vector,
+                                 weights + (first * p.hidden_size + unit * kWidth) * depth, depth, p.hidden_size,
+                                 fresh);
+  });
 }
 
 template <class Number>
@@ -81,29 +118,18 @@ class Step : public Work {
   float* place_of(int64_t unit, int64_t row) const { return rows + (row * vectors(p.hidden_size) + unit) * columns; }
 
   void advance(int64_t unit, int64_t row) {
-    int64_t lanes = std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth);
-    float preactivations[kMostGates * kWidth] = {};
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      vf sum[kMostGates] = {};
-      int64_t first = unit * kWidth + lane;
-      with_weight(p, p.input_weight, [&](auto* weight) {
-        multiply_rows<Number>(gates, sum, static_cast<const Element*>(p.inputs) + row * p.input_size,
-                              weight + first * p.input_size, p.input_size, p.hidden_size * p.input_size);
-      });
-      with_weight(p, p.recurrent_weight, [&](auto* weight) {
-        multiply_rows<Number>(gates, sum, static_cast<const Element*>(p.hidden) + row * p.hidden_size,
-                              weight + first * p.hidden_size, p.hidden_size, p.hidden_size * p.hidden_size);
-      });
-      for (int gate = 0; gate < gates; ++gate) {
-        float* to = preactivations + gate * kWidth + lane;
-        *to = total(sum[gate]);
-        if (p.bias != nullptr) *to += p.bias[gate * p.hidden_size + first];
-      }
-    }
-    if (cumax_gates.any())
-      std::memcpy(place_of(unit, row), preactivations, static_cast<size_t>(columns) * sizeof(float));
-    else
-      update(unit, row, preactivations);
+    vf sums[kMostGates][kWidth];
+    multiply(sums, unit, p.inputs, row, p.input_weight, p.input_size, true);
+    multiply(sums, unit, p.hidden, row, p.recurrent_weight, p.hidden_size, false);
+    float own[kMostGates * kWidth], *to = cumax_gates.any() ? place_of(unit, row) : own;
+    for (int gate = 0; gate < gates; ++gate) store(to + gate * kWidth, totals(sums[gate]) + bias_of(p, gate, unit));
+    if (!cumax_gates.any()) update(unit, row, own);
+  }
+
+  void multiply(vf (*sums)[kWidth], int64_t unit, const void* vectors, int64_t row, const void* weight, int64_t depth,
+                bool fresh) const {
+    multiply_unit<Number, kFewestGates, kMostGates>(
+        p, gates, sums, unit, static_cast<const Element*>(vectors) + row * depth, weight, depth, 0, fresh);
   }
 
   const int gates;

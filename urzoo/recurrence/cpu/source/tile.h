@@ -12,29 +12,42 @@ constexpr int max_rows(int columns) {
 #endif
 }
 
+// How many of the columns that are left a tile of many rows takes. With few registers a wide tile has few rows, and
+// loading its factors takes longer than multiplying them.
+constexpr int tile_columns(int left) {
+#if defined(__AVX512F__) || defined(__aarch64__)
+  return left;
+#else
+  return left <= 3 ? left : left == 4 ? 2 : 3;
+#endif
+}
+
+// Floats of a line of the cache, of which one word is asked for.
+constexpr int kCacheLine = 16;
+
 // Weights are asked for this many words ahead of their use: as they come from the third-level cache, the processor's own
 // prefetching, which ends at every page, comes too late.
 constexpr int64_t kAhead = 24;
 
-// Weights that come after those of a few tiles: while these multiply, they ask for so many lines of them at every word
+// Weights that come after those of a few tiles: while these multiply, they ask for so many of them at every word
 // of depth, until all are on their way to the second-level cache.
 class Coming {
  public:
-  static constexpr int kLines = 2;
+  static constexpr int kFloats = 2 * kWidth;
 
-  Coming(const float* first_line, int64_t lines_in_all) : line(first_line), left(lines_in_all) {}
+  Coming(const float* first, int64_t floats) : next(first), left(floats) {}
 
   // Where the next tile, of `depth` words, begins to ask; with nothing left, for the weights that it reads itself.
   const float* take(int64_t depth, const float* own) {
     if (left <= 0) return own;
-    const float* first = line;
-    line += kLines * depth * kWidth;
-    left -= kLines * depth;
+    const float* first = next;
+    next += kFloats * depth;
+    left -= kFloats * depth;
     return first;
   }
 
  private:
-  const float* line;
+  const float* next;
   int64_t left;
 };
 
@@ -51,10 +64,10 @@ INLINE void accumulate(vf (&sum)[Rows][Columns], const float* a, int64_t row_str
     for (int column = 0; column < Columns; ++column) weights[column] = load(b + column * kWidth);
     if (KStride == 1) {
 #pragma GCC unroll 8
-      for (int column = 0; column < Columns; ++column) __builtin_prefetch(b + kAhead * across + column * kWidth);
+      for (int at = 0; at < Columns * kWidth; at += kCacheLine) __builtin_prefetch(b + kAhead * across + at);
 #pragma GCC unroll 2
-      for (int line = 0; line < Coming::kLines; ++line) __builtin_prefetch(coming + line * kWidth, 0, 2);
-      coming += Coming::kLines * kWidth;
+      for (int at = 0; at < Coming::kFloats; at += kCacheLine) __builtin_prefetch(coming + at, 0, 2);
+      coming += Coming::kFloats;
     }
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) {
@@ -137,28 +150,29 @@ struct Apart {
 };
 constexpr int at_once(int columns) { return columns <= 3 ? 3 : 2; }
 
-// The words [begin, end) of a product, of the tile of lines from `first` on.
+// The words [begin, end) of a product, of the tile of lines from `first` and of floats from `column` on.
 struct Part {
-  int64_t first, begin, end;
+  int64_t first, column, begin, end;
   const float* coming;
 };
 
 template <class Words, int Columns, int Rows>
 void multiply_tile(const Product& p, const Part& part) {
-  float* to = p.to + part.first * p.to_stride;
-  const float* start = p.start + part.first * p.start_stride;
+  float* to = p.to + part.first * p.to_stride + part.column;
+  const float* start = p.start == nullptr ? nullptr : p.start + part.first * p.start_stride + part.column;
   bool last = part.end == p.depth;
-  if (last && p.start != nullptr) expect<Rows, Columns>(start, p.start_stride);
+  if (last && start != nullptr) expect<Rows, Columns>(start, p.start_stride);
   vf sum[Rows][Columns] = {};
-  accumulate<Words, 1>(sum, p.a + part.first * p.stride + part.begin, p.stride, p.b + part.begin * p.across * kWidth,
-                       p.across, part.end - part.begin, part.coming);
+  accumulate<Words, 1>(sum, p.a + part.first * p.stride + part.begin, p.stride,
+                       p.b + part.begin * p.across * kWidth + part.column, p.across, part.end - part.begin,
+                       part.coming);
   if (!p.fresh || part.begin != 0) add_from(sum, to, p.to_stride);
   if (last) {
     if (p.more_depth != 0)
-      accumulate<Words, 1>(sum, p.more_a + part.first * p.more_depth, p.more_depth, p.more_b, p.across, p.more_depth,
-                           p.more_b);
-    if (p.start != nullptr) add_from(sum, start, p.start_stride);
-    if (p.bias != nullptr) add_from(sum, p.bias, 0);
+      accumulate<Words, 1>(sum, p.more_a + part.first * p.more_depth, p.more_depth, p.more_b + part.column, p.across,
+                           p.more_depth, p.more_b);
+    if (start != nullptr) add_from(sum, start, p.start_stride);
+    if (p.bias != nullptr) add_from(sum, p.bias + part.column, 0);
   }
   store_to(to, p.to_stride, sum);
 }
@@ -254,16 +268,19 @@ void multiply_on_tiles(int columns, const Product& p) {
 template <class Words>
 void multiply_lines(int columns, const Product& p) {
   if (on_tiles<Words>()) return multiply_on_tiles<Words>(columns, p);
-  const auto* kernels = Kernels<Words>::tiles(columns);
-  int64_t most = max_rows(columns), tiles = p.lines <= most ? 1 : (p.lines + most - 1) / most;
-  int64_t fewer = tiles == 1 ? p.lines : p.lines / tiles, larger = p.lines - fewer * tiles;
   for_segments(p.depth, [&](int64_t begin, int64_t end) {
     const float *weights = p.b + begin * p.across * kWidth, *after = p.b + end * p.across * kWidth;
-    Coming coming(end == p.depth && p.next != nullptr ? p.next : after, (end - begin) * p.across);
-    for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
-      int64_t rows = fewer + (tile < larger);
-      kernels[rows - 1](p, {first, begin, end, coming.take(end - begin, weights)});
-      first += rows;
+    Coming coming(end == p.depth && p.next != nullptr ? p.next : after, (end - begin) * p.across * kWidth);
+    for (int column = 0, wide; column < columns; column += wide) {
+      wide = p.lines <= max_rows(columns) ? columns : tile_columns(columns - column);
+      const auto* kernels = Kernels<Words>::tiles(wide);
+      int64_t most = max_rows(wide), tiles = p.lines <= most ? 1 : (p.lines + most - 1) / most;
+      int64_t fewer = tiles == 1 ? p.lines : p.lines / tiles, larger = p.lines - fewer * tiles;
+      for (int64_t tile = 0, first = 0; tile < tiles; ++tile) {
+        int64_t rows = fewer + (tile < larger);
+        kernels[rows - 1](p, {first, column * kWidth, begin, end, coming.take(end - begin, weights)});
+        first += rows;
+      }
     }
   });
 }

@@ -41,6 +41,26 @@ ON_TILES void shape_tiles(int64_t lines, int64_t rest) {
   _tile_loadconfig(&shapes);
 }
 
+// The instructions take no number of a tile but a written one.
+#define EACH_COLUMN(DO) \
+  DO(0); \
+  if (Columns > 1) DO(1); \
+  if (Columns > 2) DO(2); \
+  if (Columns > 3) DO(3);
+#define ZERO(column) _tile_zero(column)
+#define LOAD(column) _tile_loadd(column, to + column * kWidth, to_bytes)
+#define STORE(column) _tile_stored(column, to + column * kWidth, to_bytes)
+#define MULTIPLY_FULL(column) \
+  { \
+    _tile_loadd(5, right + column * kWidth, b_bytes); \
+    _tile_dpbf16ps(column, 4, 5); \
+  }
+#define MULTIPLY_REST(column) \
+  { \
+    _tile_loadd(7, right + column * kWidth, b_bytes); \
+    _tile_dpbf16ps(column, 6, 7); \
+  }
+
 template <int Columns>
 ON_TILES void multiply(const float* a, int64_t stride, int64_t lines, const float* b, int64_t across, int64_t depth,
                        float* to, int64_t to_stride, bool fresh) {
@@ -48,57 +68,22 @@ ON_TILES void multiply(const float* a, int64_t stride, int64_t lines, const floa
   for (int64_t first = 0; first < lines; first += kLines, a += kLines * stride, to += kLines * to_stride) {
     shape_tiles(std::min(kLines, lines - first), depth % kLines);
     if (fresh) {
-      _tile_zero(0);
-      if (Columns > 1) _tile_zero(1);
-      if (Columns > 2) _tile_zero(2);
-      if (Columns > 3) _tile_zero(3);
+      EACH_COLUMN(ZERO)
     } else {
-      _tile_loadd(0, to, to_bytes);
-      if (Columns > 1) _tile_loadd(1, to + kWidth, to_bytes);
-      if (Columns > 2) _tile_loadd(2, to + 2 * kWidth, to_bytes);
-      if (Columns > 3) _tile_loadd(3, to + 3 * kWidth, to_bytes);
+      EACH_COLUMN(LOAD)
     }
     int64_t word = 0;
     for (; word + kLines <= depth; word += kLines) {
       const float* right = b + word * across * kWidth;
       _tile_loadd(4, a + word, a_bytes);
-      _tile_loadd(5, right, b_bytes);
-      _tile_dpbf16ps(0, 4, 5);
-      if (Columns > 1) {
-        _tile_loadd(5, right + kWidth, b_bytes);
-        _tile_dpbf16ps(1, 4, 5);
-      }
-      if (Columns > 2) {
-        _tile_loadd(5, right + 2 * kWidth, b_bytes);
-        _tile_dpbf16ps(2, 4, 5);
-      }
-      if (Columns > 3) {
-        _tile_loadd(5, right + 3 * kWidth, b_bytes);
-        _tile_dpbf16ps(3, 4, 5);
-      }
+      EACH_COLUMN(MULTIPLY_FULL)
     }
     if (word < depth) {
       const float* right = b + word * across * kWidth;
       _tile_loadd(6, a + word, a_bytes);
-      _tile_loadd(7, right, b_bytes);
-      _tile_dpbf16ps(0, 6, 7);
-      if (Columns > 1) {
-        _tile_loadd(7, right + kWidth, b_bytes);
-        _tile_dpbf16ps(1, 6, 7);
-      }
-      if (Columns > 2) {
-        _tile_loadd(7, right + 2 * kWidth, b_bytes);
-        _tile_dpbf16ps(2, 6, 7);
-      }
-      if (Columns > 3) {
-        _tile_loadd(7, right + 3 * kWidth, b_bytes);
-        _tile_dpbf16ps(3, 6, 7);
-      }
+      EACH_COLUMN(MULTIPLY_REST)
     }
-    _tile_stored(0, to, to_bytes);
-    if (Columns > 1) _tile_stored(1, to + kWidth, to_bytes);
-    if (Columns > 2) _tile_stored(2, to + 2 * kWidth, to_bytes);
-    if (Columns > 3) _tile_stored(3, to + 3 * kWidth, to_bytes);
+    EACH_COLUMN(STORE)
   }
   asm volatile("" : : : "memory");
 }
