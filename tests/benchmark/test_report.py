@@ -9,7 +9,7 @@ from rich.console import Console
 from urzoo.benchmark.readme import BEGIN, END, render
 from urzoo.benchmark.report import check_summary, draw, render_summary, write_report, write_summary
 from urzoo.benchmark.rows import Environment, Report, Row, file_stem, read_csv, write_csv
-from urzoo.benchmark.tables import absences, sheets, table
+from urzoo.benchmark.tables import absences, scaling, sheets, table
 from urzoo.errors import ResultError, StaleError, UrzooError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +55,19 @@ REPORT = Report(
         row("urzoo-reference", "decode", rounds=5, milliseconds=0.1234, milliseconds_low=0.1, milliseconds_high=0.2),
     ],
 )
+
+
+def test_runs_with_several_numbers_of_threads_are_compared():
+    def run(threads, **milliseconds):
+        rows = [row(name.replace("_", "-"), "forward", milliseconds=value) for name, value in milliseconds.items()]
+        return Report(environment=ENVIRONMENT.model_copy(update={"threads": threads}), rows=rows)
+
+    console = Console(file=io.StringIO(), width=120)
+    console.print(scaling([run(1, urzoo_cpu=6.0, torch_lstm=4.0), run(4, urzoo_cpu=2.0)]))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["h128", "forward", "urzoo-cpu", "1.00", "3.00"] in lines
+    assert ["h128", "forward", "torch-lstm", "1.00"] in lines
+    assert any("4 threads" in " ".join(line) for line in lines)
 
 
 def test_a_csv_file_reads_back_as_it_was_written(tmp_path):

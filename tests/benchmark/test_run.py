@@ -114,6 +114,19 @@ def test_a_step_of_the_layer_is_that_of_the_cell(name):
         torch.testing.assert_close(by_layer[0], by_cell)
 
 
+@pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
+@pytest.mark.parametrize("dtype", ["", "-bf16"])
+def test_a_stream_takes_the_steps_of_the_cell(dtype):
+    names = [f"urzoo-stream{dtype}", f"urzoo-cpu{dtype}"]
+    built = layers(names)
+    stream, cell = (built[name] for name in names)
+    hidden, _ = cell.decode()
+    stream.decode()
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype else {}
+    torch.testing.assert_close(stream._single._stream.state[0][0].float(), hidden.float(), **tolerance)
+    assert [figure for figure in FIGURES if takes_part(stream.contender, figure)] == ["decode"]
+
+
 def test_decoding_goes_on_from_its_own_state():
     layer = layers(["urzoo-reference"])["urzoo-reference"]
     hidden, cell = layer.decode()

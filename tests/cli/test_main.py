@@ -71,6 +71,8 @@ def test_help_needs_no_torch() -> None:
         (["train"], "recipe"),
         (["bench", "--shape", "h127"], "Did you mean"),
         (["bench", "--gate", "XR"], "unknown gate 'XR'"),
+        (["bench", "--threads", "2,x"], "threads is '2,x', expected a number from 1 to 256"),
+        (["bench", "--threads", "0"], "threads is '0'"),
         (["push", "urlstm-128-smnist", "no-owner"], "no-owner"),
         (["pull", "alice/../x"], "alice/../x"),
         (["export", "nothing", "folder"], "unknown checkpoint 'nothing'"),

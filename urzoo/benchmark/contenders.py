@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from urzoo.benchmark.shapes import Shape
 from urzoo.errors import UsageError, unknown
-from urzoo.nn import URGRU, URLSTM, URGRUCell, URLSTMCell
+from urzoo.nn import URGRU, URLSTM, Stream, URGRUCell, URLSTMCell
 from urzoo.recurrence import Gating, backends
 
 # Steps in one call of `Layer.decode`; entering autocast is then a small part of it, as in a generating model.
@@ -28,12 +28,13 @@ DECODED_STEPS = 16
 class Contender:
     """One layer implementation in one setting.
 
-    `backend` is urzoo's back end, None for a peer. `dtype` is that of the products: "bf16" means autocast for
-    urzoo and a layer converted to bfloat16 for torch.nn.LSTM, which has no autocast on a CPU.
+    `backend` is urzoo's back end, None for a peer; a "stream" is a `urzoo.nn.Stream`, which only takes steps. `dtype`
+    is that of the products: "bf16" means autocast for urzoo and a layer converted to bfloat16 for torch.nn.LSTM, which
+    has no autocast on a CPU.
     """
 
     name: str
-    family: Literal["urzoo", "torch", "ur-lstm-torch", "onnxruntime"]
+    family: Literal["urzoo", "stream", "torch", "ur-lstm-torch", "onnxruntime"]
     dtype: Literal["fp32", "bf16"] = "fp32"
     backend: str | None = None
     save: Literal["activations", "recompute"] = "activations"
@@ -46,6 +47,8 @@ CONTENDERS: dict[str, Contender] = {
         Contender("urzoo-cpu-recompute", "urzoo", backend="cpu", save="recompute"),
         Contender("urzoo-cpu-bf16", "urzoo", dtype="bf16", backend="cpu"),
         Contender("urzoo-cpu-bf16-recompute", "urzoo", dtype="bf16", backend="cpu", save="recompute"),
+        Contender("urzoo-stream", "stream", backend="cpu"),
+        Contender("urzoo-stream-bf16", "stream", dtype="bf16", backend="cpu"),
         Contender("urzoo-triton", "urzoo", backend="triton"),
         Contender("urzoo-triton-bf16", "urzoo", dtype="bf16", backend="triton"),
         Contender("urzoo-reference", "urzoo", backend="reference"),
@@ -75,6 +78,8 @@ def contenders_named(names: list[str] | None, device: torch.device) -> list[Cont
 
 def takes_part(contender: Contender, figure: str) -> bool:
     """Whether `figure` says anything about `contender`: what is saved matters in training, and not all train."""
+    if contender.family == "stream":
+        return figure == "decode"
     if contender.family == "onnxruntime":
         return figure in ("forward", "decode", "decode_layer")
     return contender.save == "activations" or figure in ("forward_backward", "memory")
@@ -133,7 +138,8 @@ class Layer:
         self.contender, self.problem = contender, problem
         shape, device = problem.shape, problem.device
         converted = torch.bfloat16 if contender.family == "torch" and contender.dtype == "bf16" else torch.float32
-        self._module, self._single = _BUILDERS[contender.family](contender, problem)
+        with self._autocast():  # a stream packs its weights as it is made
+            self._module, self._single = _BUILDERS[contender.family](contender, problem)
         self._module.to(device, converted)
         self._single.to(device, converted)
         self._inputs = self.swapped(problem.inputs).to(converted)
@@ -181,7 +187,7 @@ class Layer:
 
     def swapped(self, tensor: Tensor) -> Tensor:
         """`tensor` with batch and time as this contender likes them; peers take the time first, as is their default."""
-        return tensor if self.contender.family == "urzoo" else tensor.transpose(0, 1).contiguous()
+        return tensor if self.contender.family in ("urzoo", "stream") else tensor.transpose(0, 1).contiguous()
 
     def _advance(self, token: Tensor, state: Any) -> Any:
         result = self._single(token, state)
@@ -189,7 +195,7 @@ class Layer:
         return result[1] if self.contender.family == "ur-lstm-torch" else result
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.contender.family != "urzoo" or self.contender.dtype == "fp32":
+        if self.contender.family not in ("urzoo", "stream") or self.contender.dtype == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.problem.device.type, torch.bfloat16)
 
@@ -249,6 +255,24 @@ def _urzoo(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module
     return layer, cell
 
 
+class _Streaming(nn.Module):
+    """A `Stream` that is called as a cell; it carries the state itself."""
+
+    def __init__(self, layer: URLSTM | URGRU) -> None:
+        super().__init__()
+        self._stream = Stream(layer)
+
+    def forward(self, inputs: Tensor, state: Any) -> Any:
+        self._stream(inputs)
+        return state
+
+
+def _streaming(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:
+    layer, _ = _urzoo(contender, problem)
+    assert isinstance(layer, URLSTM | URGRU)
+    return layer, _Streaming(layer)
+
+
 def _torch(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001 - one signature for all
     shape = problem.shape
     layer = nn.LSTM(shape.input_size, shape.hidden_size)
@@ -294,6 +318,7 @@ def _ur_lstm_torch(contender: Contender, problem: Problem) -> tuple[nn.Module, n
 
 _BUILDERS: dict[str, Callable[[Contender, Problem], tuple[nn.Module, nn.Module]]] = {
     "urzoo": _urzoo,
+    "stream": _streaming,
     "torch": _torch,
     "ur-lstm-torch": _ur_lstm_torch,
     "onnxruntime": _onnxruntime,

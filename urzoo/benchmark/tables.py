@@ -104,6 +104,26 @@ def table(report: Report) -> RenderableType:
     return Group(*parts)
 
 
+def scaling(reports: Sequence[Report]) -> RenderableType:
+    """How much faster each contender is with more threads: runs that differ in these, the first being the measure."""
+    drawn = Table(title="Times as fast as with the first number of threads", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn.title_justify = "left"
+    for head in ("shape", "figure", "contender", *(threads_of(report.environment) for report in reports)):
+        drawn.add_column(Text(head))
+    for first in reports[0].rows:
+        if first.milliseconds is None:
+            continue
+        same = [
+            find(report.rows, shape=first.shape, figure=first.figure, contender=first.contender) for report in reports
+        ]
+        cells = [
+            number(first.milliseconds / row.milliseconds if row is not None and row.milliseconds else None, ".2f")
+            for row in same
+        ]
+        drawn.add_row(first.shape, first.figure.replace("_", " "), first.contender, *cells)
+    return drawn
+
+
 @dataclass(frozen=True)
 class _Column:
     head: str

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from urzoo.cli.output import note
+from urzoo.errors import UsageError
 
 FOLDER = Path("leaderboard/benchmarks")
 README = Path("README.md")
+MOST_THREADS = 256
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +30,13 @@ def bench(
     gate: Annotated[str, typer.Option(help="The gating of urzoo's layers, the paper's two letters.")] = "UR",
     cell: Annotated[str, typer.Option(help="lstm or gru.")] = "lstm",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch; as many as it has when omitted.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Time for all of it; 600 when omitted.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Threads of torch, or numbers such as 1,2,4, each in turn; all when omitted.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Time for all of it, with several numbers of threads for each; 600 when omitted."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes and figures, 20 seconds.")] = False,
     untied: Annotated[bool, typer.Option("--untied", help="An input gate of its own, as torch.nn.LSTM has.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the CSV, the plot and their page.")] = FOLDER,
@@ -62,20 +69,39 @@ def bench(
         return
 
     from urzoo.benchmark.run import run_benchmark
-    from urzoo.benchmark.tables import table
+    from urzoo.benchmark.tables import scaling, table
     from urzoo.recurrence import Gating
 
-    report = run_benchmark(
-        shapes=shape,
-        contenders=contender,
-        figures=figure,
-        gating=Gating(gate, cell, tie_input_gate=not untied),
-        device=device,
-        threads=threads,
-        seconds=seconds,
-        quick=quick,
-        progress=note,
-    )
-    Console().print(table(report))
-    for path in [*write_report(report, out, suffix="quick" if quick else ""), write_summary(out, readme=readme)]:
-        typer.echo(path)
+    reports = []
+    for count in _counts(threads):
+        report = run_benchmark(
+            shapes=shape,
+            contenders=contender,
+            figures=figure,
+            gating=Gating(gate, cell, tie_input_gate=not untied),
+            device=device,
+            threads=count,
+            seconds=seconds,
+            quick=quick,
+            progress=note,
+        )
+        Console().print(table(report))
+        for path in write_report(report, out, suffix="quick" if quick else ""):
+            typer.echo(path)
+        reports.append(report)
+    if len(reports) > 1:
+        Console().print(scaling(reports))
+    typer.echo(write_summary(out, readme=readme))
+
+
+def _counts(threads: str | None) -> list[int | None]:
+    """The numbers of threads that are asked for; [None] for what torch has."""
+    if threads is None:
+        return [None]
+    parts = threads.split(",")
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) <= MOST_THREADS for part in parts):
+        raise UsageError(
+            f"threads is {threads!r}, expected a number from 1 to {MOST_THREADS}, or several with commas: "
+            "--threads 1,2,4"
+        )
+    return [int(part) for part in dict.fromkeys(parts)]
