@@ -103,7 +103,9 @@ def parse_yaml(text: str, source: object, *, error: type[UrzooError]) -> Any:
     try:
         return yaml.load(text, Loader=_Plain)
     except (yaml.YAMLError, ValueError, RecursionError) as failure:
-        raise error(f"{source} is not YAML: {one_line(failure)}.") from failure
+        # PyYAML does not know the file's name, which stands before.
+        said = one_line(str(failure).replace('in "<unicode string>", ', "in "))
+        raise error(f"{source} is not YAML: {said}.") from failure
 
 
 def validated(model: type[Model], content: Any, source: object, *, error: type[UrzooError]) -> Model:
