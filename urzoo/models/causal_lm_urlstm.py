@@ -22,7 +22,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from urzoo.errors import ShapeError, UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.configuration_urlstm import URLSTMConfig
-from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask
+from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask, may_be_inspected
 from urzoo.models.neural_cache_urlstm import History, keys_of, mixed_scores
 from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, may_be_read, vocabulary_scores
 
@@ -109,7 +109,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         shift_labels = kwargs.pop("shift_labels", None)
         if neural_cache:
             self._check_looking_back(input_ids, inputs_embeds, cache_params)
-        outputs = self.model(input_ids, attention_mask, inputs_embeds, cache_params, use_cache, **kwargs)
+        outputs = self.model(
+            input_ids, attention_mask, inputs_embeds, cache_params, use_cache, return_dict=True, **kwargs
+        )
         hidden = self.dropout(self.projection(outputs.last_hidden_state))
         loss = None
         if labels is not None or shift_labels is not None:
@@ -214,7 +216,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                 f"{name} has the shape {tuple(given.shape)}, expected {tuple(hidden.shape[:2])}: (batch, time) "
                 "as the inputs have."
             )
-        if given.device.type == "cpu" and not torch.compiler.is_compiling():
+        if may_be_inspected(given):
             low, high = (int(value) for value in torch.aminmax(given.masked_fill(given == IGNORED, 0)))
             if low < 0 or high >= self._words:
                 raise UsageError(
@@ -298,7 +300,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         past_key_values: URLSTMCache | None,
     ) -> ModelOutput:
         mask = attention_mask[:, -input_ids.shape[1] :]
-        outputs = self(input_ids, attention_mask=mask, use_cache=use_cache, cache_params=past_key_values)
+        outputs = self(
+            input_ids, attention_mask=mask, use_cache=use_cache, cache_params=past_key_values, return_dict=True
+        )
         return ModelOutput(logits=outputs.logits, past_key_values=outputs.cache_params)
 
     def _expand_inputs_for_generation(

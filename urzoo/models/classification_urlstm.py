@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from urzoo.errors import UsageError
 from urzoo.models.configuration_urlstm import URLSTMConfig
-from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask
+from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask, may_be_inspected
 from urzoo.models.pooling_urlstm import pool
 
 
@@ -73,7 +73,7 @@ class URLSTMForImageClassification(URLSTMPreTrainedModel):
         if pixel_values is None:
             raise UsageError("pixel_values is missing; give what PixelSequenceImageProcessor returns.")
         kwargs["use_cache"] = False
-        outputs = self.model(inputs_embeds=pixel_values, **kwargs)
+        outputs = self.model(inputs_embeds=pixel_values, return_dict=True, **kwargs)
         logits = self.head(pool(outputs.last_hidden_state, None, self.config))
         loss = None
         if labels is not None:
@@ -123,7 +123,7 @@ class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
             attention_mask = torch.zeros(given.shape[0], 1, dtype=torch.bool, device=given.device)
             padding = given.new_zeros(given.shape[0], 1, *given.shape[2:])
             input_ids, inputs_embeds = (padding.long(), None) if input_ids is not None else (None, padding)
-        outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
         mask = check_mask(attention_mask, states)
         logits = self.head(pool(states, mask, self.config))
@@ -140,7 +140,7 @@ def check_labels(labels: Tensor, config: URLSTMConfig) -> None:
     Raises:
         UsageError: A label is outside the range.
     """
-    if labels.is_floating_point() or labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if labels.is_floating_point() or not may_be_inspected(labels):
         return
     num_labels = config.num_labels or 0
     if config.problem_type not in (None, "single_label_classification") or num_labels < 2 or not labels.numel():

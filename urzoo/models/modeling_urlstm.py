@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch
 from torch.func import functional_call
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -316,9 +317,22 @@ def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:
         )
     mask = attention_mask.to(device=inputs.device, dtype=torch.bool)
     # Without padding the recurrence takes its faster path; asking a GPU would wait for it.
-    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+    if may_be_inspected(mask) and bool(mask.all()):
         return None
     return mask
+
+
+def may_be_inspected(values: Tensor) -> bool:
+    """Whether a check may look at the values: where that is cheap, and there are any.
+
+    On a GPU it would wait. A compiler, `torch.func.vmap` and tensors of other kinds (fake, distributed) have none.
+    """
+    return (
+        values.device.type == "cpu"
+        and type(values) is Tensor
+        and not torch.compiler.is_compiling()
+        and not _functorch.is_functorch_wrapped_tensor(values)
+    )
 
 
 def check_ids(input_ids: Tensor, vocab_size: int) -> None:
@@ -332,7 +346,7 @@ def check_ids(input_ids: Tensor, vocab_size: int) -> None:
         raise ShapeError(f"input_ids has the shape {tuple(input_ids.shape)}, expected (batch, time), each at least 1.")
     if input_ids.is_floating_point():
         raise UsageError(f"input_ids holds {input_ids.dtype}, expected whole numbers; floats go in as inputs_embeds.")
-    if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
+    if not may_be_inspected(input_ids):
         return
     low, high = (int(value) for value in torch.aminmax(input_ids))
     if low < 0 or high >= vocab_size:

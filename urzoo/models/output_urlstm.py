@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _functorch
+from torch.autograd import forward_ad
 from torch.nn.modules import module as module_hooks
 
 # Scores of one chunk: as many as stay in a processor's last-level cache, twice.
@@ -57,10 +59,14 @@ def adaptive_scores(
 
 
 def may_be_read(module: nn.Module) -> bool:
-    """Whether a module is a linear map that nothing wraps, hooks, offloads or parametrises.
+    """Whether a module is a linear map that nothing wraps, hooks, offloads, parametrises or transforms.
 
     Only then may its weights be read in place of a call, as `cross_entropy` does.
     """
+    if not torch.compiler.is_compiling() and (
+        forward_ad._current_level >= 0 or _functorch.peek_interpreter_stack() is not None
+    ):
+        return False
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
@@ -160,11 +166,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 gradients[0][start : start + rows] = typed_excess @ typed
                 gradients[1].add_(typed_excess.T @ inputs)
         if wanted:
-            ctx.save_for_backward(*gradients)
-            ctx.dtypes = (hidden.dtype, weight.dtype, bias.dtype)
+            ctx.save_for_backward(*gradients, hidden, weight, bias, targets)
+            ctx.dtype = dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return (*(gradient.mul(outer[0]).to(dtype) for gradient, dtype in gradients), None, None)
+        saved = ctx.saved_tensors
+        gradients, arguments, targets = saved[:3], saved[3:6], saved[6]
+        if not torch.is_grad_enabled():
+            pairs = zip(gradients, arguments, strict=True)
+            return (*(gradient.mul(outer[0]).to(argument.dtype) for gradient, argument in pairs), None, None)
+        # The gradients are to be differentiated again, so they must follow from the arguments. Aliases of these, for
+        # the states come from the weights where those are tied to the embedding: that way is differentiated outside.
+        hidden, weight, bias = aliases = [argument.view_as(argument) for argument in arguments]
+        scores = nn.functional.linear(hidden.to(ctx.dtype), weight.to(ctx.dtype)).float() + bias
+        loss = nn.functional.cross_entropy(scores, targets, reduction="sum")
+        wanted = [alias for alias in aliases if alias.requires_grad]
+        found = iter(torch.autograd.grad(loss, wanted, outer[0], create_graph=True))
+        return (*(next(found) if alias.requires_grad else None for alias in aliases), None, None)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from urzoo.models.configuration_urlstm import URLSTMConfig
 
@@ -61,8 +60,10 @@ class _WholeRows(torch.autograd.Function):
 
     Autograd would write one for each part and add them up, and for a maximum, which it shares out among equal values,
     go through the outputs again and again: in training that took half as long as the recurrence. Here the first of
-    equal values has the whole gradient.
+    equal values has the whole gradient. The map is linear between two such places, and so are all of its derivatives.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(states: Tensor, pooling: tuple[str, ...], hidden_size: int) -> tuple[Tensor, Tensor]:
@@ -76,9 +77,16 @@ class _WholeRows(torch.autograd.Function):
         ctx.shape = states.shape
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
+        ctx.save_for_forward(output[1])
 
     @staticmethod
-    @once_differentiable
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        largest = tangent.gather(1, places.unsqueeze(1)).squeeze(1)
+        parts = [largest if name == "max" else _part(name, tangent, None, ctx.hidden_size) for name in ctx.pooling]
+        return torch.cat(parts, dim=-1), None
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
         _, time, size = ctx.shape

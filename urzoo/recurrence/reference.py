@@ -170,10 +170,19 @@ def _product(left: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
 class _RoundGradient(torch.autograd.Function):
     """The identity, whose gradient takes the values of a dtype."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.dtype = dtype
+    def forward(tensor: Tensor, dtype: torch.dtype) -> Tensor:  # noqa: ARG004
         return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, torch.dtype], output: Tensor) -> None:  # noqa: ARG004
+        ctx.dtype = inputs[1]
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:  # noqa: ARG004
+        return tangent.view_as(tangent)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
