@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -84,6 +85,24 @@ def test_an_adapter_learns_and_the_checkpoint_stays(texts: Path, tmp_path: Path,
     assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_size < 0.2 * sum(
         4 * parameter.numel() for parameter in base.parameters()
     )
+
+
+TARGETS = re.findall(r"`(target_.*)` \|", (SCRIPTS.parent / "pages" / "train" / "fine_tuning.md").read_text("utf-8"))
+
+
+@pytest.mark.filterwarnings("ignore:Model (with|has) `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("targets", TARGETS)
+def test_the_targets_that_the_page_names_are_adapted_in_every_layer(targets: str):
+    from peft import LoraConfig, get_peft_model
+
+    config = URLSTMConfig(vocab_size=50, hidden_size=8, num_layers=2, bidirectional="lm_head" not in targets)
+    model = (URLSTMForCausalLM if "lm_head" in targets else URLSTMForSequenceClassification)(config)
+    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **eval(f"dict({targets})")))
+    ids = torch.randint(50, (2, 6))
+    adapted(input_ids=ids, labels=ids if "lm_head" in targets else torch.tensor([0, 1])).loss.backward()
+    learning = {name: value.grad for name, value in adapted.named_parameters() if value.requires_grad}
+    assert len(learning) == (8 if "recurrence" in targets else 4)
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in learning.values())
 
 
 def test_a_language_model_learns_a_text_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
