@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 
 from urzoo import (
+    URLSTMCache,
     URLSTMConfig,
     URLSTMForCausalLM,
     URLSTMForImageClassification,
@@ -107,7 +108,23 @@ class Conformance(ModelTesterMixin):
         self.model_tester = self.inputs_and_sizes(self)
 
 
-class TextTest(Conformance, GenerationTesterMixin, unittest.TestCase):
+class Generation(GenerationTesterMixin):
+    """transformers' tests of generation, told of a state that does not grow and of padding without attention."""
+
+    def _check_past_key_values_for_generate(self, batch_size: int, past_key_values: URLSTMCache, **_: object) -> None:
+        parts = 1 if self.model_tester.get_config().cell == "gru" else 2
+        assert [len(state) for state in past_key_values.states] == [parts] * LAYERS
+        assert {tuple(part.shape) for state in past_key_values.states for part in state} == {(batch_size, HIDDEN)}
+
+    def test_left_padding_compatibility(self) -> None:
+        """Skipped for models without attention, which the padding would reach; it does not reach ours."""
+        if not hasattr(GenerationTesterMixin, "test_left_padding_compatibility"):
+            self.skipTest("The tests of generation are not in transformers' source archive.")
+        self.has_attentions = True
+        super().test_left_padding_compatibility()
+
+
+class TextTest(Conformance, Generation, unittest.TestCase):
     """The text models as configured by default."""
 
     all_model_classes = (URLSTMModel, URLSTMForCausalLM, URLSTMForSequenceClassification)
@@ -120,14 +137,30 @@ class TextTest(Conformance, GenerationTesterMixin, unittest.TestCase):
         ).run_common_tests()
 
 
-class GatedTextTest(Conformance, GenerationTesterMixin, unittest.TestCase):
+class GatedTextTest(Conformance, Generation, unittest.TestCase):
     """The text models with residual connections, layer norm, projection, all poolings."""
 
     all_model_classes = (URLSTMModel, URLSTMForCausalLM, URLSTMForSequenceClassification)
     inputs_and_sizes = GatedTextTester
 
+    def _check_hidden_states_for_generate(
+        self,
+        batch_size: int,
+        hidden_states: tuple[tuple[torch.Tensor, ...], ...],
+        prompt_length: int,
+        output_length: int,
+        config: URLSTMConfig,
+        use_cache: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        # The first of them are the embedded tokens, which are narrower here; transformers expects one width for all.
+        assert len(hidden_states) == output_length - prompt_length
+        for step, states in enumerate(hidden_states):
+            time = 1 if use_cache and step else prompt_length + step
+            widths = [config.token_size, *[config.hidden_size] * LAYERS]
+            assert [tuple(each.shape) for each in states] == [(batch_size, time, width) for width in widths]
 
-class GruTextTest(Conformance, GenerationTesterMixin, unittest.TestCase):
+
+class GruTextTest(Conformance, Generation, unittest.TestCase):
     """The text models with the GRU."""
 
     all_model_classes = (URLSTMModel, URLSTMForCausalLM, URLSTMForSequenceClassification)

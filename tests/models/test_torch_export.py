@@ -1,4 +1,5 @@
-"""`torch.export` of every head: one program for any batch and length, with the model's own results."""
+"""`torch.export` of every head, and transformers' exporter over it: one program for any batch and length, with the
+model's own results. The exporter's own tests (ExportTesterMixin) are in no package of transformers."""
 
 import copy
 
@@ -52,14 +53,54 @@ def test_a_head_can_be_exported_for_any_batch_and_length(name):
         torch.testing.assert_close(program.module()(**given).logits, model(**given).logits)
 
 
-def test_an_exported_language_model_goes_on_from_a_state():
+def test_an_exported_language_model_goes_on_from_any_state():
     torch.manual_seed(0)
     model = URLSTMForCausalLM(URLSTMConfig(vocab_size=30, **SMALL)).eval()
-    ids = torch.randint(30, (2, 6))
+    ids = torch.randint(30, (2, 8))
     with torch.no_grad():
-        whole = model(ids).logits
+        whole = model(ids)
         cache = model(ids[:, :4]).cache_params
-        program = export(model, (), {"input_ids": ids[:, 4:], "cache_params": copy.deepcopy(cache)})
-        outputs = program.module()(input_ids=ids[:, 4:], cache_params=cache)
-    torch.testing.assert_close(outputs.logits, whole[:, 4:])
-    torch.testing.assert_close(outputs.cache_params.states[0], model(ids).cache_params.states[0])
+        program = export(model, (), {"input_ids": ids[:, 4:6], "cache_params": copy.deepcopy(cache)}).module()
+        for end in (6, 8):  # the second time from a state after more steps than at the export
+            outputs = program(input_ids=ids[:, end - 2 : end], cache_params=cache)
+            cache = outputs.cache_params
+            assert cache.get_seq_length() == end
+            torch.testing.assert_close(outputs.logits, whole.logits[:, end - 2 : end])
+    torch.testing.assert_close(cache.states[0], whole.cache_params.states[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*0/1 specialized:UserWarning")
+@pytest.mark.parametrize("name", HEADS)
+def test_transformers_exporter_takes_a_head_and_gives_it_back(name, tmp_path):
+    exporters = pytest.importorskip("transformers.exporters")
+    torch.manual_seed(0)
+    model_class, fields, inputs = HEADS[name]
+    model = model_class(URLSTMConfig(**SMALL, **fields)).eval()
+    exported = exporters.DynamoExporter().export(model, inputs(3, 7), config=exporters.DynamoConfig(dynamic=True))
+    exported.save_pretrained(tmp_path)
+    for program in (exported, exporters.ExportedModel.from_pretrained(tmp_path)):
+        for batch, time in ((3, 7), (2, 20)):
+            given = inputs(batch, time)
+            found, expected = program(**given), model(**given)
+            torch.testing.assert_close(found.logits, expected.logits)
+            if name == "language model":
+                torch.testing.assert_close(found.cache_params.states, expected.cache_params.states)
+
+
+def test_transformers_exporter_splits_generation_into_reading_and_writing():
+    exporters = pytest.importorskip("transformers.exporters")
+    torch.manual_seed(0)
+    model = URLSTMForCausalLM(URLSTMConfig(vocab_size=30, num_layers=2, **SMALL)).eval()
+    given = texts(2, 6)
+    exported = exporters.DynamoExporter().export_for_generation(
+        model, given, config=exporters.DynamoConfig(dynamic=True)
+    )
+    assert set(exported.components) == {"prefill", "decode"}
+    read, write = (exported.runners[name] for name in ("prefill", "decode"))
+    outputs, written = read(**given), []
+    for _ in range(4):
+        written.append(outputs.logits[:, -1:].argmax(-1))
+        outputs = write(input_ids=written[-1], cache_params=outputs.cache_params)
+    expected = model.generate(**given, max_new_tokens=4, do_sample=False)
+    assert torch.equal(torch.cat(written, dim=1), expected[:, 6:])
+    assert outputs.cache_params.get_seq_length() == 10

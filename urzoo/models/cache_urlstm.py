@@ -36,7 +36,7 @@ class URLSTMCache:
         self.num_layers = num_layers
         self.hidden_size = hidden_size
         self.parts = parts
-        self.seen_tokens = 0
+        self.seen_tokens: int | Tensor = 0  # a tensor where an exported program has counted
         self.states: list[tuple[Tensor, ...] | None] = [None] * num_layers
         self.history: History | None = None
 
@@ -47,7 +47,7 @@ class URLSTMCache:
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Steps read so far, padding included."""
-        return self.seen_tokens if self.states[layer_idx] is not None else 0
+        return int(self.seen_tokens) if self.states[layer_idx] is not None else 0
 
     def check(self, num_layers: int, hidden_size: int, parts: int, batch_size: int) -> None:
         """Refuse a cache that another model or another batch has filled.
@@ -121,7 +121,9 @@ _PARTS = ("states", "history", "seen_tokens")
 def _flatten(cache: URLSTMCache) -> tuple[list[Any], tuple[int, int, int]]:
     history = cache.history
     kept = None if history is None else (history.keys, history.tokens, history.filled)
-    return [cache.states, kept, cache.seen_tokens], (cache.num_layers, cache.hidden_size, cache.parts)
+    # A plain number would be fixed in an exported program, which then went on from states after so many steps alone.
+    seen = torch.tensor(cache.seen_tokens) if type(cache.seen_tokens) is int else cache.seen_tokens
+    return [cache.states, kept, seen], (cache.num_layers, cache.hidden_size, cache.parts)
 
 
 def _flatten_with_keys(cache: URLSTMCache) -> tuple[list[tuple[Any, Any]], tuple[int, int, int]]:
