@@ -1,8 +1,9 @@
 """Generation as transformers promises it, way by way: what its own generation tests ask of a model.
 
-Those tests (GenerationTesterMixin) are in none of its packages, so `scripts/conformance` runs them only from a checkout of
-its repository; these are ours for the same promises. More of them stand in test_causal_lm.py and test_text_generation.py: greedy,
-sampling and beams with the cache and without, left padding, going on from a state, guidance, streaming, stop strings.
+Those tests (GenerationTesterMixin) are in none of its packages, so `scripts/conformance` runs them only from a checkout
+of its repository; these are ours for the same promises. More of them stand in test_causal_lm.py and
+test_text_generation.py: greedy, sampling and beams with the cache and without, left padding, going on from a state,
+guidance, streaming, stop strings.
 What transformers refuses to any model with a state of its own is tested to be refused, or to change nothing: assisted
 generation and prompt look-up (a rejected token cannot be taken back), caches by name (static, quantised, offloaded: the
 state has a fixed size), prefill in chunks.
