@@ -8,6 +8,7 @@ import torch
 
 from urzoo.benchmark.agreement import check_gradients, check_outputs
 from urzoo.benchmark.contenders import DECODED_STEPS, Contender, Layer, Problem, absence, takes_part
+from urzoo.benchmark.gates import gate_calls, gate_seconds
 from urzoo.benchmark.limit import limit_flops_per_second, products
 from urzoo.benchmark.memory import peak_memory_mib
 from urzoo.benchmark.rows import Figure, Row
@@ -131,6 +132,8 @@ def timed_rows(
     calls = calls_of(group, layers, gating, device)
     for dtype in dtypes:
         calls |= products(dtype, device)
+    if limited and any(layer.contender.backend == "cpu" for layer in layers.values()):
+        calls |= gate_calls(group.figure, gating, device)
     seconds = interleave(calls, budget_seconds=budget_seconds - (time.perf_counter() - begin), device=device)
     limits = {dtype: limit_flops_per_second(seconds, dtype, device) for dtype in dtypes}
     rows += [_timed_row(group, layer.contender, gating, seconds, limits) for layer in layers.values()]
@@ -178,7 +181,13 @@ def _timed_row(
     if contender.dtype in limits:
         flops = _flops(group, len(gating.blocks) if contender.family == "urzoo" else _BLOCKS_OF_PEERS)
         fields["gflops_per_second"] = flops / summary.median / 1e9
-        fields["share_of_limit"] = median_ratio([flops / rate for rate in limits[contender.dtype]], own)
+        products_seconds = [flops / rate for rate in limits[contender.dtype]]
+        fields["share_of_limit"] = median_ratio(products_seconds, own)
+        gates = gate_seconds(seconds)
+        if contender.backend == "cpu" and gates:
+            elements = group.shape.tokens * group.shape.hidden_size
+            bound = [product + elements * gate for product, gate in zip(products_seconds, gates, strict=True)]
+            fields["share_with_gates"] = median_ratio(bound, own)
     for column, other in _compared(contender).items():
         if other in seconds and other != contender.name:
             fields[column] = median_ratio(seconds[other], own)
