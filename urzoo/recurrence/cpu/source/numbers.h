@@ -78,6 +78,8 @@ struct BFloat16 {
   using Element = uint16_t;
   static constexpr int kPack = 2;
   static INLINE vf rounded(vf value) { return widen(narrow(value)); }
+  // The words of the values of one vector and of the next.
+  static INLINE vf words_of(vf low, vf high) { return (vf)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
   // One word of two values in each lane.
   static INLINE vf word(vf low, vf high) {
     return (vf)(__builtin_convertvector(narrow(low), vu) | __builtin_convertvector(narrow(high), vu) << 16);
@@ -114,15 +116,15 @@ INLINE vf load_words(const Element* from, int64_t count) {
   } else if constexpr (Number::kPack == 1) {
     return Number::rounded(load_first(from, count));
   } else {
-    float both[kWidth];
     if constexpr (std::is_same<Element, typename Number::Element>::value) {
+      float both[kWidth];
       if (count < 2 * kWidth) std::memset(both, 0, sizeof(both));
       std::memcpy(both, from, sizeof(Element) * static_cast<size_t>(std::min<int64_t>(count, 2 * kWidth)));
+      return load(both);
     } else {
-      Number::store_factors(both, 0, load_first(from, count));
-      Number::store_factors(both, kWidth, count > kWidth ? load_first(from + kWidth, count - kWidth) : vf{});
+      return Number::words_of(load_first(from, count),
+                              count > kWidth ? load_first(from + kWidth, count - kWidth) : vf{});
     }
-    return load(both);
   }
 }
 
