@@ -3,61 +3,26 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install 'urzoo[triton]'")
 
-COMPILE = """
-import itertools, sys
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from triton import compile
-from urzoo.recurrence.triton import kernels
-
-exact = {"product", "gates", "cell_before", "cell_after", "cell_grad", "hidden_grad", "passed_grad", "carry_before",
-         "carry_after", "update", "recalled_grad", "sums"}
-sizes = {"rows": "i32", "hidden_size": "i32", "mask": "*u8"}
-count = 0
-for name in sys.argv[2:]:
-    kernel = getattr(kernels, name)
-    flags = [flag for flag in ("TIED", "REFINED", "MASKED", "SAVE", "SUM") if flag in kernel.arg_names]
-    for dtype, values in itertools.product(("fp32", "bf16"), ((False,) * len(flags), (True,) * len(flags))):
-        constants = dict(zip(flags, values)) | {"BLOCK": kernels.BLOCK}
-        signature = {
-            argument: "constexpr" if argument in constants
-            else sizes.get(argument, "*fp32" if argument in exact else "*" + dtype)
-            for argument in kernel.arg_names
-        }
-        source = ASTSource(kernel, signature=signature, constexprs=constants)
-        assert compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32)).asm["cubin"]
-        count += 1
-print(count)
-"""
-KERNELS = [
-    "lstm_forward",
-    "lstm_backward",
-    "gru_gates_forward",
-    "gru_candidate_forward",
-    "gru_candidate_backward",
-    "gru_reset_backward",
-]
+SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_kernels"
 
 
-@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
-def test_every_kernel_compiles_for_a_gpu(capability: int, tmp_path: object):
+@pytest.mark.parametrize(
+    "capability", [pytest.param(80, marks=pytest.mark.slow), 90, pytest.param(100, marks=pytest.mark.slow)]
+)
+def test_every_kernel_compiles_for_a_gpu_and_spills_nothing(capability: int, tmp_path: Path):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(capability), *KERNELS],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 4 * len(KERNELS)
+    command = [sys.executable, str(SCRIPT), str(capability)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 1 + 4 * 6  # two dtypes, all flags on and off, of six kernels
 
 
 @pytest.mark.gpu
