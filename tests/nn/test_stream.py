@@ -18,7 +18,7 @@ LAYERS: dict[str, Callable[..., URLSTM | URGRU]] = {
     "three layers": partial(URLSTM, num_layers=3),
     "lstm OM": partial(URLSTM, gate="OM", tie_input_gate=False),
     "gru": partial(URGRU, num_layers=2),
-    "gru on the reference": partial(URGRU, gate="OR"),
+    "gru OR": partial(URGRU, gate="OR"),
     "named reference": partial(URLSTM, backend="reference"),
     "float64": partial(URLSTM, dtype=torch.float64),
     "bfloat16": partial(URLSTM, dtype=torch.bfloat16),
