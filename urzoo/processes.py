@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +15,24 @@ from urzoo.errors import UrzooError, one_line
 
 
 def end_group_at_exit() -> None:
-    """Have torch's process group ended before the interpreter: threads of it that live on may abort the process."""
+    """Have torch's process group ended before the interpreter; to be called before the group is made.
+
+    A thread of gloo that drops the last reference to a tensor while the interpreter ends aborts the process ("terminate
+    called without an active exception", https://github.com/pytorch/pytorch/issues/190489). A group ends its threads
+    once nothing refers to it any more.
+    """
+    if not Processes.started_together():
+        return
+    # Imported later, it would keep the group alive: its functions have it as the default of an argument.
+    import torch.distributed.nn.functional  # noqa: F401
+
     atexit.unregister(_end_group)
     atexit.register(_end_group)
 
 
 def _end_group() -> None:
     if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # a trainer and its parallel model, which refer to each other and to the group
         distributed.destroy_process_group()
 
 
@@ -52,11 +64,11 @@ class Processes:
             return cls(0, 1)
         from accelerate import PartialState
 
+        end_group_at_exit()
         try:
             state = PartialState(cpu=device.type == "cpu")
         except (RuntimeError, ValueError) as failure:
             raise UrzooError(f"the processes of this run cannot reach each other: {one_line(failure)}.") from failure
-        end_group_at_exit()
         return cls(state.process_index, state.num_processes)
 
     def gathered(self, parts: dict[int, Any]) -> dict[int, Any]:
@@ -69,7 +81,7 @@ class Processes:
             return parts
         from accelerate.utils import gather_object
 
-        with self._telling():
+        with reporting_lost_processes(self.number, self.count, "the finished batches"):
             return dict(gather_object(list(parts.items())))
 
     def wait(self) -> None:
@@ -81,15 +93,28 @@ class Processes:
         if self.count > 1:
             from accelerate import PartialState
 
-            with self._telling():
+            with reporting_lost_processes(self.number, self.count, "the finished batches"):
                 PartialState().wait_for_everyone()
 
-    @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as failure:
-            raise UrzooError(
-                f"process {self.number} of {self.count} lost another one: {one_line(failure)}. "
-                "The same command goes on from the finished batches."
-            ) from failure
+
+@contextlib.contextmanager
+def reporting_lost_processes(number: int, count: int, resume_from: str) -> Iterator[None]:
+    """Say in one line that another process has ended, instead of torch's traceback from the middle of a message to it.
+
+    Args:
+        number: This process's.
+        count: Of all processes.
+        resume_from: What the same command goes on from.
+
+    Raises:
+        UrzooError: A message to or from another process failed.
+    """
+    try:
+        yield
+    except RuntimeError as failure:
+        if count == 1 or not (isinstance(failure, distributed.DistError) or "gloo" in str(failure)):
+            raise
+        raise UrzooError(
+            f"process {number} of {count} lost another one: {one_line(failure)}. "
+            f"The same command goes on from {resume_from}."
+        ) from failure

@@ -15,6 +15,7 @@ def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
     Raises:
         UrzooError: The recipe's batch does not divide among the processes.
     """
+    end_group_at_exit()
     arguments = TrainingArguments(
         output_dir=str(run.path),
         num_train_epochs=recipe.epochs,
@@ -42,7 +43,5 @@ def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
             f"run.batch_size {recipe.run.batch_size} does not divide among {processes} processes. "
             "Start a number of processes that divides it."
         )
-    if processes > 1:
-        end_group_at_exit()
     arguments.per_device_train_batch_size = recipe.run.batch_size // processes
     return arguments

@@ -10,7 +10,6 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from urzoo.errors import UrzooError, one_line
 from urzoo.training.log import LogLine, TrainingLine
 from urzoo.training.scores import Score
 
@@ -37,25 +36,13 @@ class ProgressReport(TrainerCallback):
         self._bar = _bar() if say.enabled and sys.stderr.isatty() else None
         self._task = None if self._bar is None else self._bar.add_task(title, scores="")
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the base's signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **options: Any,  # noqa: ARG002
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
         """Show the bar."""
         if self._bar is not None:
             self._bar.start()
             self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the base's signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002
-        **options: Any,  # noqa: ARG002
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
         """Advance."""
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step)
@@ -113,7 +100,7 @@ class StopOnSignal(TrainerCallback):
         args: TrainingArguments,  # noqa: ARG002 - the base's signature
         state: TrainerState,  # noqa: ARG002
         control: TrainerControl,
-        **options: Any,  # noqa: ARG002
+        **_: Any,
     ) -> None:
         """Ask for the state and the end where a signal came."""
         if self.received is not None:
@@ -138,26 +125,6 @@ def stopping_on_signals(stop: StopOnSignal, processes: int) -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def telling_of_lost_processes(number: int, count: int) -> Iterator[None]:
-    """Say in one line that another process of the run has ended, instead of torch's traceback from the middle of it.
-
-    Raises:
-        UrzooError: A message to or from another process failed.
-    """
-    from torch.distributed import DistError
-
-    try:
-        yield
-    except RuntimeError as failure:
-        if count == 1 or not (isinstance(failure, DistError) or "gloo" in str(failure)):
-            raise
-        raise UrzooError(
-            f"process {number} of {count} lost another one: {one_line(failure)}. "
-            "The same command goes on from the last saved state."
-        ) from failure
 
 
 @contextlib.contextmanager

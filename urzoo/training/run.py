@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 from urzoo.errors import CheckpointError, RecipeError, UrzooError
 from urzoo.files import write_bytes, write_json
+from urzoo.processes import reporting_lost_processes
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.recipe_file import differences, load_recipe, read_recipe
-from urzoo.training.report import (
-    Reporter,
-    StopOnSignal,
-    quiet_libraries,
-    stopping_on_signals,
-    telling_of_lost_processes,
-)
+from urzoo.training.report import Reporter, StopOnSignal, quiet_libraries, stopping_on_signals
 from urzoo.training.state import RunFolder, RunIdentity
 from urzoo.zoo.schema import read_training_summary
 
@@ -92,7 +87,7 @@ def train(
     process = arguments.process_index, arguments.world_size
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_libraries())
-        stack.enter_context(telling_of_lost_processes(*process))
+        stack.enter_context(reporting_lost_processes(*process, "the last saved state"))
         if arguments.should_save:
             stack.enter_context(run.locked())
             if restart:
