@@ -7,7 +7,6 @@ leaves the target as it was; the temporary file is removed where the process liv
 
 import contextlib
 import errno
-import fcntl
 import glob
 import json
 import os
@@ -17,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import lock_descriptor
 
 from urzoo.errors import UrzooError, UsageError
 
@@ -185,8 +186,8 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat())
+        is_locked = lock_descriptor(descriptor, blocking=False)
+        is_ours = is_locked and folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat())
     except OSError:
         is_ours = False
     try:

@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -36,7 +41,17 @@ def test_a_damaged_state_is_refused_with_the_way_back(tmp_path):
 
 def test_a_folder_is_held_by_one_run_only(tmp_path):
     first, second = RunFolder(tmp_path).locked(), RunFolder(tmp_path).locked()
-    with first, pytest.raises(UrzooError, match="in use by another training run"):
+    with first, pytest.raises(UrzooError, match=rf"in use by another training run \(process {os.getpid()}\)"):
         second.__enter__()
     with RunFolder(tmp_path).locked():
         pass
+
+
+def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path):
+    file = tmp_path / "lock"
+    kill = "import os, sys; from filelock import FileLock; FileLock(sys.argv[1]).acquire(); os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", kill, str(file)])
+    assert killed.returncode == -signal.SIGKILL
+    file.write_text("1\n")
+    with RunFolder(tmp_path).locked():
+        assert file.read_text() == f"{os.getpid()}\n"

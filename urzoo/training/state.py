@@ -13,7 +13,6 @@ random numbers of a step are a function of the seed and the step.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import resource
@@ -26,6 +25,7 @@ from typing import Annotated
 import safetensors
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from pydantic import Field
 from torch import Tensor
 
@@ -34,8 +34,6 @@ from urzoo.files import whole_folder, write_bytes, write_json
 from urzoo.schema import GitCommit, Moment, Sha256, Strict, read_json, validated
 
 KEPT_STATES = 2
-# What transformers reads when it goes on; all that is in it is in `progress.json` and the log too.
-TRAINER_STATE = "trainer_state.json"
 
 
 class RunIdentity(Strict):
@@ -43,7 +41,7 @@ class RunIdentity(Strict):
 
     `git_commit` is that of the code the run began with, `initial_weights_sha256` that of the weights it began with
     where these were not drawn, `teacher_sha256` that of the checkpoint that labelled further rows.
-    `replace_checkpoint`: the user asked to start over, so that a finished checkpoint of another recipe may go.
+    `replace_checkpoint`: the user asked to start over, so that a finished checkpoint of another recipe may be replaced.
     """
 
     recipe_sha256: Sha256
@@ -106,33 +104,29 @@ class RunFolder:
         Raises:
             UrzooError: Another process holds it, or the folder cannot be written to.
         """
+        file = self.path / "lock"
+        lock = FileLock(file, timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+")
+            held = lock.acquire()
+            file.write_text(f"{os.getpid()}\n")  # in place: the lock is on this very file, which stays
+        except Timeout:
+            holder = file.read_text().strip() or "unknown"
+            raise UrzooError(
+                f"{self.path} is in use by another training run (process {holder}). Wait for it or stop it; "
+                "to train the same recipe beside it, name another folder with --runs."
+            ) from None
         except OSError as error:
             raise UrzooError(
                 f"cannot write to the run folder {self.path}: {error.strerror}. Name another with --runs."
             ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
-                raise UrzooError(
-                    f"{self.path} is in use by another training run (process {holder}). Wait for it or stop it; "
-                    "to train the same recipe beside it, name another folder with --runs."
-                ) from None
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
+        with held:
             # What a killed process left half-written has no use.
             for leftover in [*self.states.glob(".*.part"), *self.path.glob(".*.part")]:
                 if leftover.is_dir():
                     shutil.rmtree(leftover, ignore_errors=True)
                 else:
                     leftover.unlink(missing_ok=True)
-            # The lock ends with the descriptor; the file stays, as deleting it would let two runs lock two files.
             yield
 
     def save(self, tensors: dict[str, dict[str, Tensor]], progress: Progress) -> None:
@@ -147,17 +141,11 @@ class RunFolder:
                 content = {key: value.detach().cpu().contiguous() for key, value in values.items()}
                 write_bytes(folder / f"{name}.safetensors", safetensors.torch.save(content))
             write_json(folder / "progress.json", progress.model_dump())
-            write_json(folder / TRAINER_STATE, trainer_state(progress))
         for old in sorted(self.states.glob("step-*"))[:-KEPT_STATES]:
             # Renamed first, so that a kill while deleting leaves no half state under a state's name.
             with contextlib.suppress(OSError):
                 doomed = old.rename(old.with_name(f".{old.name}.part"))
                 shutil.rmtree(doomed, ignore_errors=True)
-
-
-def trainer_state(progress: Progress) -> dict[str, int]:
-    """What transformers has to know of a state."""
-    return {"global_step": progress.step, "max_steps": progress.steps}
 
 
 def read_progress(state: Path) -> Progress:
