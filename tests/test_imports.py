@@ -1,30 +1,69 @@
-"""Where private names of transformers may stand: in models/, and in training/trainer.py."""
+"""Where private names of other libraries may stand: of transformers in models/ and training/trainer.py alone."""
 
 import ast
 from pathlib import Path
 
+import pytest
 from transformers import Trainer
 
 import urzoo
 
 PACKAGE = Path(urzoo.__file__).parent
-ALLOWED = ("models", "training/trainer.py")
+ALLOWED = {"transformers": ("models", "training/trainer.py"), "huggingface_hub": ()}
 
 
-def private_names(path: Path) -> set[str]:
-    """Names with a leading underscore that a file imports from transformers, or defines or uses of its Trainer."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "transformers":
-            parts = [*node.module.split("."), *(name.name for name in node.names)]
-            found |= {part for part in parts if part.startswith("_")}
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(source: str, library: str) -> set[str]:
+    """Names with a leading underscore that a file imports from a library, reads of what it imports, or overrides."""
+    tree = ast.parse(source)
+    found, imported = set(), set()
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == library:
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+            imported |= {alias.asname or alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            ours = [alias for alias in node.names if alias.name.split(".")[0] == library]
+            names = [part for alias in ours for part in alias.name.split(".")]
+            imported |= {alias.asname or library for alias in ours}
+        found |= {name for name in names if is_private(name)}
         if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Trainer" for base in node.bases):
             methods = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
-            found |= {name for name in methods if name.startswith("_") and hasattr(Trainer, name)} - {"__init__"}
+            found |= {name for name in methods if is_private(name) and hasattr(Trainer, name) and "Trainer" in imported}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            start = node.value
+            while isinstance(start, ast.Attribute):
+                start = start.value
+            if isinstance(start, ast.Name) and start.id in imported:
+                found.add(node.attr)
     return found
 
 
-def test_private_names_of_transformers_stand_in_two_places():
-    where = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if private_names(path)}
-    assert "training/trainer.py" in where
-    assert {place for place in where if not place.startswith(ALLOWED)} == set()
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from {} import _private",
+        "from {}.utils._private import name",
+        "import {}._private",
+        "import {}.utils as shown\nshown._private",
+        "import {}\n{}.utils.name._private()",
+        "from {}.utils import name as shown\nshown._private",
+    ],
+)
+@pytest.mark.parametrize("library", ALLOWED)
+def test_private_names_are_found(source, library):
+    assert private_names(source.replace("{}", library), library) == {"_private"}
+    assert private_names(source.replace("{}", "torch"), library) == set()
+
+
+@pytest.mark.parametrize("library", ALLOWED)
+def test_private_names_of_a_library_stand_where_they_may(library):
+    found = {str(path.relative_to(PACKAGE)): private_names(path.read_text(), library) for path in PACKAGE.rglob("*.py")}
+    where = {path: names for path, names in found.items() if names}
+    assert {path: names for path, names in where.items() if not path.startswith(ALLOWED[library])} == {}
+    if library == "transformers":
+        assert "training/trainer.py" in where

@@ -55,7 +55,7 @@ def chosen_root(data_root: Path | str | None) -> Path | None:
 
 
 def find(data_set: DataSet, split: str, data_root: Path | None) -> Found:
-    """The parquet files of a split, fetched from the Hub if they are nowhere nearer.
+    """The parquet files of a split, fetched from the Hub where no nearer source has them.
 
     Raises:
         DataMissing: They are nowhere.
@@ -102,7 +102,7 @@ def why_lacking(data_set: DataSet, split: str, data_root: Path | None) -> str:
 def hub_unreachable() -> str:
     """Why the Hub cannot be reached, or an empty text if it can. Asked once per process."""
     from huggingface_hub import constants, get_session
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # its HTTP client's base error
+    from huggingface_hub.errors import HTTPError  # its HTTP client's base error
 
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return "offline by HF_HUB_OFFLINE or HF_DATASETS_OFFLINE"
@@ -180,7 +180,7 @@ def _in_hub_cache(data_set: DataSet, split: str) -> list[Path]:
 
 def _from_hub(data_set: DataSet, split: str) -> list[Path]:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined] # its HTTP client's base error
+    from huggingface_hub.errors import HTTPError  # its HTTP client's base error
 
     try:
         return [

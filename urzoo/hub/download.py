@@ -8,8 +8,7 @@ from pathlib import Path
 import httpx2
 from huggingface_hub import get_session, hf_hub_url
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils._headers import build_hf_headers
-from huggingface_hub.utils._http import hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from urzoo.hub import contents
 from urzoo.hub.connection import Connection

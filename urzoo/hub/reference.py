@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 
 from urzoo.errors import UsageError
 
