@@ -1,4 +1,4 @@
-"""The public functions of the recurrence: checks of the arguments and choice of the back end.
+"""The public functions of the recurrence, and the choice of the back end.
 
 A back end is a module or folder beside this file that offers what `Backend` says, and a name in
 `PREFERENCE`. The first one that can take the problem runs it; a back end named by the caller is never
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from urzoo.errors import BackendError, ShapeError, UsageError, unknown
 from urzoo.recurrence import reference
+from urzoo.recurrence.arguments import check_mask, checked_state, product_dtype
 from urzoo.recurrence.derivatives import needs_reference, refuse
-from urzoo.recurrence.gates import Gating, State, zero_state
+from urzoo.recurrence.gates import Gating, State
 
 PREFERENCE = ("triton", "cpu", "reference")
 SAVES = ("activations", "recompute")
@@ -160,12 +161,12 @@ def scan(
     if inputs.dim() != 3:
         raise ShapeError(
             f"inputs has {inputs.dim()} dimensions, expected 3: (batch, time, input_size); "
-            f"its shape is {_shape(inputs)}."
+            f"its shape is {tuple(inputs.shape)}."
         )
     dtype = product_dtype(inputs)
-    state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
+    state = checked_state(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
     if mask is not None:
-        _check_mask(mask, inputs)
+        check_mask(mask, inputs)
     weights = input_weight, recurrent_weight, bias, gate_bias
     chosen = _choose_for((inputs, *weights, *state), gating, dtype, backend)
     named = backend is not None
@@ -212,10 +213,11 @@ def step(
             return after
     if inputs.dim() != 2:
         raise ShapeError(
-            f"inputs has {inputs.dim()} dimensions, expected 2: (batch, input_size); its shape is {_shape(inputs)}."
+            f"inputs has {inputs.dim()} dimensions, expected 2: (batch, input_size); "
+            f"its shape is {tuple(inputs.shape)}."
         )
     dtype = product_dtype(inputs)
-    state = _checked(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
+    state = checked_state(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
     chosen = _choose_for((inputs, *weights, *state), gating, dtype, backend)
     return chosen.step(inputs, *weights, state, gating=gating, dtype=dtype, named=backend is not None)
 
@@ -255,11 +257,6 @@ def backend_for(inputs: Tensor, gating: Gating = Gating(), *, backend: str | Non
 def chosen_backend(inputs: Tensor, gating: Gating, backend: str | None) -> Backend:
     """The back end itself; see `backend_for`."""
     return _choose(gating, product_dtype(inputs), inputs.device, backend)
-
-
-def product_dtype(inputs: Tensor) -> torch.dtype:
-    """The dtype of the products: that of the inputs, or autocast's (which leaves float64 alone)."""
-    return torch.get_autocast_dtype(inputs.device.type) if _autocasts(inputs) else inputs.dtype
 
 
 def _choose_for(tensors: Sequence[Tensor | None], gating: Gating, dtype: torch.dtype, backend: str | None) -> Backend:
@@ -321,95 +318,6 @@ def _warn_once(name: str, missing: list[str]) -> None:
     )
 
 
-def _checked(
-    inputs: Tensor,
-    input_weight: Tensor,
-    recurrent_weight: Tensor,
-    bias: Tensor | None,
-    gate_bias: Tensor | None,
-    state: State | None,
-    gating: Gating,
-    dtype: torch.dtype,
-) -> State:
-    """Compare every argument with the recurrent weight, which fixes the sizes; returns the state, zeros if None."""
-    if not dtype.is_floating_point:
-        raise ShapeError(f"inputs is {_dtype(dtype)}, expected a floating-point dtype; give inputs.float().")
-    if 0 in inputs.shape[1:]:
-        raise ShapeError(
-            f"inputs is empty, expected every size but batch to be at least 1; its shape is {_shape(inputs)}."
-        )
-    blocks = len(gating.blocks)
-    if recurrent_weight.dim() != 2 or recurrent_weight.shape[0] != blocks * recurrent_weight.shape[1]:
-        order = ", ".join(gating.blocks)
-        raise ShapeError(
-            f"recurrent_weight has the shape {_shape(recurrent_weight)}, expected ({blocks} * hidden, hidden) "
-            f"for gate {gating.name!r}, in the order {order}."
-        )
-    rows, hidden_size = recurrent_weight.shape
-    batch, input_size = inputs.shape[0], inputs.shape[-1]
-    expected = {
-        "input_weight": (input_weight, (rows, input_size), "(len(blocks) * hidden, input_size)"),
-        "recurrent_weight": (recurrent_weight, (rows, hidden_size), ""),
-        "bias": (bias, (rows,), "(len(blocks) * hidden,)"),
-        "gate_bias": (gate_bias, (hidden_size,), "(hidden,)"),
-    }
-    for name, (tensor, shape, meaning) in expected.items():
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ShapeError(f"{name} has the shape {_shape(tensor)}, expected {shape}: {meaning}.")
-        if tensor.device != inputs.device:
-            raise ShapeError(f"{name} is on {tensor.device}, expected {inputs.device} as inputs is.")
-        if tensor.dtype != inputs.dtype and not (_autocasts(inputs) and tensor.dtype != torch.float64):
-            raise ShapeError(f"{name} is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)} as inputs is.")
-    if gate_bias is not None and gating.uses_cumax:
-        raise UsageError(f"gate_bias was given, but gate {gating.name!r} has none; omit it.")
-    if state is None:
-        return zero_state(gating, batch, hidden_size, inputs, reference.carry_dtype(dtype))
-    parts = ("hidden", "cell") if gating.cell == "lstm" else ("hidden",)
-    if not isinstance(state, tuple) or len(state) != len(parts):
-        got = f"a tuple of {len(state)}" if isinstance(state, tuple) else f"a {type(state).__name__}"
-        raise ShapeError(f"state is {got}, expected the tuple ({', '.join(parts)}{',' * (len(parts) == 1)}).")
-    for name, tensor in zip(parts, state, strict=True):
-        if tuple(tensor.shape) != (batch, hidden_size):
-            raise ShapeError(
-                f"the {name} of state has the shape {_shape(tensor)}, expected {(batch, hidden_size)}: (batch, hidden)."
-            )
-        if tensor.device != inputs.device:
-            raise ShapeError(f"the {name} of state is on {tensor.device}, expected {inputs.device} as inputs is.")
-        accepted = (dtype, inputs.dtype, reference.carry_dtype(dtype))
-        if tensor.dtype not in accepted:
-            raise ShapeError(f"the {name} of state is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)}.")
-    return state
-
-
 def _recorded() -> bool:
     """Whether autograd or torch.jit.trace, which compares runs with and without autograd, may follow the call."""
     return torch.is_grad_enabled() or torch._C._get_tracing_state() is not None
-
-
-def _autocasts(inputs: Tensor) -> bool:
-    return (
-        inputs.dtype != torch.float64
-        and torch.amp.is_autocast_available(inputs.device.type)
-        and torch.is_autocast_enabled(inputs.device.type)
-    )
-
-
-def _check_mask(mask: Tensor, inputs: Tensor) -> None:
-    if mask.dtype != torch.bool:
-        raise ShapeError(f"mask is {_dtype(mask.dtype)}, expected bool; give mask.bool(), True where a step is real.")
-    if mask.shape != inputs.shape[:2]:
-        raise ShapeError(
-            f"mask has the shape {_shape(mask)}, expected {_shape(inputs)[:2]}: (batch, time) as inputs has."
-        )
-    if mask.device != inputs.device:
-        raise ShapeError(f"mask is on {mask.device}, expected {inputs.device} as inputs is.")
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
-
-
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

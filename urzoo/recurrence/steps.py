@@ -5,8 +5,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from urzoo.recurrence.arguments import product_dtype
 from urzoo.recurrence.gates import Gating, State
-from urzoo.recurrence.scan import chosen_backend, product_dtype, step
+from urzoo.recurrence.scan import chosen_backend, step
 
 Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
