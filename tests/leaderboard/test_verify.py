@@ -67,7 +67,7 @@ def submitted(results: Path, honest: Result) -> Callable[..., Path]:
 def test_an_honest_row_is_repeated_and_agrees(submitted: Callable[..., Path], results: Path, checkpoint: Path):
     submitted()
     verification = verify(results, 5, folders=named(checkpoint), progress=False)
-    assert {one.metric for one in verification.compared} == {"accuracy", "cross_entropy"}
+    assert {one.metric.name for one in verification.compared} == {"accuracy", "cross_entropy"}
     assert all(one.agrees for one in verification.compared)
     assert not verification.unrepeatable
 
@@ -97,7 +97,7 @@ def test_rows_that_cannot_be_repeated_are_told_with_the_reason(
     verification = verify(results, 9, folders=named(checkpoint), progress=False)
     assert {one.model for one in verification.compared} == set(named(checkpoint))
     told = " ".join(verification.unrepeatable)
-    assert "elsewhere is not at hand" in told
+    assert "elsewhere is not here" in told
     assert "outdated" in told
 
 

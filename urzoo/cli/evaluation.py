@@ -12,7 +12,7 @@ from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from urzoo.evaluation import Pair, Subject
-    from urzoo.leaderboard.verify import Repetition
+    from urzoo.evaluation.repetition import Repetition
 
 RESULTS = Path("leaderboard/results")
 BOARD = Path("leaderboard")
@@ -323,7 +323,7 @@ def _verify(results: Path, count: int, checkpoints: list[str], *, seed: int, dat
 
 
 def _tell(one: "Repetition") -> None:
-    typer.echo(f"{one.model} on {one.task}: {one.metric} {one.stored:.6g} in the result, {one.measured:.6g} here")
+    typer.echo(f"{one.model} on {one.task}: {one.metric.name} {one.stored:.6g} in the result, {one.measured:.6g} here")
 
 
 def _named_folder(model: str) -> tuple[str, Path]:

@@ -20,6 +20,7 @@ from urzoo.evaluation.pairs import DEFAULT_RESULTS, Keeper, fits, outdated
 from urzoo.evaluation.predictions import predictions_path, read_predictions
 from urzoo.evaluation.problem import Rows
 from urzoo.evaluation.recommended import recommended
+from urzoo.evaluation.repetition import Repetition, repetitions, settings_of
 from urzoo.evaluation.runner import Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
@@ -147,9 +148,7 @@ class _Row:
                 return (
                     f"no predictions are committed to compare with; all rows: urzoo reproduce --all --task {task.name}"
                 )
-        settings = (
-            Settings(committed.batch_size, dtype=committed.dtype, seed=committed.seed) if committed else Settings()
-        )
+        settings = settings_of(committed) if committed else Settings()
         split = load_split(task.data.name, task.data.split, data_root=self.data_root)
         order = None
         if limit is not None:
@@ -180,33 +179,35 @@ class _Row:
         if committed is None:
             return self._told("uncommitted", f"{measured}; there is no committed row ({when})")
         if not result.partial:
-            pairs = [(spec, committed.metrics[spec.name], result.metrics[spec.name]) for spec in self.task.metrics]
-            return self._judged(measured, pairs, when)
+            return self._judged(measured, repetitions(committed, result, self.task), when)
         here = read_predictions(predictions_path(self.measured, self.name, self.task.name))
         there = read_predictions(predictions_path(self.results, self.name, self.task.name))
-        pairs = [(spec, primary_figure(columns_at(there, here.columns["row"])), primary_figure(here.columns))]
-        return self._judged(measured, pairs, when, rows=result.samples)
+        stored, figure = primary_figure(columns_at(there, here.columns["row"])), primary_figure(here.columns)
+        # Of few rows a single one may weigh more than the tolerance.
+        tolerance = max(spec.tolerance, 1.5 / result.samples if spec.name == "accuracy" else 0.0)
+        of_rows = Repetition(self.name, self.task.name, spec, stored, figure, tolerance)
+        return self._judged(measured, [of_rows], when, some_rows=True)
 
     def _judged(
-        self, measured: str, pairs: list[tuple[MetricSpec, float, float]], when: str, rows: int | None = None
+        self, measured: str, compared: Sequence[Repetition], when: str, *, some_rows: bool = False
     ) -> Reproduced:
-        where = " of these rows" if rows else ""
+        where = " of these rows" if some_rows else ""
         differing = []
-        for spec, stored, here in pairs:
-            # Of few rows a single one may weigh more than the tolerance.
-            tolerance = max(spec.tolerance, 1.5 / rows if rows and spec.name == "accuracy" else 0.0)
-            if _shown(stored, spec) != _shown(here, spec):
-                difference = f"{(here - stored) * spec.scale:+.{spec.digits}f}"
-                told = f"{spec.title} differs by {difference} from the committed {_shown(stored, spec)}{where}"
-                limit = f"{tolerance * spec.scale:.{spec.digits}f} {spec.unit}"
-                differing.append((abs(here - stored) > tolerance, told, limit))
-        beyond = [f"{told}, more than the tolerance of {limit}" for outside, told, limit in differing if outside]
+        for one in compared:
+            spec, stored = one.metric, _shown(one.stored, one.metric)
+            if stored != _shown(one.measured, spec):
+                difference = f"{(one.measured - one.stored) * spec.scale:+.{spec.digits}f}"
+                told = f"{spec.title} differs by {difference} from the committed {stored}{where}"
+                limit = f"{one.tolerance * spec.scale:.{spec.digits}f} {spec.unit}"
+                differing.append((one.agrees, told, limit))
+        beyond = [f"{told}, more than the tolerance of {limit}" for agrees, told, limit in differing if not agrees]
         if beyond:
             return self._told("beyond", f"{measured}: {'; '.join(beyond)} ({when})")
         if differing:
             told = "; ".join(f"{told}, within the tolerance of {limit}" for _, told, limit in differing)
             return self._told("within", f"{measured}: {told} ({when})")
-        return self._told("same", f"{measured}: same as the committed row{' says of these' if rows else ''} ({when})")
+        says = " says of these" if some_rows else ""
+        return self._told("same", f"{measured}: same as the committed row{says} ({when})")
 
     def _told(
         self, status: Literal["same", "within", "beyond", "uncommitted", "outdated", "failed", "skipped"], message: str

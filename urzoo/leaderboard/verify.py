@@ -7,13 +7,15 @@ A row is believed because its evaluation can be repeated. `verify` repeats some 
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from urzoo.data import lacking
+from urzoo.data import lacking, load_split
 from urzoo.errors import ResultError, UrzooError, UsageError
+from urzoo.evaluation.repetition import Repetition, repeated, repetitions
+from urzoo.evaluation.runner import Subject
 from urzoo.evaluation.schema import Result, read_result
 from urzoo.evaluation.task import Task
 from urzoo.leaderboard.board import CurrentTask, Evidence, refuse_unfit, standing
@@ -23,23 +25,6 @@ from urzoo.zoo import checkpoints, info, path, study_checkpoints
 
 # A sample's accuracy may lie this many standard errors from the accuracy of the whole split.
 STANDARD_ERRORS = 4.0
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """One metric of one row, as stored and as measured again; `tolerance` is what may lie between them."""
-
-    model: str
-    task: str
-    metric: str
-    stored: float
-    measured: float
-    tolerance: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the two differ by no more than the tolerance."""
-        return abs(self.stored - self.measured) <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -182,7 +167,7 @@ def _checkpoint(
     elif result.model.name in (*checkpoints(), *study_checkpoints()):
         checkpoint = result.model.name
     else:
-        return _Obstacle(f"the checkpoint {result.model.name} is not at hand; name its folder")
+        return _Obstacle(f"the checkpoint {result.model.name} is not here; name its folder")
     missing = lacking(result.data.name, result.data.split, data_root=data_root)
     return _Obstacle(missing) if missing else _Found(checkpoint)
 
@@ -212,26 +197,19 @@ def _repeat(
     seed: int = 0,
     progress: bool,
 ) -> list[Repetition]:
-    from urzoo.data import load_split
-    from urzoo.evaluation.runner import Evaluation, Settings, Subject
-
+    """Measure a result again, on all rows or on so many, of which only the accuracy tells something."""
     split = load_split(task.data.name, task.data.split, data_root=data_root)
     sampled = samples is not None and samples < result.samples
     if samples is not None and sampled:
         # At random: the rows of some data sets are sorted by their class.
         split = split.select(np.array(sorted(random.Random(seed).sample(range(split.rows), samples)), dtype=np.int64))
-    settings = Settings(result.batch_size, dtype=result.dtype, seed=result.seed)
-    again = Evaluation(Subject.of(checkpoint), task, split, settings).run(progress=progress).result
-    compared = []
-    for spec in task.metrics:
-        tolerance = spec.tolerance
-        if sampled:
-            if spec.name != "accuracy":
-                continue
-            tolerance += _sampling_tolerance(result.metrics[spec.name], again.samples, result.samples)
-        stored, measured = result.metrics[spec.name], again.metrics[spec.name]
-        compared.append(Repetition(result.model.name, task.name, spec.name, stored, measured, tolerance))
-    return compared
+    again = repeated(result, Subject.of(checkpoint), task, split, progress=progress)
+    compared = repetitions(result, again, task)
+    if not sampled:
+        return compared
+    accuracy = next(one for one in compared if one.metric.name == "accuracy")
+    wider = _sampling_tolerance(accuracy.stored, again.samples, result.samples)
+    return [replace(accuracy, tolerance=accuracy.tolerance + wider)]
 
 
 def _sampling_tolerance(accuracy: float, samples: int, rows: int) -> float:
@@ -257,8 +235,8 @@ def _refuse_impossible(file: Path, result: Result) -> None:
         )
 
 
-def _complaint(comparison: Repetition) -> str:
+def _complaint(one: Repetition) -> str:
     return (
-        f"{comparison.model} on {comparison.task}: {comparison.metric} is {comparison.stored:.6g} in the result and "
-        f"{comparison.measured:.6g} here, expected at most {comparison.tolerance:.2g} apart"
+        f"{one.model} on {one.task}: {one.metric.name} is {one.stored:.6g} in the result and {one.measured:.6g} here, "
+        f"expected at most {one.tolerance:.2g} apart"
     )
