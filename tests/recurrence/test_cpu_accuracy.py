@@ -3,6 +3,8 @@
 The last part plants faults into copies of the C++ source and shows that the suite catches each.
 """
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,9 @@ import torch
 
 from tests.recurrence.accuracy import COVERING, LONG, Case, Size, case_id, cases_of, grid_of, losses
 from urzoo.recurrence import Gating, backends
-from urzoo.recurrence.cpu import library
+from urzoo.recurrence.cpu import library, passes
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
 
@@ -29,6 +33,19 @@ KINDS = [
     and case[1] != "bfloat16"
 ]
 each_kind = pytest.mark.parametrize("case", KINDS, ids=case_id)
+
+
+def test_a_dtype_is_judged_once_it_has_its_row(monkeypatch: pytest.MonkeyPatch):
+    """What CONTRIBUTING shows for a dtype of a fused back end."""
+    row = re.search(r"^    (\(.*float16\)): (\(.*\)),$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    assert row
+    cell, letters = eval(row[1], {"torch": torch}), ast.literal_eval(row[2])
+    assert not [case for case in CASES if case[1] == "float16"]
+    monkeypatch.setitem(passes._TAKES, cell, letters)
+    found = [gating for gating, mode in cases_of("cpu") if mode == "float16"]
+    assert found
+    assert {gating.cell for gating in found} == {"lstm"}
+    assert {gating.primary for gating in found} == set(letters[0])
 
 
 @every_case
@@ -171,7 +188,7 @@ def test_a_planted_fault_is_caught(fault: tuple[str, str], tmp_path: Path, monke
     name, right, wrong = FAULTS[fault]
     source = shutil.copytree(Path(library.__file__).with_name("source"), tmp_path / "source")
     text = (source / name).read_text()
-    assert text.count(right) == 1, "the source has changed: plant the fault anew"
+    assert text.count(right) == 1, "the source has changed: plant the fault again"
     (source / name).write_text(text.replace(right, wrong))
     target = tmp_path / "_fused_baseline.so"
     command = ["g++", "-std=c++17", "-O0", "-w", "-fPIC", "-shared", "-pthread", "-o", str(target)]
