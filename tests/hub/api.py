@@ -8,36 +8,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
+from .call import Answer, Call
 from .describe import describe, entries
-from .store import Blob, Commit, Refused, Repository, Store, User
+from .store import Blob, Commit, Refused, Repository, Store
 
 REPO = r"(?P<kind>model|dataset|space)s/(?P<repo_id>[^/]+/[^/]+?)"
 REVISION = r"(?P<revision>refs/pr/\d+|[^/]+)"
 PREFIX = r"/(?P<prefix>datasets/|spaces/|)(?P<repo_id>[^/]+/[^/]+?)"
-
-
-@dataclass
-class Call:
-    method: str
-    path: str
-    query: dict[str, list[str]]
-    headers: dict[str, str]
-    body: bytes
-    user: User | None
-
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.body or b"{}")
-
-
-@dataclass
-class Answer:
-    body: Any = field(default_factory=dict)  # bytes, or what is sent as JSON
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 _ROUTES: list[tuple[re.Pattern[str], str]] = []

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .api import Answer, Api, Call
+from .api import Api
+from .call import Answer, Call
 from .faults import Fault, Faults, Request
 from .store import Refused, Store, User
 

@@ -30,7 +30,7 @@ PIECES = [
     "\u2028", "\x85", "\ufeff", "[^1]", "[x]: http://e.org", "===", "\r", "\r\n", "\x00", "\x1b[2J", "é", "日本",
 ]  # fmt: skip
 hostile = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), min_size=1, max_size=8).map("".join)
-# What the strict formats admit: one line without control characters.
+# What the strict formats accept: one line without control characters.
 line = hostile.map(lambda value: re.sub(r"[\x00-\x1f\x7f]", "", value)[:500])
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 markdown = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")

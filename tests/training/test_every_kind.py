@@ -6,10 +6,15 @@ import pytest
 import torch
 import yaml
 
-from tests.training.tiny import KINDS, tiny_language_model, tiny_recipe, train_tiny
+from tests.training.tiny import KINDS, stop_after_a_step, tiny_language_model, tiny_recipe, train_tiny
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
-from urzoo.training import TrainingStoppedError, load_recipe
+from urzoo.training import load_recipe
+from urzoo.training.kinds.images import ImageRecipe
+from urzoo.training.kinds.language_model import LanguageModelRecipe
+from urzoo.training.kinds.series import SeriesRecipe
+from urzoo.training.kinds.synthetic import SyntheticRecipe
+from urzoo.training.kinds.texts import TextRecipe
 from urzoo.training.log import TrainingLine, read_log
 from urzoo.training.report import StopOnSignal
 from urzoo.training.trainer import RecipeTrainer
@@ -19,20 +24,6 @@ EVERY_KIND = pytest.mark.parametrize("kind", list(KINDS))
 
 def recipe_of(kind, folder, **changes):
     return KINDS[kind][0](folder, **changes)
-
-
-def stop_after_a_step(kind, recipe, folder, *, number=signal.SIGINT):
-    begin = StopOnSignal.on_train_begin
-
-    def ask(self, *arguments, **options):
-        signal.raise_signal(number)
-        return begin(self, *arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopOnSignal, "on_train_begin", ask)
-        with pytest.raises(TrainingStoppedError, match="stopped at step 1 of") as stopped:
-            train_tiny(kind, recipe, folder)
-    assert stopped.value.exit_code == 128 + number
 
 
 @EVERY_KIND
@@ -74,6 +65,17 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, kind):
         wrong.write_text(text.replace(*change))
         with pytest.raises(RecipeError, match=expected):
             load_recipe(wrong)
+
+
+def test_recipes_are_told_apart_by_their_architecture_and_sections(tmp_path):
+    expected = {
+        "images": ImageRecipe,
+        "series": SeriesRecipe,
+        "texts": TextRecipe,
+        "language_model": LanguageModelRecipe,
+        "synthetic": SyntheticRecipe,
+    }
+    assert {kind: type(load_recipe(recipe_of(kind, tmp_path))) for kind in KINDS} == expected
 
 
 @EVERY_KIND

@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
-from tests.training.tiny import tiny_texts, tiny_texts_recipe
+from tests.training.tiny import stop_after_a_step, tiny_texts, tiny_texts_recipe
 from urzoo import zoo
 from urzoo.data import Split
-from urzoo.errors import DataError, RecipeError
+from urzoo.errors import CheckpointError, DataError, RecipeError
 from urzoo.hub.card import check_card
 from urzoo.training import load_recipe, teacher, train
 from urzoo.training.kinds.texts import TaughtTextRecipe
@@ -105,3 +105,11 @@ def test_a_misspelt_key_of_the_teacher_is_named(tmp_path):
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(RecipeError, match=r"confidence"):
         load_recipe(path)
+
+
+def test_a_run_does_not_go_on_with_another_teacher_than_it_began_with(folder):
+    stop_after_a_step("texts", pupil(folder), folder)
+    again = tiny_texts_recipe(folder, run__seed=9)
+    train(again, runs=folder, restart=True, progress=False, data=tiny_texts())
+    with pytest.raises(CheckpointError, match=r"pupil holds .* whose teacher has changed since\. Pass --restart"):
+        train(pupil(folder), runs=folder, progress=False, data=tiny_texts())

@@ -1,19 +1,17 @@
 import json
-import signal
 
 import numpy as np
 import pytest
 import torch
 
-from tests.training.tiny import tiny_data, tiny_recipe
+from tests.training.tiny import stop_after_a_step, tiny_data, tiny_recipe
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError, UrzooError
 from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed
 from urzoo.hub.card import check_card
 from urzoo.models import PixelSequenceImageProcessor
-from urzoo.training import TrainingStoppedError, train
+from urzoo.training import train
 from urzoo.training.log import ValidationLine, read_log
-from urzoo.training.report import StopOnSignal
 from urzoo.zoo.schema import read_training_summary
 
 FILES = [
@@ -36,19 +34,10 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def stopped(tmp_path, monkeypatch):
+def stopped(tmp_path):
     """A run that was asked to stop after its first step."""
     recipe = tiny_recipe(tmp_path)
-    begin = StopOnSignal.on_train_begin
-
-    def ask(self, *arguments, **options):
-        signal.raise_signal(signal.SIGINT)
-        return begin(self, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopOnSignal, "on_train_begin", ask)
-        with pytest.raises(TrainingStoppedError, match="stopped at step 1 of 8"):
-            train(recipe, runs=tmp_path, progress=False, data=tiny_data())
+    stop_after_a_step("images", recipe, tmp_path)
     return tmp_path, recipe
 
 

@@ -5,6 +5,7 @@ of nonsense words, and their class is that of the words that stand in them.
 """
 
 import hashlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import yaml
 from tests.training.lm_tiny import articles, put_in_place, tiny_lm_recipe
 from urzoo.data import Split
 from urzoo.data.schema import load_data_set
-from urzoo.training import train
+from urzoo.training import TrainingStoppedError, train
+from urzoo.training.report import StopOnSignal
 
 TINY = {
     "name": "tiny",
@@ -228,3 +230,26 @@ def train_tiny(kind: str, recipe: Path, runs: Path, **options: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         put_in_place(patch, articles(30))
         return train(recipe, runs=runs, **{"progress": False, "data": KINDS[kind][1](), **options})
+
+
+def stop_after_a_step(kind: str, recipe: Path, runs: Path, *, number: int = signal.SIGINT) -> None:
+    """Begin a run that a signal ends after its first step."""
+    begin = StopOnSignal.on_train_begin
+
+    def ask(self: StopOnSignal, *arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(number)
+        return begin(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_train_begin", ask)
+        with pytest.raises(TrainingStoppedError, match="stopped at step 1 of") as stopped:
+            train_tiny(kind, recipe, runs)
+    assert stopped.value.exit_code == 128 + number
+
+
+def classification_scores(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The accuracy and the mean cross entropy, in nats, in float64."""
+    import torch
+
+    log_probabilities = torch.from_numpy(logits).double().log_softmax(-1).numpy()
+    return float((logits.argmax(1) == labels).mean()), float(-log_probabilities[np.arange(len(labels)), labels].mean())

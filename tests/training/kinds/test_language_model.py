@@ -112,8 +112,8 @@ def test_streams_start_over_as_often_as_the_recipe_says(tmp_path, monkeypatch):
         if state is not None:
             begun.append([not row.any() for row in state.states[1][0]])
             # Only those: the others go on with what they had.
-            for row, anew in enumerate(begun[-1]):
-                assert anew or torch.equal(state.states[0][1][row], carried.state.states[0][1][row])
+            for row, empty in enumerate(begun[-1]):
+                assert empty or torch.equal(state.states[0][1][row], carried.state.states[0][1][row])
         return state
 
     monkeypatch.setattr(CarriedState, "state_to_begin_with", seen)
