@@ -162,18 +162,7 @@ class _Pull:
                     _check(staging, self.repo_id, any_model=self.any_model)
                 folder = self.store.commits / name
             self.store.remember(self.revision, commit)
-        skipped = tuple(sorted(set(listing) - set(wanted)))
-        return Pulled(
-            folder=folder,
-            repo_id=self.repo_id,
-            revision=self.revision,
-            commit=commit,
-            files=tuple(sorted(wanted)),
-            skipped=skipped,
-            bytes_received=self.bytes_received,
-            offline=False,
-            warnings=tuple(_warnings(wanted, skipped)),
-        )
+        return self._pulled(folder, commit, wanted, listing)
 
     def _kept_name(self, commit: str, *, with_code: bool) -> str:
         """What the store calls the commit's folder; a model that was only taken to be evaluated is kept apart."""
@@ -200,9 +189,15 @@ class _Pull:
         with self.store.locked():
             for file in wanted.values():
                 self._fetch(commit, file)
+        pulled = self._pulled(self.store.objects, commit, wanted, listing)
+        return pulled, {path: self.store.object_path(file) for path, file in wanted.items()}
+
+    def _pulled(
+        self, folder: Path, commit: str, wanted: dict[str, RemoteFile], listing: dict[str, RemoteFile]
+    ) -> Pulled:
         skipped = tuple(sorted(listing.keys() - wanted.keys()))
-        pulled = Pulled(
-            folder=self.store.objects,
+        return Pulled(
+            folder=folder,
             repo_id=self.repo_id,
             revision=self.revision,
             commit=commit,
@@ -212,7 +207,6 @@ class _Pull:
             offline=False,
             warnings=tuple(_warnings(wanted, skipped)),
         )
-        return pulled, {path: self.store.object_path(file) for path, file in wanted.items()}
 
     def _look_up(self) -> tuple[str, dict[str, RemoteFile]]:
         """The commit the revision stands at, and its files."""

@@ -53,7 +53,7 @@ class CutMixRecipe(Strict):
 
 
 class ImageAugmentationRecipe(Strict):
-    """Changes drawn anew for each image in each epoch: shifts of at most so many pixels each way, and mirroring.
+    """Changes drawn for each image in each epoch: shifts of at most so many pixels each way, and mirroring.
 
     With `rotate_degrees` an image is turned about its centre by at most so many degrees either way, with `scale_change`
     its size changes by at most so large a share, with `elastic` it is distorted. These three interpolate between

@@ -120,7 +120,7 @@ class StepOrder(Order):
         return product(range(self.steps), range(self.batch_size))
 
 
-class TrainingData(Dataset[Batch]):
+class TrainingSamples(Dataset[Batch]):
     """What a run learns from, served a batch at a time."""
 
     # Right shift of the seed that a step's dropout has. Those of streams are from before they had a loop in common
@@ -144,7 +144,7 @@ class TrainingData(Dataset[Batch]):
         raise NotImplementedError
 
 
-class StreamData(TrainingData):
+class StreamData(TrainingSamples):
     """A stream: each row of a batch goes on where it stopped in the step before, or is drawn for its step.
 
     Args:
@@ -176,7 +176,7 @@ class StreamData(TrainingData):
         return self.batch(pairs[0][0], np.array([row for _, row in pairs], np.int64))
 
 
-class BatchData(TrainingData):
+class BatchData(TrainingSamples):
     """Rows of data, each of which is read once an epoch."""
 
     def __len__(self) -> int:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from urzoo.errors import UsageError
-from urzoo.training.batches import Batch, TrainingData
+from urzoo.training.batches import Batch, TrainingSamples
 from urzoo.training.report import Reporter
-from urzoo.zoo.schema import TrainingData as TrainingDataRecord
+from urzoo.zoo.schema import TrainingData
 
 if TYPE_CHECKING:
     from urzoo.data import Split
@@ -29,7 +29,7 @@ class Parents:
     initial: "Initial | None" = None
     teacher: "Teacher | None" = None
 
-    def data(self) -> tuple[TrainingDataRecord, ...]:
+    def data(self) -> tuple[TrainingData, ...]:
         """What the weights to begin with had learnt from."""
         return () if self.initial is None else self.initial.data()
 
@@ -123,9 +123,9 @@ class Job:
     """
 
     model: PreTrainedModel
-    training: TrainingData
+    training: TrainingSamples
     scores: Callable[[PreTrainedModel], dict[str, float]]
-    data: Sequence[TrainingDataRecord]
+    data: Sequence[TrainingData]
     digest: str
     size: str
     loss: Callable[[nn.Module, Batch, int], Tensor] | None = None

@@ -115,7 +115,10 @@ class CadenceRecipe(Strict):
 
 
 class BaseRecipe(Strict):
-    """What every recipe has; `name` is that of the checkpoint it makes."""
+    """What every recipe has; `name` is that of the checkpoint it makes.
+
+    A kind that has no key for what a property says goes without: it has no average of the weights, for example.
+    """
 
     name: Name
     task: Name
@@ -155,7 +158,8 @@ class BaseRecipe(Strict):
     @property
     def weight_average_decay(self) -> float | None:
         """The decay of the moving average that is validated and shipped; None where the weights themselves are."""
-        return None
+        decay: float | None = getattr(self.run, "weight_average_decay", None)
+        return decay
 
     @property
     def selected_by(self) -> Score | None:
@@ -165,17 +169,18 @@ class BaseRecipe(Strict):
     @property
     def label_smoothing(self) -> float:
         """The share of a label's weight that is spread over all classes in the training loss."""
-        return 0.0
+        return getattr(self.run, "label_smoothing", None) or 0.0
 
     @property
     def adversarial_radius(self) -> float:
         """How far each text is moved, relative to the length of its embedded tokens; 0 for not at all."""
-        return 0.0
+        return getattr(self.run, "adversarial_radius", None) or 0.0
 
     @property
     def initial_checkpoint(self) -> str | None:
         """The checkpoint whose weights training begins with; None where all are drawn."""
-        return None
+        name: str | None = getattr(self, "initialise_from", None)
+        return name
 
     def parents(self, runs: Path) -> Parents:
         """The earlier checkpoints that this one comes from: trained under `runs`, or else shipped.
@@ -188,7 +193,7 @@ class BaseRecipe(Strict):
         return Parents() if name is None else Parents(find_initial(name, runs))
 
     def check(self) -> None:
-        """Refuse a recipe that its task does not admit, or that would learn from what its task is scored on.
+        """Refuse a recipe that does not fit its task, or that would learn from what its task is scored on.
 
         Raises:
             RecipeError: The message names the key.
@@ -265,11 +270,6 @@ class RowsRecipe(BaseRecipe):
         return self.run.epochs
 
     @property
-    def weight_average_decay(self) -> float | None:
-        """The decay of the moving average that is validated and shipped; None where the weights themselves are."""
-        return self.run.weight_average_decay
-
-    @property
     def selected_by(self) -> Score | None:
         """The validation score whose best weights the checkpoint gets; None where it gets the last."""
         if self.selection.checkpoint == "last":
@@ -321,11 +321,6 @@ class SequenceRecipe(RowsRecipe):
     model: SequenceClassifierRecipe
     batches: BatchesRecipe
     run: SequenceRunRecipe
-
-    @property
-    def label_smoothing(self) -> float:
-        """The share of a label's weight that is spread over all classes in the training loss."""
-        return self.run.label_smoothing
 
 
 # Streams: a language model's text, the sequences of a synthetic problem.

@@ -22,7 +22,7 @@ def load_recipe(path: Path | str) -> BaseRecipe:
 
 
 def read_recipe(path: Path | str) -> tuple[BaseRecipe, bytes]:
-    """The recipe at `path`, and the very bytes that it was read from, with the reasons that stand in its comments.
+    """The recipe at `path`, and the bytes it was read from, comments included.
 
     Raises:
         RecipeError: As `load_recipe`.

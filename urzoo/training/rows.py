@@ -74,14 +74,8 @@ def rows_job(
             for score, value in classification_scores(model, data, rows_at_a_time=recipe.validation_batch_size).items()
         }
 
-    own = TrainingData(
-        name=learnt.data_set.name,
-        config=learnt.data_set.config,
-        split=learnt.split,
-        digest=learnt.digest,
-        rows_train=learnt.rows,
-        rows_validation=aside.rows,
-    )
+    rows = {"train": learnt.rows, "validation": aside.rows}
+    own = TrainingData.of(learnt.data_set, learnt.split, learnt.digest, **rows)
     return Job(
         model=model,
         training=training,

@@ -95,15 +95,8 @@ class Teacher:
                 f"sure of no row of {split.name} ({split.split}). Lower it."
             )
         texts = split.texts
-        data = TrainingData(
-            name=split.data_set.name,
-            config=split.data_set.config,
-            split=split.split,
-            digest=split.digest,
-            rows_train=len(rows),
-            rows_validation=0,
-        )
-        return Taught([texts[row] for row in rows], found[rows], data)
+        record = TrainingData.of(split.data_set, split.split, split.digest, train=len(rows))
+        return Taught([texts[row] for row in rows], found[rows], record)
 
     def _answers(self, split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The class and its probability for each text, from the scores that the harness would have of it."""

@@ -44,7 +44,7 @@ class RecipeTrainer(Trainer):
         recipe: How.
         run: Where the states and the log go.
         arguments: From `training_arguments` for the same recipe and run.
-        stop: Knows of signals.
+        stop: Notes signals.
         say: Says a line.
     """
 
@@ -374,13 +374,7 @@ class _Cadence(TrainerCallback):
         """Tell the sampler which pass it is."""
         self.trainer.order.epoch = state.global_step // self.trainer.order.steps_per_epoch
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the base's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **options: Any,  # noqa: ARG002
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """Take the weights into the average, and ask for what is due."""
         if self.trainer.average is not None:
             self.trainer.average.update()

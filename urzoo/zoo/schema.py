@@ -5,10 +5,11 @@ cards copy from it. Changing a field means a new `schema_version` and a reader f
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from urzoo.data.schema import DataSet
 from urzoo.errors import CheckpointError
 from urzoo.schema import GitCommit, Line, Moment, Name, Sha256, Strict, read_json, validated
 
@@ -27,6 +28,18 @@ class TrainingData(Strict):
     digest: Sha256
     rows_train: Annotated[int, Field(ge=1)]
     rows_validation: Count
+
+    @classmethod
+    def of(cls, data_set: DataSet, split: str, digest: str, *, train: int, validation: int = 0) -> Self:
+        """Of a split, with so many rows (of articles: articles) to learn from, and others held out of it."""
+        return cls(
+            name=data_set.name,
+            config=data_set.config,
+            split=split,
+            digest=digest,
+            rows_train=train,
+            rows_validation=validation,
+        )
 
 
 class InitialCheckpoint(Strict):
@@ -74,7 +87,7 @@ class TrainingSummary(Strict):
 
 
 class CheckpointInfo(Strict):
-    """What the zoo knows of a checkpoint without building the model.
+    """What the zoo knows about a checkpoint without building the model.
 
     `cell`, `gate`, `hidden_size` and `num_layers` are None for models that are not urzoo's. `parameters` counts the
     elements of the weights file, so tied weights count once; `weights_dtype` is what most of them are stored in.

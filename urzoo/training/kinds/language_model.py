@@ -36,7 +36,7 @@ from urzoo.training.recipe import (
 from urzoo.training.scores import CROSS_ENTROPY, Score
 from urzoo.training.text.corpus import Corpus, load_corpus
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
-from urzoo.training.text.streams import IGNORED, TrainingStreams, scored_batches
+from urzoo.training.text.streams import TrainingStreams, scored_segments
 from urzoo.training.text.tokenizer import UNKNOWN_WORD
 
 WORD_PERPLEXITY = Score("word_perplexity", "perplexity for each word", logarithmic=True)
@@ -126,19 +126,9 @@ class LanguageModelRecipe(StreamRecipe):
         return WORD_PERPLEXITY
 
     @property
-    def weight_average_decay(self) -> float | None:
-        """The decay of the moving average that is validated and shipped; None where the weights themselves are."""
-        return self.run.weight_average_decay
-
-    @property
     def selected_by(self) -> Score | None:
         """The cross entropy where the best weights are kept; None where the last are."""
         return CROSS_ENTROPY if self.selection.checkpoint == "best" else None
-
-    @property
-    def initial_checkpoint(self) -> str | None:
-        """The checkpoint whose weights training begins with; None where all are drawn."""
-        return self.initialise_from
 
     def check(self) -> None:
         """Refuse to learn from a split that figures are reported on.
@@ -194,7 +184,7 @@ class LanguageModelRecipe(StreamRecipe):
 def build_model(recipe: LanguageModelRecipe, tokenizer: PreTrainedTokenizerFast) -> URLSTMForCausalLM:
     """The model that a recipe describes, with drawn weights.
 
-    A padding token that means something else besides is none to the model.
+    A padding token that is also the end of a text is no padding to the model.
 
     Raises:
         UsageError: The cut-offs lie outside the vocabulary.
@@ -316,7 +306,7 @@ def scores(model: PreTrainedModel, corpus: Corpus) -> dict[str, float]:
     """
     carried: URLSTMCache | None = None
     nats, count = 0.0, 0
-    for inputs, targets in scored_batches(corpus.validation, rows=1, segment_tokens=_VALIDATION_TOKENS):
+    for inputs, targets in scored_segments(corpus.validation, _VALIDATION_TOKENS):
         outputs = model(
             input_ids=inputs.to(model.device),
             shift_labels=targets.to(model.device),
@@ -328,7 +318,7 @@ def scores(model: PreTrainedModel, corpus: Corpus) -> dict[str, float]:
         )
         carried = outputs.cache_params
         nats += float(outputs.loss)
-        count += int((targets != IGNORED).sum())
+        count += targets.numel()
     return {"cross_entropy": nats / count, "word_perplexity": perplexity(nats, corpus.validation_words)}
 
 

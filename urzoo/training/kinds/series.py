@@ -26,7 +26,7 @@ class SeriesModelRecipe(SequenceClassifierRecipe):
 
 
 class SeriesAugmentationRecipe(Strict):
-    """Changes drawn anew for each series in each epoch.
+    """Changes drawn for each series in each epoch.
 
     A series is resampled by a factor between `time_scale_min` and `time_scale_max` (uniform in its logarithm; 1.0
     for both leaves the sampling rate as it is), multiplied by the exponential of a normal number of deviation
@@ -62,7 +62,7 @@ class SeriesRecipe(SequenceRecipe):
     further_time_scales: list[PositiveNumber]
 
     def check(self) -> None:
-        """Refuse a model that the task does not admit.
+        """Refuse a model that does not fit the task.
 
         Raises:
             RecipeError: The task is none of series, is one that checkpoints of another task are evaluated on, or the

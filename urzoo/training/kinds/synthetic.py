@@ -94,19 +94,12 @@ class SyntheticRecipe(StreamRecipe):
                 "batch_size": self.run.batch_size,
             }
         )
-        record = TrainingData(
-            name=data_set.name,
-            config=data_set.config,
-            split="stream",
-            digest=digest,
-            rows_train=self.run.steps * self.run.batch_size,
-            rows_validation=self.stream.validation_sequences,
-        )
+        drawn = {"train": self.run.steps * self.run.batch_size, "validation": self.stream.validation_sequences}
         return Job(
             model=build_model(self),
             training=ProblemStream(self),
             scores=partial(scores, recipe=self),
-            data=[record],
+            data=[TrainingData.of(data_set, "stream", digest, **drawn)],
             digest=digest,
             size=f"{self.run.steps:,} steps",
             loss=partial(step_loss, self.task),

@@ -39,7 +39,7 @@ class TextModelRecipe(SequenceClassifierRecipe):
 
 
 class TextBatchesRecipe(BatchesRecipe):
-    """In training a longer text is cut to a stretch of `max_tokens`, whose place is drawn anew in each epoch.
+    """In training a longer text is cut to a stretch of `max_tokens`, whose place is drawn again in each epoch.
 
     In validation and evaluation every text is read whole.
     """
@@ -71,16 +71,6 @@ class TextRecipe(SequenceRecipe):
     batches: TextBatchesRecipe
     run: TextRunRecipe
     initialise_from: Name | None
-
-    @property
-    def adversarial_radius(self) -> float:
-        """How far each text is moved, relative to the length of its embedded tokens; 0 for not at all."""
-        return self.run.adversarial_radius or 0.0
-
-    @property
-    def initial_checkpoint(self) -> str | None:
-        """The checkpoint whose weights training begins with; None where all are drawn."""
-        return self.initialise_from
 
     def check(self) -> None:
         """Refuse a task that is none of texts.

@@ -95,7 +95,13 @@ def load_corpus(
         seed=seed,
     )
     described = [
-        _described(source, digest_of(source, data_root=data_root), learnt=len(numbers), held_out=len(aside))
+        TrainingData.of(
+            load_data_set(source.name),
+            source.split,
+            digest_of(source, data_root=data_root),
+            train=len(numbers),
+            validation=len(aside),
+        )
         for source, numbers, aside in zip(data.train, kept, held_out, strict=True)
     ]
     digest = content_sha256([digest_of(source, data_root=data_root) for source in sources])
@@ -111,16 +117,3 @@ def _held_out(data: TextData, documents: list[int]) -> list[npt.NDArray[np.int64
         np.sort(drawn[(drawn >= begin) & (drawn < end)] - begin)
         for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
-
-
-def _described(source: TextSource, digest: str, *, learnt: int, held_out: int) -> TrainingData:
-    """Where documents are articles, their number is given in place of that of the rows."""
-    data_set = load_data_set(source.name)
-    return TrainingData(
-        name=data_set.name,
-        config=data_set.config,
-        split=source.split,
-        digest=digest,
-        rows_train=learnt,
-        rows_validation=held_out,
-    )

@@ -36,7 +36,7 @@ class ByteLevelTokenizerRecipe(Strict):
     Attributes:
         vocab_size: Bytes, special tokens and merges together; fewer come out where the texts are too few.
         minimum_frequency: A pair that stands fewer times than this is not merged.
-        pattern: How a text is cut before merging: "gpt2" as in GPT-2; "wikitext" besides keeps `<unk>` and ` 's`, the
+        pattern: How a text is cut before merging: "gpt2" as in GPT-2; "wikitext" also keeps `<unk>` and ` 's`, the
             blank before it included, in one piece.
         texts: What it learns from.
     """
@@ -75,7 +75,7 @@ TokenizerRecipe = Annotated[
 
 
 class TokenizerSection(Strict):
-    """The section `tokenizer` of a recipe by itself, to be read from one."""
+    """The section `tokenizer` of a recipe, to be read alone."""
 
     tokenizer: TokenizerRecipe
 

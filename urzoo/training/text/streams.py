@@ -15,8 +15,6 @@ from torch import Tensor
 from urzoo.errors import DataError
 from urzoo.training.text.tokens import Ids, Tokens
 
-IGNORED = -100
-
 
 class TrainingStreams:
     """The documents of several sources, read again and again.
@@ -64,7 +62,7 @@ class TrainingStreams:
         """Whether the streams start over at this step, so that no state is to be carried into it."""
         return step % self.steps_per_epoch == 0
 
-    def batch(self, step: int, rows: slice | npt.NDArray[np.int64] = slice(None)) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Inputs and the token after each, both `(rows, segment_tokens)` int64, of the given rows of a batch."""
         epoch, segment = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
@@ -85,24 +83,17 @@ class TrainingStreams:
         return np.stack([stream[row * self.row_tokens :][: self.row_tokens + 1] for row in range(self.batch_size)])
 
 
-def scored_batches(stream: Ids, *, rows: int, segment_tokens: int) -> list[tuple[Tensor, Tensor]]:
-    """A whole text in aligned batches, each token but the first a target once.
+def scored_segments(stream: Ids, segment_tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """A whole text in segments, each token but the first a target once.
 
     Args:
         stream: The token ids.
-        rows: Rows of a batch, among which the text is divided.
-        segment_tokens: Tokens a row of each batch.
+        segment_tokens: Tokens of a segment; the last may have fewer.
 
     Returns:
-        Inputs and targets, both `(rows, time)` int64; -100 stands where a row has come to its end.
+        Inputs and the token after each, both `(1, time)` int64.
     """
-    count = len(stream) - 1
-    length = -(-count // rows)
-    inputs = np.zeros((rows, length), dtype=np.int64)
-    targets = np.full((rows, length), IGNORED, dtype=np.int64)
-    inputs.reshape(-1)[:count] = stream[:-1]
-    targets.reshape(-1)[:count] = stream[1:]
-    return [
-        (torch.from_numpy(inputs[:, start:stop]).contiguous(), torch.from_numpy(targets[:, start:stop]).contiguous())
-        for start, stop in pairwise([*range(0, length, segment_tokens), length])
-    ]
+    ids = torch.from_numpy(stream.astype(np.int64))[None]
+    targets = len(stream) - 1
+    edges = pairwise([*range(0, targets, segment_tokens), targets])
+    return [(ids[:, start:stop], ids[:, start + 1 : stop + 1]) for start, stop in edges]

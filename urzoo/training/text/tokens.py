@@ -1,4 +1,4 @@
-"""Tokens of a text source on disk: made once, mapped into memory ever after.
+"""Tokens of a text source on disk: made once, then mapped into memory.
 
     <cache>/tokens/<digest>/tokens.npy      the ids of all documents, one after the other, in the smallest unsigned type
     <cache>/tokens/<digest>/documents.npy   where each document begins, and the end of the last; int64
@@ -82,7 +82,7 @@ def tokens_of(
     if largest >= len(tokenizer):
         raise DataError(
             f"{folder} holds the token id {largest}, expected ids below {len(tokenizer)}, the size of the vocabulary. "
-            "Delete that folder; it is made anew."
+            "Delete that folder; it is made again."
         )
     return Tokens(ids, starts, words)
 
