@@ -39,8 +39,8 @@ def test_the_cheapest_are_kept_as_long_as_they_fit():
 
 def test_a_short_sequence_tells_what_the_whole_one_takes(slow_torch):
     shape = shape_named("b1t100i1h4")
-    foretold = costs(shape, ["forward"], [CONTENDERS["torch-lstm"]], Gating(), torch.device("cpu"))
-    (cost,) = foretold.values()
+    estimated = costs(shape, ["forward"], [CONTENDERS["torch-lstm"]], Gating(), torch.device("cpu"))
+    (cost,) = estimated.values()
     calls = budget._CALLS_BEFORE + budget.MINIMUM_ROUNDS
     assert 0.9 * STEP_SECONDS * 100 * calls < cost < 3 * STEP_SECONDS * 100 * calls
 
@@ -67,10 +67,10 @@ def test_no_time_at_all_leaves_lines_alone():
     assert absences(report) == [f"urzoo-reference: {report.rows[0].note}"]
 
 
-def test_memory_is_foretold_with_the_start_of_its_process(monkeypatch):
+def test_memory_is_estimated_with_the_start_of_its_process(monkeypatch):
     monkeypatch.setattr(budget, "_process_seconds", lambda: 1000.0)
     shape = shape_named("b1t2i1h4")
     chosen = [CONTENDERS["urzoo-reference"]]
-    foretold = costs(shape, ["memory", "forward"], chosen, Gating(), torch.device("cpu"))
-    assert 1000 < foretold[Group(shape, "memory"), "urzoo-reference"] < 1010
-    assert foretold[Group(shape, "forward"), "urzoo-reference"] < 10
+    estimated = costs(shape, ["memory", "forward"], chosen, Gating(), torch.device("cpu"))
+    assert 1000 < estimated[Group(shape, "memory"), "urzoo-reference"] < 1010
+    assert estimated[Group(shape, "forward"), "urzoo-reference"] < 10

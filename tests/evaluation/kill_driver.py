@@ -103,7 +103,7 @@ def main() -> None:
         report["killed"] += status == -signal.SIGKILL
         found = figures(folder) if folder.exists() else None
         if found is not None:
-            # It was finished before the kill: judged, and begun anew.
+            # It was finished before the kill: judged, and begun again.
             report["wrong"] += found != expected
             report["finished"] += 1
             shutil.rmtree(results)

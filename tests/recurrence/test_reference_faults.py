@@ -88,7 +88,7 @@ def _copied(module: ModuleType, folder: Path, *changes: tuple[str, str]) -> Modu
     """A copy of a module with changes, each at one place."""
     text = Path(module.__file__).read_text("utf-8")
     for right, wrong in changes:
-        assert text.count(right) == 1, "the source has changed: plant the fault anew"
+        assert text.count(right) == 1, "the source has changed: plant the fault again"
         text = text.replace(right, wrong)
     path = folder / f"faulty_{module.__name__.rpartition('.')[2]}.py"
     path.write_text(text, "utf-8")

@@ -303,7 +303,7 @@ FAULTS = {
 def _planted(module: ModuleType, right: str, wrong: str, folder: Path) -> ModuleType:
     """A copy of a module with one change, under a name of its own."""
     text = Path(module.__file__).read_text("utf-8")
-    assert text.count(right) == 1, "the source has changed: plant the fault anew"
+    assert text.count(right) == 1, "the source has changed: plant the fault again"
     path = folder / f"faulty_{module.__name__.rpartition('.')[2]}.py"
     path.write_text(text.replace(right, wrong), "utf-8")
     specification = importlib.util.spec_from_file_location(path.stem, path)

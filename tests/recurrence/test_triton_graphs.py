@@ -1,4 +1,4 @@
-"""What surrounds recorded graphs: fixed tensors filled and copied out. On the CPU a replay runs the loop anew."""
+"""What surrounds recorded graphs: fixed tensors filled and copied out. On the CPU a replay runs the loop again."""
 
 import pytest
 import torch

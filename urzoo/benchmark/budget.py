@@ -1,4 +1,4 @@
-"""What each contender's figure will take, foretold from short sequences, and which ones the time of a run holds.
+"""What each contender's figure will take, estimated from short sequences, and which ones the time of a run holds.
 
 A step that an emulated instruction makes slow is slow in a short sequence too: nothing has to be run at full length, or
 be stopped on the way, to see that it will not end in time. The time is a straight line over the number of steps.

@@ -78,12 +78,12 @@ def run_benchmark(
             left |= costs(shape, chosen_figures, chosen, gating, where)
         groups = [Group(shape, figure) for shape in chosen_shapes for figure in chosen_figures]
         rows: dict[Group, list[Row]] = {}
-        # The quick ones first, so that they are there if the others take longer than foretold.
+        # The quick ones first, so that they are there if the others take longer than estimated.
         order = sorted(groups, key=lambda group: sum(cost for (other, _), cost in left.items() if other == group))
         for index, group in enumerate(order):
             if progress is not None:
                 progress(f"{group.shape.name} {group.figure.replace('_', ' ')}")
-            # Anew before each group: what one took less than foretold, or more, is the others'.
+            # Again before each group: what one took less than estimated, or more, is the others'.
             seconds_left = deadline - time.perf_counter()
             kept = affordable(left, seconds_left)
             spare = seconds_left - sum(left[key] for key in kept)

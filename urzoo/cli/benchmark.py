@@ -41,7 +41,7 @@ def bench(
     untied: Annotated[bool, typer.Option("--untied", help="An input gate of its own, as torch.nn.LSTM has.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the CSV, the plot and their page.")] = FOLDER,
     summary: Annotated[
-        bool, typer.Option("--summary", help="Time nothing; make the page anew from the CSV files in the folder.")
+        bool, typer.Option("--summary", help="Time nothing; make the page again from the CSV files in the folder.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Time and write nothing; fail if the page is stale.")] = False,
 ) -> None:

@@ -46,6 +46,6 @@ def adding_sequences(rows: int, length: int, random: np.random.RandomState) -> n
 
 
 def sums(sequences: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """What is to be told of adding sequences `(rows, length, 2)`, in double precision."""
+    """The sums that adding sequences `(rows, length, 2)` ask for, in double precision."""
     totals: npt.NDArray[np.float64] = (sequences[:, :, 0].astype(np.float64) * sequences[:, :, 1]).sum(axis=1)
     return totals

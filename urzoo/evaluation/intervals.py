@@ -43,7 +43,7 @@ def bootstrapped_ratio(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """The percentile interval of a figure of a ratio of sums, by drawing blocks of neighbouring samples anew.
+    """The percentile interval of a figure of a ratio of sums, by resampling blocks of neighbouring samples.
 
     Args:
         numerators: What is summed above, `(samples,)`.

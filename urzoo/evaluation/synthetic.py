@@ -98,7 +98,7 @@ class Adding:
         return {"sums": _finite(told.float().cpu().numpy(), rows, self.folder)}
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
-        """The mean squared error; always telling 1 has one of 1/6."""
+        """The mean squared error; always answering 1 has one of 1/6."""
         return Figures(computed(MeanSquaredError, predictions=outputs["sums"], references=self.sums[rows]), {})
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:

@@ -108,7 +108,7 @@ def check_card(folder: Path, results: Sequence[Result]) -> None:
     for name in sorted(files.keys() | generated_files(folder).keys()):
         path = folder / name
         if name not in files or not path.is_file() or path.read_bytes() != files[name].encode():
-            raise StaleError(f"{path} is stale or edited by hand. Write it anew with: urzoo card {folder}")
+            raise StaleError(f"{path} is stale or edited by hand. Write it again with: urzoo card {folder}")
 
 
 def _render_all(folder: Path, results: Sequence[Result]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def check_eval_results(folder: Path) -> None:
         except (TypeError, KeyError, AttributeError, ValueError):
             entries = []
         if not entries:
-            raise CheckpointError(f"{path} is no list of results with dataset id, task_id and value; write it anew.")
+            raise CheckpointError(f"{path} is no list of results with dataset id, task_id and value; write it again.")
 
 
 def _entry(name: str, result: Result, metric: MetricSpec, data: DataSet) -> str:

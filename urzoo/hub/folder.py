@@ -89,7 +89,7 @@ def check_checkpoint(folder: Path, *, any_model: bool = False) -> None:
 
     Args:
         folder: The checkpoint.
-        any_model: Admit models that are not urzoo's.
+        any_model: Accept models that are not urzoo's.
 
     Raises:
         CheckpointError: A file is missing, damaged, or does not fit the others; the message names it.
@@ -169,7 +169,7 @@ def _check_card(card: Path) -> None:
     front = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8", errors="replace"), flags=re.DOTALL)
     metadata = parse_yaml(front[1], f"the metadata of {card}", error=CheckpointError) if front else None
     if not isinstance(metadata, dict):
-        raise CheckpointError(f"{card} does not begin with metadata in YAML between two lines of ---; write it anew.")
+        raise CheckpointError(f"{card} does not begin with metadata in YAML between two lines of ---; write it again.")
 
 
 def refuse_token(source: object, content: bytes) -> None:

@@ -100,7 +100,7 @@ def info(name: str | Path) -> "CheckpointInfo":
 
 
 def described(located: Located) -> "CheckpointInfo":
-    """What the zoo knows of a checkpoint that was located."""
+    """What the zoo knows about a checkpoint that was located."""
     found = zoo.info(located.folder)
     source = found.source if located.commit is None else "Hub"
     return found.model_copy(update={"name": located.name, "source": source})

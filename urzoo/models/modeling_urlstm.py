@@ -29,7 +29,7 @@ from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.nn import URGRU, URLSTM
 
 # Held while transformers loads. It exchanges functions of PreTrainedModel meanwhile and puts back what it found; two
-# threads that did so in each other's midst would leave weights untied, from then on and in every model of the process.
+# threads that did so at the same time would leave weights untied, from then on and in every model of the process.
 LOADING = threading.RLock()
 
 

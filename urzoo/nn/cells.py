@@ -49,7 +49,7 @@ class _Cell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew: see `urzoo.nn.parameters.initialise`."""
+        """Draw the parameters again: see `urzoo.nn.parameters.initialise`."""
         initialise(self.gating, self.weight_ih, self.weight_hh, self.bias, self.forget_bias, max_time=self.max_time)
 
     def __prepare_scriptable__(self) -> NoReturn:  # what torch.jit.script calls first

@@ -90,7 +90,7 @@ class Stack(nn.Module):
         return self.gating.name
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew: see `urzoo.nn.parameters.initialise`."""
+        """Draw the parameters again: see `urzoo.nn.parameters.initialise`."""
         for layer in range(self.num_layers):
             for suffix in self.suffixes(layer):
                 initialise(self.gating, *parameters_of(self, suffix), max_time=self.max_time)

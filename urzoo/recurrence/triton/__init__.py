@@ -62,7 +62,7 @@ def scan(
     """Run the recurrence over a sequence; the arguments are those of `urzoo.recurrence.scan`, checked."""
     from urzoo.recurrence.triton.ops import gpu_scan  # Triton takes half a second to import.
 
-    # What is not saved the backward pass computes anew.
+    # What is not saved the backward pass computes again.
     tensors = (inputs, input_weight, recurrent_weight, bias, gate_bias, *state)
     differentiated = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     with torch.autocast(inputs.device.type, enabled=False):

@@ -71,7 +71,7 @@ def gpu_scan(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs `(time, batch, hidden)`, final hidden state, final cell (empty for the GRU); gates, carries, recalled.
 
-    The last three are what `save` keeps for the backward pass. Empty, they are computed anew in it if need be.
+    The last three are what `save` keeps for the backward pass. Empty, they are computed again in it if needed.
     """
     problem = _problem(inputs, hidden, mask, gru, tied, refined, reverse, dtype, save=save)
     with _on(problem.device), _FORWARD.workspace(problem) as workspace:
