@@ -3,7 +3,6 @@
 The last part plants faults into copies of the C++ source and shows that the suite catches each.
 """
 
-import ast
 import re
 import shutil
 import subprocess
@@ -35,17 +34,16 @@ KINDS = [
 each_kind = pytest.mark.parametrize("case", KINDS, ids=case_id)
 
 
-def test_a_dtype_is_judged_once_it_has_its_row(monkeypatch: pytest.MonkeyPatch):
+def test_a_dtype_is_judged_once_it_is_named(monkeypatch: pytest.MonkeyPatch):
     """What CONTRIBUTING shows for a dtype of a fused back end."""
-    row = re.search(r"^    (\(.*float16\)): (\(.*\)),$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
-    assert row
-    cell, letters = eval(row[1], {"torch": torch}), ast.literal_eval(row[2])
+    pattern = r"^(?:    )?_PRIMARY, _AUXILIARY, _DTYPES = (\".*\"), \(torch\.float32, torch\.bfloat16(.*)\)$"
+    [shown] = re.findall(pattern, (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    assert shown[1] == ", torch.float16"
+    assert re.findall(pattern, Path(passes.__file__).read_text("utf-8"), re.MULTILINE) == [(shown[0], "")]
     assert not [case for case in CASES if case[1] == "float16"]
-    monkeypatch.setitem(passes._TAKES, cell, letters)
-    found = [gating for gating, mode in cases_of("cpu") if mode == "float16"]
-    assert found
-    assert {gating.cell for gating in found} == {"lstm"}
-    assert {gating.primary for gating in found} == set(letters[0])
+    monkeypatch.setattr(passes, "_DTYPES", (*passes._DTYPES, torch.float16))
+    found = {gating for gating, mode in cases_of("cpu") if mode == "float16"}
+    assert found == {gating for gating, mode in CASES if mode == "bfloat16"} != set()
 
 
 @every_case
