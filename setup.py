@@ -10,6 +10,7 @@ import platform
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("urzoo/recurrence/cpu/source")
@@ -75,6 +76,13 @@ class BuildLibraries(build_ext):
         build_ext.build_extension(own, ext)
 
 
+class Wheel(bdist_wheel):
+    """Any Python takes it: the libraries are of a processor, not of an interpreter."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
 def library(variant):
     return Extension(
         f"urzoo.recurrence.cpu._fused_{variant}",
@@ -87,4 +95,6 @@ def library(variant):
     )
 
 
-setup(ext_modules=[library(variant) for variant in wanted()], cmdclass={"build_ext": BuildLibraries})
+setup(
+    ext_modules=[library(variant) for variant in wanted()], cmdclass={"build_ext": BuildLibraries, "bdist_wheel": Wheel}
+)
