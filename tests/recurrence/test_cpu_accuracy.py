@@ -106,6 +106,17 @@ def test_any_number_of_threads_loses_no_more(threads: int, case: Case):
 
 
 @each_kind
+def test_threads_that_share_both_rows_and_units_lose_no_more(case: Case):
+    """More threads than vectors of units: some share the units of some rows, others those of other rows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(13)
+    try:
+        assert not losses("cpu", case[0], Size(3, 64, 33, 1), case[1], draws=2)
+    finally:
+        torch.set_num_threads(before)
+
+
+@each_kind
 def test_small_values_keep_their_digits(case: Case):
     """tanh and sigmoid near zero are exact relative to their value, not to 1."""
     assert not losses("cpu", case[0], Size(3, 7, 48, 3), case[1], scale=1e-4)

@@ -51,8 +51,9 @@ struct Layout {
     // With few rows to a thread each of them would read all the weights for little work: better to share the rows,
     // each thread with its part of the weights, if a step is long beside a barrier.
     if (p.batch < kFewRows * threads && p.batch * p.hidden_size * p.hidden_size >= kLongStep) {
-      row_groups = 1;
+      // More threads than there are vectors of units share the rows out again.
       unit_groups = static_cast<int>(std::min<int64_t>(threads, units));
+      row_groups = static_cast<int>(std::min<int64_t>(threads / unit_groups, p.batch));
     }
     all.set_threads(threads);
     for (int group = 0; group < row_groups; ++group) groups[group].set_threads(unit_groups);
