@@ -104,7 +104,8 @@ def overview_table(board: Board) -> str:
 
 def _speed(row: Row) -> str:
     """How many rows of its split a model was evaluated on in a second, on the machine that its provenance names."""
-    return f"{row.samples / max(row.provenance['wall_seconds'], 0.001):,.3g}"
+    speed = row.samples / max(row.provenance["wall_seconds"], 0.001)
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
 
 
 def _section(section: Section) -> Iterable[str]:
