@@ -125,7 +125,7 @@ def read_samples(folder: Path) -> dict[str, Any] | None:
     found, asked = validated(Samples, read_json(file, error=CheckpointError), file, error=CheckpointError), prompts()
     if (found.checkpoint_sha256, found.prompts_sha256) != (info(folder).checkpoint_sha256, _sha256(asked)):
         raise StaleError(
-            f"{file} is of another checkpoint or of other prompts. Write it anew with: urzoo card {folder} --samples"
+            f"{file} is of another checkpoint or of other prompts. Write it again with: urzoo card {folder} --samples"
         )
     return {"settings": asked, "samples": found.samples}
 
