@@ -181,9 +181,12 @@ def export(
 
 
 def card(
-    checkpoint: Checkpoint,
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(help="Names of `urzoo list`, folders, or OWNER/NAME[@REVISION] on the Hub."),
+    ],
     *,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the card is stale.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a card is stale.")] = False,
     samples: Annotated[
         bool,
         typer.Option("--samples", help="First have a language model write after fixed prompts; the card shows it."),
@@ -192,7 +195,7 @@ def card(
         Path | None, typer.Option(help="Folder of the result files; leaderboard/results when omitted.")
     ] = None,
 ) -> None:
-    """Generate a checkpoint's card, and its results in the Hub's format, from configuration, recipe and results.
+    """Generate checkpoints' cards, and their results in the Hub's format, from configuration, recipe and results.
 
     What others wrote above or below the generated part of README.md stays. Of a checkpoint on the Hub it is printed.
 
@@ -200,6 +203,11 @@ def card(
 
         urzoo card urlstm-128-pmnist --check
     """
+    for checkpoint in checkpoints:
+        _card(checkpoint, check=check, samples=samples, results=results)
+
+
+def _card(checkpoint: str, *, check: bool, samples: bool, results: Path | None) -> None:
     from urzoo.evaluation import read_result, result_name
     from urzoo.evaluation.schema import folder_name
     from urzoo.hub.card import check_card, render_card, write_card
