@@ -38,6 +38,14 @@ def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path):
     before = [path.read_bytes() for path in written]
     train_curves(tasks=["copy"], seeds=2, steps=1, progress=False, **places)
     assert [path.read_bytes() for path in written] == before
+    # A table that holds other gatings and seeds keeps them.
+    places["out"] = tmp_path / "parts"
+    for gate, seeds in (("UR", 2), ("--", 1), ("--", 2)):
+        train_curves(tasks=["copy"], gates=[gate], seeds=seeds, steps=1, progress=False, **places)
+    assert (tmp_path / "parts" / "copy.csv").read_bytes() == before[0]
+    (tmp_path / "parts" / "copy.csv").write_text("task,gate\ncopy,UR\n")
+    with pytest.raises(UsageError, match=r"copy.csv line 2: expected task,gate,seed,step,score"):
+        train_curves(tasks=["copy"], seeds=1, steps=1, progress=False, **places)
 
 
 @pytest.mark.parametrize(

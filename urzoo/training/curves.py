@@ -1,7 +1,8 @@
 """Learning curves of the gatings on the synthetic problems, several seeds each: `scripts/curves`.
 
 Every run is one of the recipes under configs/, with another seed. Finished runs are kept, interrupted ones go on; the
-table of a task, which the board draws its plot of, is written whenever one of its runs is done.
+table of a task, which the board draws its plot of, is written whenever one of its runs is done. What it holds of other
+gatings and seeds stays.
 """
 
 import csv
@@ -22,7 +23,8 @@ from urzoo.training.recipe_file import load_recipe
 from urzoo.training.run import train
 
 TASKS = ("adding", "copy")
-Curve = list[tuple[int, float]]
+# The lines of a table for one gating and seed, as they are written.
+Curve = list[list[str]]
 
 
 def train_curves(
@@ -52,7 +54,7 @@ def train_curves(
         The files written.
 
     Raises:
-        UsageError: A task or gating is unknown or has no recipe, or `seeds` is not positive.
+        UsageError: A task or gating is unknown or has no recipe, `seeds` is not positive, or a table is malformed.
     """
     for task in tasks or ():
         if task not in TASKS:
@@ -67,16 +69,20 @@ def train_curves(
     chosen = {task: _recipes(configs / task, gates) for task in (TASKS if tasks is None else tasks)}
     written: list[Path] = []
     for task, recipes in chosen.items():
-        curves: dict[tuple[str, int], Curve] = {}
+        table = out / f"{task}.csv"
+        curves = _read(table)
         # Seed by seed, so that an interrupted series has all gatings before it has more of one.
         for seed in range(seeds):
             for gate, (path, recipe) in recipes.items():
                 variant = _variant(path, recipe, seed=seed, steps=steps, folder=runs / "recipes")
                 checkpoint = train(variant, runs=runs, progress=progress)
                 lines = validations(read_log(checkpoint / "log.jsonl"))
-                curves[gate, seed] = [(line.step, line.scores[recipe.score.name]) for line in lines]
-                _write(out / f"{task}.csv", task, recipe.score.name, curves)
-        written.append(out / f"{task}.csv")
+                score = recipe.score.name
+                curves[gate, seed] = [
+                    [task, gate, str(seed), str(line.step), f"{line.scores[score]:.6g}"] for line in lines
+                ]
+                _write(table, ["task", "gate", "seed", "step", score], curves)
+        written.append(table)
     return written
 
 
@@ -103,14 +109,24 @@ def _variant(path: Path, recipe: BaseRecipe, *, seed: int, steps: int | None, fo
     return folder / f"{name}.yaml"
 
 
-def _write(path: Path, task: str, score: str, curves: dict[tuple[str, int], Curve]) -> None:
+def _read(path: Path) -> dict[tuple[str, int], Curve]:
+    curves: dict[tuple[str, int], Curve] = {}
+    lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8"))) if path.exists() else iter(())
+    next(lines, None)
+    for number, line in enumerate(lines, start=2):
+        if len(line) != 5 or line[1] not in GATINGS or not line[2].isdecimal():
+            raise UsageError(f"{path} line {number}: expected task,gate,seed,step,score; move the table away.")
+        curves.setdefault((line[1], int(line[2])), []).append(line)
+    return curves
+
+
+def _write(path: Path, head: list[str], curves: dict[tuple[str, int], Curve]) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["task", "gate", "seed", "step", score])
-    # The seeds of a gating one after the other, gatings in the order in which they were first trained.
-    order = list(dict.fromkeys(gate for gate, _ in curves))
-    for gate, seed in sorted(curves, key=lambda run: (order.index(run[0]), run[1])):
-        writer.writerows([task, gate, seed, step, f"{value:.6g}"] for step, value in curves[gate, seed])
+    writer.writerow(head)
+    order = list(GATINGS)
+    for run in sorted(curves, key=lambda run: (order.index(run[0]), run[1])):
+        writer.writerows(curves[run])
     write_text(path, table.getvalue())
 
 
