@@ -18,11 +18,11 @@ VOCABULARY = 30
 class Texts(Dataset):
     """Texts that count upwards, so that something can be learnt; padded on the right."""
 
-    def __init__(self, rows: int = 16, *, classes: bool = False) -> None:
+    def __init__(self, rows: int = 16, *, kind: str = "language model") -> None:
         generator = torch.Generator().manual_seed(3)
         self.starts = torch.randint(1, VOCABULARY, (rows,), generator=generator)
         self.lengths = torch.randint(4, 9, (rows,), generator=generator)
-        self.classes = classes
+        self.kind = kind
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -30,7 +30,13 @@ class Texts(Dataset):
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         ids = (self.starts[row] + torch.arange(8)) % (VOCABULARY - 1) + 1
         mask = (torch.arange(8) < self.lengths[row]).long()
-        labels = self.starts[row] % 2 if self.classes else ids.masked_fill(mask == 0, -100)
+        start = self.starts[row]
+        labels = {
+            "language model": ids.masked_fill(mask == 0, -100),
+            "classifier": start % 2,
+            "regression": start / VOCABULARY,
+            "several labels": torch.stack([start % 2, start % 3 == 0]).float(),
+        }[self.kind]
         return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels}
 
 
@@ -128,21 +134,22 @@ def test_a_smoothed_language_model_learns_what_follows_and_not_to_copy(tmp_path)
     assert (guesses[0, :3] == ids[0, 1:]).all()
 
 
-@pytest.mark.parametrize("kind", ["language model", "classifier"])
+@pytest.mark.parametrize("kind", ["language model", "classifier", "regression", "several labels"])
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, kind):
     models = []
     for size, steps in ((8, 1), (2, 4)):
-        if kind == "classifier":
-            torch.manual_seed(0)
-            model = URLSTMForSequenceClassification(
-                URLSTMConfig(vocab_size=VOCABULARY, hidden_size=16, head_dropout=0.0, pad_token_id=0)
-            )
-        else:
+        if kind == "language model":
             model = language_model(head_dropout=0.0)
+        else:
+            torch.manual_seed(0)
+            labels = 1 if kind == "regression" else 2
+            model = URLSTMForSequenceClassification(
+                URLSTMConfig(vocab_size=VOCABULARY, hidden_size=16, head_dropout=0.0, pad_token_id=0, num_labels=labels)
+            )
         one = trainer(
             model,
             tmp_path,
-            train=Texts(classes=kind == "classifier"),
+            train=Texts(kind=kind),
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
             num_train_epochs=1,
@@ -154,6 +161,22 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, kind):
     for value, other in zip(models[0].model.parameters(), models[1].model.parameters(), strict=True):
         torch.testing.assert_close(value, other, atol=1e-5, rtol=1e-4)
     assert losses(models[0]) == pytest.approx(losses(models[1]), rel=1e-3)
+
+
+def test_a_subclass_has_the_loss_of_its_head(tmp_path):
+    class Mine(URLSTMForSequenceClassification):
+        pass
+
+    class Writer(URLSTMForCausalLM):
+        pass
+
+    config = URLSTMConfig(vocab_size=VOCABULARY, hidden_size=16)
+    ids, labels = torch.randint(1, VOCABULARY, (2, 5)), torch.tensor([0, 1])
+    output = Mine(config).eval()(ids, labels=labels)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
+    # The first token of each row is nobody's next one.
+    batch = {"input_ids": ids, "labels": ids}
+    assert trainer(Writer(config), tmp_path)._get_num_items_in_batch([batch], torch.device("cpu")) == 8
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -200,7 +223,12 @@ def test_a_classifier_is_evaluated_with_metrics(tmp_path):
         return {"accuracy": (prediction.predictions.argmax(-1) == prediction.label_ids).mean()}
 
     one = trainer(
-        model, tmp_path, train=Texts(classes=True), evaluate=Texts(classes=True), metrics=accuracy, num_train_epochs=20
+        model,
+        tmp_path,
+        train=Texts(kind="classifier"),
+        evaluate=Texts(kind="classifier"),
+        metrics=accuracy,
+        num_train_epochs=20,
     )
     one.train()
     found = one.evaluate()

@@ -190,6 +190,14 @@ def test_tied_weights_stand_in_the_file_once():
     assert size(tied=False) - size(tied=True) > 0.9 * 500 * 16 * 4
 
 
+def test_a_model_configured_for_tuples_is_exported(tmp_path):
+    model = language_model(return_dict=False)
+    ids, mask = rows(batch=2, time=5)
+    session = session_of(model, tmp_path)
+    given = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), **zeros(session, 2)}
+    close(session.run(["logits"], given)[0], model(ids, attention_mask=mask)[0])
+
+
 def test_a_shipped_checkpoint_gives_the_same_scores(tmp_path):
     model = urzoo.load("urlstm-128-pmnist")
     pixels = torch.randn(2, 784, 1)

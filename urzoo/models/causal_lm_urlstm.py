@@ -56,6 +56,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             raise UsageError("vocab_size is null, expected the number of token ids of a language model.")
         if config.bidirectional:
             raise UsageError("bidirectional is true, expected false: a language model may not see what follows.")
+        self.loss_type = "ForCausalLM"  # of a subclass too, by which the Trainer counts the labels
         self.model = URLSTMModel(config)
         size = config.token_size
         self.projection = nn.Identity() if size == config.hidden_size else nn.Linear(config.hidden_size, size)

@@ -50,6 +50,7 @@ class URLSTMForImageClassification(URLSTMPreTrainedModel):
             raise UsageError(
                 f"vocab_size is {config.vocab_size}, expected null: an image classifier reads pixels, not tokens."
             )
+        self.loss_type = "ForImageClassification"  # of a subclass too, whatever it is called
         self.num_labels = config.num_labels
         self.model = URLSTMModel(config)
         self.head = ClassificationHead(config, config.layer_output_size * len(config.pooling))
@@ -75,10 +76,7 @@ class URLSTMForImageClassification(URLSTMPreTrainedModel):
         kwargs["use_cache"] = False
         outputs = self.model(inputs_embeds=pixel_values, return_dict=True, **kwargs)
         logits = self.head(pool(outputs.last_hidden_state, None, self.config))
-        loss = None
-        if labels is not None:
-            check_labels(labels, self.config)
-            loss = self.loss_function(labels, logits, self.config, **kwargs)
+        loss = None if labels is None else classification_loss(self, logits, labels, **kwargs)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
 
@@ -87,6 +85,7 @@ class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
 
     def __init__(self, config: URLSTMConfig) -> None:
         super().__init__(config)
+        self.loss_type = "ForSequenceClassification"  # of a subclass too, whatever it is called
         self.num_labels = config.num_labels
         self.model = URLSTMModel(config)
         self.head = ClassificationHead(config, config.layer_output_size * len(config.pooling))
@@ -127,11 +126,38 @@ class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
         states = outputs.last_hidden_state
         mask = check_mask(attention_mask, states)
         logits = self.head(pool(states, mask, self.config))
-        loss = None
-        if labels is not None:
-            check_labels(labels, self.config)
-            loss = self.loss_function(labels, logits, self.config, **kwargs)
+        loss = None if labels is None else classification_loss(self, logits, labels, **kwargs)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+def classification_loss(
+    model: URLSTMPreTrainedModel,
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    num_items_in_batch: Tensor | int | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """The loss of the model's `problem_type`: the mean over the labels, or this batch's part of it.
+
+    Args:
+        model: Whose `loss_function` and configuration apply.
+        logits: Scores `(batch, labels)`.
+        labels: Class indices `(batch,)`, or targets `(batch, labels)`.
+        num_items_in_batch: Labels of all the batches over which gradients are accumulated; these alone when omitted.
+        kwargs: Handed to the loss function.
+
+    Raises:
+        UsageError: A label is not one of the model's.
+    """
+    check_labels(labels, model.config)
+    loss: Tensor = model.loss_function(labels, logits, model.config, num_items_in_batch=num_items_in_batch, **kwargs)
+    if num_items_in_batch is None or model.config.problem_type == "single_label_classification":
+        return loss
+    # For these problems transformers' function gives the mean over the batch whatever the number, and its Trainer
+    # takes any loss for scaled that was given one: accumulated gradients would be too large by the number of batches.
+    items = torch.as_tensor(num_items_in_batch, device=loss.device).clamp(min=1)
+    return loss * (labels != -100).sum().to(loss.device) / items
 
 
 def check_labels(labels: Tensor, config: URLSTMConfig) -> None:

@@ -74,7 +74,7 @@ def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
             cache.states[layer] = state
             states |= _named("", layer, state)
     with torch.no_grad():
-        expected = {"logits": model(**inputs, cache_params=cache).logits}
+        expected = {"logits": model(**inputs, cache_params=cache, return_dict=True).logits}
     if cache is not None:
         for layer, after in enumerate(cache.states):
             assert after is not None
