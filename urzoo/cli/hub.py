@@ -203,11 +203,22 @@ def card(
 
         urzoo card urlstm-128-pmnist --check
     """
-    for checkpoint in checkpoints:
-        _card(checkpoint, check=check, samples=samples, results=results)
+    from urzoo.errors import StaleError
+
+    stale = []
+    # All are looked up first: a mistyped name leaves nothing half written.
+    for located in [_located(checkpoint) for checkpoint in checkpoints]:
+        try:
+            _card(located, check=check, samples=samples, results=results)
+        except StaleError as error:
+            if not check:
+                raise
+            stale.append(str(error))
+    if stale:
+        raise StaleError("\n".join(stale))
 
 
-def _card(checkpoint: str, *, check: bool, samples: bool, results: Path | None) -> None:
+def _card(located: "Located", *, check: bool, samples: bool, results: Path | None) -> None:
     from urzoo.evaluation import read_result, result_name
     from urzoo.evaluation.schema import folder_name
     from urzoo.hub.card import check_card, render_card, write_card
@@ -215,7 +226,6 @@ def _card(checkpoint: str, *, check: bool, samples: bool, results: Path | None) 
     from urzoo.hub.names import described
     from urzoo.hub.samples import write_samples
 
-    located = _located(checkpoint)
     folder, name = located.folder, located.name
     if samples and (check or located.commit is not None):
         raise UsageError("--samples writes into a folder; leave it out with --check and of a checkpoint on the Hub.")

@@ -1,0 +1,29 @@
+"""`urzoo card` of several checkpoints: a mistyped name writes nothing, a check names every stale card."""
+
+from pathlib import Path
+
+import pytest
+
+from urzoo.cli import main
+from urzoo.hub.export import export
+from urzoo.zoo import path
+
+
+def test_several_cards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    for folder in folders:
+        export(path("urlstm-128-smnist"), Path(folder))
+        (Path(folder) / "README.md").write_text("mine\n", encoding="utf-8")
+
+    assert main(["card", *folders, "nope", "--results", str(results)]) != 0
+    assert all((Path(folder) / "README.md").read_text(encoding="utf-8") == "mine\n" for folder in folders)
+
+    capsys.readouterr()
+    assert main(["card", *folders, "--check", "--results", str(results)]) == 1
+    message = capsys.readouterr().err
+    assert all(f"urzoo card {folder}" in message for folder in folders)
+
+    assert main(["card", *folders, "--results", str(results)]) == 0
+    assert main(["card", *folders, "--check", "--results", str(results)]) == 0
