@@ -6,7 +6,12 @@ and a passing fault (408, 429, 5xx, a timeout, a cut connection) leaves it as `P
 not catch. Outside of it the guard does nothing.
 
 Time is bounded by progress, not by silence: each byte that comes or goes earns a little time, so a server that
-dribbles runs out of it as one that says nothing does. Bytes are counted below HTTP, where headers count as well.
+trickles runs out of it as one that says nothing does. Bytes are counted below HTTP, where headers count as well.
+
+Five private names of httpx2 are used, for which it has no public ones: a client is given its transports when it is
+made (`Client._transport`, `_mounts`), and that may be long before and by the user; a transport makes its pool and the
+pool's network itself (`HTTPTransport._pool`, `ConnectionPool._network_backend`); and what was read up to a bound
+becomes the answer's content by `Response._content` alone. tests/hub/test_guard.py fails when one of them moves.
 """
 
 import contextlib
@@ -259,12 +264,10 @@ class _Stream(httpcore2.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-def _wrap_network(transport: Any) -> None:
-    try:
+def _wrap_network(transport: httpx2.BaseTransport | None) -> None:
+    if isinstance(transport, httpx2.HTTPTransport):  # the headers of a transport of the user's own can trickle
         pool = transport._pool
         pool._network_backend = _Network(pool._network_backend)
-    except AttributeError:  # a transport of the user's own: its headers can dribble
-        return
 
 
 def _limit(guard: Guard, timeout: float | None, error: type[Exception]) -> float:
