@@ -8,7 +8,7 @@ CutMix, Yun et al. 2019, arXiv:1905.04899; brightness and contrast as in torchvi
 """
 
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 
-from urzoo.schema import Number, Strict
+from urzoo.schema import Count, Number, Positive, Strict
 from urzoo.training.batches import Rows
-from urzoo.training.recipe import Count, MayBeLeftOut, Positive, PositiveNumber
+from urzoo.training.recipe import MayBeLeftOut, PositiveNumber
 
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -85,6 +85,17 @@ class ImageAugmentationRecipe(Strict):
         return self
 
 
+class _Draws(NamedTuple):
+    """What every row gets in an epoch, whether the recipe asks for it or not."""
+
+    shifts: Rows
+    flips: npt.NDArray[np.bool_]
+    maps: torch.Tensor
+    interpolated: npt.NDArray[np.bool_]
+    factors: Floats
+    centres: Floats
+
+
 class ImageAugmentation:
     """Random changes of uint8 images; what a sample gets depends on the seed, the epoch and its row.
 
@@ -100,36 +111,26 @@ class ImageAugmentation:
     """
 
     def __init__(self, recipe: ImageAugmentationRecipe, *, rows: int, seed: int) -> None:
-        self.recipe = recipe
+        self.recipe, self.rows, self.seed = recipe, rows, seed
         self.rotate_degrees, self.scale_change = recipe.rotate_degrees or 0.0, recipe.scale_change or 0.0
         self.interpolates = bool(self.rotate_degrees or self.scale_change or recipe.elastic)
         self.jitters = (recipe.brightness_change or 0.0, recipe.contrast_change or 0.0)
-        self.rows = rows
-        self.seed = seed
-        self._epoch = -1
-        self._shifts: npt.NDArray[np.int64] = np.zeros((0, 2), np.int64)
-        self._flips: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self._interpolated: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self._maps: torch.Tensor = torch.zeros(0, 2, 3)
-        self._factors: Floats = np.zeros((0, 2))
-        self._centres: Floats = np.zeros((0, 2))
-        self._partners: tuple[Rows, Floats, Floats] = (np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0))
+        self._drawn, self._partners = lru_cache(maxsize=1)(self._draw), lru_cache(maxsize=1)(self._draw_partners)
 
     def __call__(self, images: Images, *, epoch: int, rows: Rows) -> Images:
         """Changed copies of `images`, `(batch, height, width[, channels])`, which are the given rows of the data."""
-        self._draw(epoch)
-        recipe = self.recipe
+        draws, recipe = self._drawn(epoch), self.recipe
         if recipe.flip_horizontal:
-            flips = self._flips[rows].reshape(-1, *[1] * (images.ndim - 1))
+            flips = draws.flips[rows].reshape(-1, *[1] * (images.ndim - 1))
             images = np.where(flips, images[:, :, ::-1], images)
         if self.interpolates:
-            images = self._moved(images, epoch=epoch, rows=rows)
+            images = self._moved(images, draws, epoch=epoch, rows=rows)
         if recipe.shift_pixels:
-            images = shifted(images, self._shifts[rows], recipe.shift_pixels)
+            images = shifted(images, draws.shifts[rows], recipe.shift_pixels)
         if any(self.jitters):
-            images = jittered(images, self._factors[rows])
+            images = jittered(images, draws.factors[rows])
         if recipe.erase_pixels:
-            images = erased(images, self._centres[rows], recipe.erase_pixels)
+            images = erased(images, draws.centres[rows], recipe.erase_pixels)
         return images
 
     def partners(self, *, epoch: int, rows: Rows) -> tuple[Rows, Floats, Floats]:
@@ -139,32 +140,23 @@ class ImageAugmentation:
             Another row for each, `(batch,)`, any of the data; where the centre of its rectangle lies, `(batch, 2)`, as
             in `mixed`; and the share of each side that it takes, `(batch,)`, 0 where nothing is mixed.
         """
-        self._draw(epoch)
-        others, centres, sides = self._partners
+        others, centres, sides = self._partners(epoch)
         return others[rows], centres[rows], sides[rows]
 
     def _generator(self, epoch: int, *stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch, *stream))
 
-    def _draw(self, epoch: int) -> None:
+    def _draw(self, epoch: int) -> _Draws:
         """Draw for all rows at once, so that a sample's draw does not depend on the batch it is in."""
-        if epoch == self._epoch:
-            return
-        recipe = self.recipe
-        generator = self._generator(epoch, _SHIFTS)
-        self._shifts = generator.integers(0, 2 * recipe.shift_pixels, size=(self.rows, 2), endpoint=True)
-        self._flips = generator.random(self.rows) < 0.5
-        if self.interpolates:
-            self._maps = self._draw_maps(epoch)
-            share = recipe.interpolation_probability or 1.0
-            self._interpolated = self._generator(epoch, _INTERPOLATED).random(self.rows) < share
-        if any(self.jitters):
-            self._factors = 1 + self._generator(epoch, _JITTER).uniform(-1, 1, (self.rows, 2)) * self.jitters
-        if recipe.erase_pixels:
-            self._centres = self._generator(epoch, _ERASED).random((self.rows, 2))
-        if recipe.cutmix:
-            self._partners = self._draw_partners(epoch, recipe.cutmix)
-        self._epoch = epoch
+        generator, recipe, rows = self._generator(epoch, _SHIFTS), self.recipe, self.rows
+        return _Draws(
+            shifts=generator.integers(0, 2 * recipe.shift_pixels, size=(rows, 2), endpoint=True),
+            flips=generator.random(rows) < 0.5,
+            maps=self._draw_maps(epoch),
+            interpolated=self._generator(epoch, _INTERPOLATED).random(rows) < (recipe.interpolation_probability or 1.0),
+            factors=1 + self._generator(epoch, _JITTER).uniform(-1, 1, (rows, 2)) * self.jitters,
+            centres=self._generator(epoch, _ERASED).random((rows, 2)),
+        )
 
     def _draw_maps(self, epoch: int) -> torch.Tensor:
         generator = self._generator(epoch, _MAPS)
@@ -175,15 +167,16 @@ class ImageAugmentation:
         maps = np.stack([cosines, -sines, zeros, sines, cosines, zeros], axis=1).reshape(-1, 2, 3)
         return torch.from_numpy(maps.astype(np.float32))
 
-    def _draw_partners(self, epoch: int, recipe: CutMixRecipe) -> tuple[Rows, Floats, Floats]:
-        generator = self._generator(epoch, _CUTMIX)
+    def _draw_partners(self, epoch: int) -> tuple[Rows, Floats, Floats]:
+        generator, recipe = self._generator(epoch, _CUTMIX), self.recipe.cutmix
+        assert recipe is not None
         others = generator.integers(0, self.rows, self.rows)
         centres = generator.random((self.rows, 2))
         sides = np.sqrt(generator.beta(recipe.alpha, recipe.alpha, self.rows))
         return others, centres, np.where(generator.random(self.rows) < recipe.probability, sides, 0.0)
 
-    def _moved(self, images: Images, *, epoch: int, rows: Rows) -> Images:
-        chosen = self._interpolated[rows]
+    def _moved(self, images: Images, draws: _Draws, *, epoch: int, rows: Rows) -> Images:
+        chosen = draws.interpolated[rows]
         if not chosen.any():
             return images
         rows, elastic, displacements = rows[chosen], self.recipe.elastic, None
@@ -193,7 +186,7 @@ class ImageAugmentation:
             noise = np.stack([self._generator(epoch, _ELASTIC, row).uniform(-1, 1, size) for row in rows.tolist()])
             displacements = elastic.alpha_pixels * smoothed(noise, elastic.sigma_pixels)
         result = images.copy()
-        result[chosen] = mapped(images[chosen], self._maps[torch.from_numpy(rows)], displacements)
+        result[chosen] = mapped(images[chosen], draws.maps[torch.from_numpy(rows)], displacements)
         return result
 
 
@@ -285,7 +278,7 @@ def erased(images: Images, centres: Floats, side: int) -> Images:
         side: Of the square, in pixels.
     """
     square = _rectangles(images, centres, np.full((len(images), 2), side))
-    result: Images = np.where(square.reshape(square.shape + (1,) * (images.ndim - 3)), np.uint8(0), images)
+    result: Images = np.where(square, np.uint8(0), images)
     return result
 
 
@@ -303,19 +296,19 @@ def mixed(images: Images, others: Images, centres: Floats, sides: Floats) -> tup
     """
     sizes = np.floor(sides[:, None] * images.shape[1:3]).astype(np.int64)
     inside = _rectangles(images, centres, sizes)
-    result: Images = np.where(inside.reshape(inside.shape + (1,) * (images.ndim - 3)), others, images)
-    shares: Floats = inside.mean((1, 2))
+    result: Images = np.where(inside, others, images)
+    shares: Floats = inside.reshape(len(images), -1).mean(1)
     return result, shares
 
 
 def _rectangles(images: Images, centres: Floats, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Where rectangles of `sizes` pixels about `centres` lie, both `(batch, 2)`; `(batch, height, width)`."""
+    """Where rectangles of `sizes` pixels about `centres` lie, both `(batch, 2)`; `(batch, height, width[, 1])`."""
     inside = []
     for axis, size in enumerate(images.shape[1:3]):
         first = np.floor(centres[:, axis, None] * size).astype(np.int64) - sizes[:, axis, None] // 2
         inside.append((np.arange(size) >= first) & (np.arange(size) < first + sizes[:, axis, None]))
     result: npt.NDArray[np.bool_] = inside[0][:, :, None] & inside[1][:, None, :]
-    return result
+    return result if images.ndim == 3 else result[..., None]
 
 
 def mixed_labels(labels: torch.Tensor, others: torch.Tensor, shares: Floats, classes: int) -> torch.Tensor:
