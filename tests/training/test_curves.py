@@ -11,7 +11,7 @@ from urzoo.training.curves import train_curves
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path):
+def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path, capsys):
     for gate in ("ur", "plain"):
         text = (CONFIGS / "copy" / f"urlstm-128-{gate}.yaml").read_text()
         text = text.replace("hidden_size: 128", "hidden_size: 8").replace("batch_size: 20", "batch_size: 2")
@@ -20,8 +20,10 @@ def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path):
             text.replace("validation_sequences: 500", "validation_sequences: 2") + "# a reason\n"
         )
     places = {"configs": tmp_path / "configs", "runs": tmp_path / "runs", "out": tmp_path / "out"}
-    written = train_curves(tasks=["copy"], seeds=2, steps=1, progress=False, **places)
+    train_curves(tasks=["copy"], seeds=2, steps=1, **places)
+    written = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in written] == ["copy.csv"]
+    assert str(written[0]) in capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "copy.csv").read_text())))
     assert {(row["gate"], row["seed"]) for row in rows} == {
         (gate, seed) for gate in ("UR", "--") for seed in ("0", "1")
@@ -36,16 +38,16 @@ def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path):
     assert made.model_copy(update=same) == source
     # All runs are done: the same command writes the same file at once.
     before = [path.read_bytes() for path in written]
-    train_curves(tasks=["copy"], seeds=2, steps=1, progress=False, **places)
+    train_curves(tasks=["copy"], seeds=2, steps=1, **places)
     assert [path.read_bytes() for path in written] == before
     # A table that holds other gatings and seeds keeps them.
     places["out"] = tmp_path / "parts"
     for gate, seeds in (("UR", 2), ("--", 1), ("--", 2)):
-        train_curves(tasks=["copy"], gates=[gate], seeds=seeds, steps=1, progress=False, **places)
+        train_curves(tasks=["copy"], gates=[gate], seeds=seeds, steps=1, **places)
     assert (tmp_path / "parts" / "copy.csv").read_bytes() == before[0]
     (tmp_path / "parts" / "copy.csv").write_text("task,gate\ncopy,UR\n")
     with pytest.raises(UsageError, match=r"copy.csv line 2: expected task,gate,seed,step,score"):
-        train_curves(tasks=["copy"], seeds=1, steps=1, progress=False, **places)
+        train_curves(tasks=["copy"], seeds=1, steps=1, **places)
 
 
 @pytest.mark.parametrize(

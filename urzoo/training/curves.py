@@ -8,6 +8,7 @@ gatings and seeds stays.
 import csv
 import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -29,33 +30,17 @@ Curve = list[list[str]]
 
 def train_curves(
     *,
-    tasks: Sequence[str] | None = None,
-    gates: Sequence[str] | None = None,
-    seeds: int = 3,
-    steps: int | None = None,
-    configs: Path = Path("configs"),
-    runs: Path = Path("runs/curves"),
-    out: Path = Path("leaderboard/curves"),
-    progress: bool = True,
-) -> list[Path]:
-    """Train every gating with every seed on every task, and write their curves down.
-
-    Args:
-        tasks: "copy", "adding"; both when omitted.
-        gates: Names of gatings; those that have a recipe when omitted.
-        seeds: How many, counted from 0.
-        steps: Length of each run in place of the recipe's; for a look at the beginning.
-        configs: Where the recipes are, a folder per task.
-        runs: Where the run folders live.
-        out: Where the tables go: `<task>.csv`.
-        progress: Say on stderr what goes on.
-
-    Returns:
-        The files written.
-
-    Raises:
-        UsageError: A task or gating is unknown or has no recipe, `seeds` is not positive, or a table is malformed.
-    """
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="copy or adding; both when omitted.")] = None,
+    gates: Annotated[
+        list[str] | None, typer.Option("--gate", help="A gating, written --gate=UR; all with a recipe when omitted.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs per gating, their seeds counted from 0.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Steps per run in place of the recipe's.")] = None,
+    configs: Annotated[Path, typer.Option(help="Where the recipes are, a folder per task.")] = Path("configs"),
+    runs: Annotated[Path, typer.Option(help="Where the states of the runs are kept.")] = Path("runs/curves"),
+    out: Annotated[Path, typer.Option(help="Where the tables go: TASK.csv.")] = Path("leaderboard/curves"),
+) -> None:
+    """Train the gatings on the copy and adding problems and write their learning curves down; resumable."""
     for task in tasks or ():
         if task not in TASKS:
             raise UsageError(unknown("task", task, TASKS))
@@ -67,7 +52,6 @@ def train_curves(
     if steps is not None and steps < 1:
         raise UsageError(f"steps is {steps}, expected at least 1.")
     chosen = {task: _recipes(configs / task, gates) for task in (TASKS if tasks is None else tasks)}
-    written: list[Path] = []
     for task, recipes in chosen.items():
         table = out / f"{task}.csv"
         curves = _read(table)
@@ -75,15 +59,14 @@ def train_curves(
         for seed in range(seeds):
             for gate, (path, recipe) in recipes.items():
                 variant = _variant(path, recipe, seed=seed, steps=steps, folder=runs / "recipes")
-                checkpoint = train(variant, runs=runs, progress=progress)
+                checkpoint = train(variant, runs=runs)
                 lines = validations(read_log(checkpoint / "log.jsonl"))
                 score = recipe.score.name
                 curves[gate, seed] = [
                     [task, gate, str(seed), str(line.step), f"{line.scores[score]:.6g}"] for line in lines
                 ]
                 _write(table, ["task", "gate", "seed", "step", score], curves)
-        written.append(table)
-    return written
+        typer.echo(table)
 
 
 def _recipes(folder: Path, gates: Sequence[str] | None) -> dict[str, tuple[Path, BaseRecipe]]:
@@ -130,26 +113,9 @@ def _write(path: Path, head: list[str], curves: dict[tuple[str, int], Curve]) ->
     write_text(path, table.getvalue())
 
 
-def main(
-    *,
-    task: Annotated[list[str] | None, typer.Option(help="copy or adding; both when omitted.")] = None,
-    gate: Annotated[
-        list[str] | None, typer.Option(help="A gating, written --gate=UR; all with a recipe when omitted.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs per gating.")] = 3,
-    steps: Annotated[int | None, typer.Option(help="Steps per run in place of the recipe's.")] = None,
-    configs: Annotated[Path, typer.Option(help="Where the recipes are.")] = Path("configs"),
-    runs: Annotated[Path, typer.Option(help="Where the states of the runs are kept.")] = Path("runs/curves"),
-    out: Annotated[Path, typer.Option(help="Where the tables go.")] = Path("leaderboard/curves"),
-) -> None:
-    """Train the gatings on the copy and adding problems and write their learning curves down; resumable."""
+if __name__ == "__main__":
     try:
-        for path in train_curves(tasks=task, gates=gate, seeds=seeds, steps=steps, configs=configs, runs=runs, out=out):
-            typer.echo(path)
+        typer.run(train_curves)
     except UrzooError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        sys.exit(error.exit_code)
