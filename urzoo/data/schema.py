@@ -7,10 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from urzoo.errors import DataError, UsageError, unknown
-from urzoo.schema import Line, Name, Sha256, Strict, read_yaml, validated
+from urzoo.schema import Count, Line, Name, Positive, Sha256, Strict, read_yaml, validated
 
 SETS_FOLDER = Path(__file__).parent / "sets"
-Positive = Annotated[int, Field(ge=1)]
 
 
 class ImageColumn(Strict):
@@ -52,7 +51,7 @@ class Part(Strict):
     file: Name
     file_rows: Positive
     held_out_rows: Positive
-    seed: Annotated[int, Field(ge=0)]
+    seed: Count
     take: Literal["held_out", "rest"]
 
 
@@ -74,7 +73,7 @@ class Generator(Strict):
 
     kind: Literal["copy", "adding"]
     length: Annotated[int, Field(ge=21)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Count
 
 
 class DataSet(Strict):

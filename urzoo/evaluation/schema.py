@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from urzoo.errors import ResultError
 from urzoo.files import write_json
-from urzoo.schema import GitCommit, Line, Moment, Name, Sha256, Strict, read_json, validated
+from urzoo.schema import Count, GitCommit, Line, Moment, Name, Positive, Seconds, Sha256, Strict, read_json, validated
 from urzoo.zoo.schema import CheckpointInfo, SelectionSplit
 
 SCHEMA_VERSION: Final = 1
@@ -27,9 +27,6 @@ SCHEMA_VERSION: Final = 1
 ModelName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)?$", max_length=193)
 ]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
 DType = Literal["float32", "float64", "bfloat16", "float16"]
 
 

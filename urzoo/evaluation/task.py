@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from urzoo.data.local import register
 from urzoo.errors import UrzooError, UsageError, unknown
-from urzoo.schema import Line, Name, Strict, read_yaml, validated
+from urzoo.schema import Count, Line, Name, Positive, Strict, read_yaml, validated
 
 LOCAL: dict[str, "Task"] = {}
 """The tasks of the user's own files that were loaded by path, by name."""
@@ -43,9 +43,9 @@ class Requirements(Strict):
     """
 
     pixel_order: Literal["raster", "permuted"]
-    permutation_seed: Annotated[int, Field(ge=0)] | None
+    permutation_seed: Count | None
     channels: Literal[1, 3]
-    steps: Annotated[int, Field(ge=1)]
+    steps: Positive
 
     @model_validator(mode="after")
     def _seed_only_if_permuted(self) -> Self:
@@ -84,7 +84,7 @@ class Task(Strict):
     """
 
     name: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Positive
     title: Line
     description: Line
     problem: Problem
@@ -99,7 +99,7 @@ class Task(Strict):
     citation: Line
     published: Name | None
     order: int = 100
-    quick_rows: Annotated[int, Field(ge=1)] | None = None
+    quick_rows: Positive | None = None
 
     @model_validator(mode="after")
     def _one_primary_metric(self) -> Self:

@@ -12,7 +12,7 @@ from pydantic import Field
 from urzoo.errors import CheckpointError, StaleError, UsageError
 from urzoo.files import write_json
 from urzoo.provenance import hardware, urzoo_version
-from urzoo.schema import Line, Number, Sha256, Strict, content_sha256, read_json, read_yaml, validated
+from urzoo.schema import Count, Line, Number, Positive, Sha256, Strict, content_sha256, read_json, read_yaml, validated
 from urzoo.zoo import info
 
 SAMPLES = "samples.json"
@@ -26,14 +26,14 @@ class _Greedy(Strict):
 
 class _Sampled(Strict):
     temperature: Annotated[Number, Field(gt=0)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Count
 
 
 class Prompts(Strict):
     """The content of prompts.yaml; `new_tokens` is how many tokens follow a prompt at most."""
 
-    version: Annotated[int, Field(ge=1)]
-    new_tokens: Annotated[int, Field(ge=1)]
+    version: Positive
+    new_tokens: Positive
     greedy: _Greedy
     sampled: _Sampled
     prompts: Annotated[list[Text], Field(min_length=1)]

@@ -8,17 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, StringConstraints, model_validator
 
 from urzoo.errors import UrzooError, unknown
 from urzoo.recurrence.gates import GATINGS
-from urzoo.schema import Line, Name, Strict, read_yaml, validated
+from urzoo.schema import Line, Name, Positive, Strict, read_yaml, validated
 
 PUBLISHED_FILE = Path(__file__).parent / "published.yaml"
 
 Figure = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?$")]
 ArxivId = Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{5}$")]
-Positive = Annotated[int, Field(ge=1)]
 
 
 def _known_gating(name: str) -> str:

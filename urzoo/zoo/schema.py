@@ -11,10 +11,8 @@ from pydantic import Field
 
 from urzoo.data.schema import DataSet
 from urzoo.errors import CheckpointError
-from urzoo.schema import GitCommit, Line, Moment, Name, Sha256, Strict, read_json, validated
+from urzoo.schema import Count, GitCommit, Line, Moment, Name, Positive, Seconds, Sha256, Strict, read_json, validated
 
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
 # The part of the data on which the shipped weights were chosen among others: never the test split.
 SelectionSplit = Literal["validation", "none", "test", "unknown"]
 
@@ -26,7 +24,7 @@ class TrainingData(Strict):
     config: Name
     split: Name
     digest: Sha256
-    rows_train: Annotated[int, Field(ge=1)]
+    rows_train: Positive
     rows_validation: Count
 
     @classmethod
