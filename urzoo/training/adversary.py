@@ -5,8 +5,7 @@ Source: Miyato et al. 2017, arXiv:1605.07725, there with embeddings normalised t
 relative to the length of the embedded text instead, which needs no normalised embeddings.
 """
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,14 +24,11 @@ class Adversary:
         self.radius = radius
         self._embedded: Tensor | None = None
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[Any]:
         """Passes forward and backward in this block are remembered; those of the last one count."""
-        with self._hook(self._remember):
-            yield
+        return self.embedding.register_forward_hook(self._remember)
 
-    @contextlib.contextmanager
-    def disturbing(self) -> Iterator[None]:
+    def disturbing(self) -> AbstractContextManager[Any]:
         """Passes in this block, with the same texts, read the disturbed ones."""
         embedded = self._embedded
         assert embedded is not None, "nothing was watched"
@@ -43,17 +39,8 @@ class Adversary:
         steepness = direction.flatten(1).norm(dim=1).clamp_min(1e-30)
         disturbance = (self.radius * length / steepness)[:, None, None] * direction
         self._embedded = None
-        with self._hook(lambda *given: given[-1] + disturbance):
-            yield
+        return self.embedding.register_forward_hook(lambda *given: given[-1] + disturbance)
 
     def _remember(self, *given: Any) -> None:
         self._embedded = given[-1]
         given[-1].retain_grad()
-
-    @contextlib.contextmanager
-    def _hook(self, hook: Any) -> Iterator[None]:
-        handle = self.embedding.register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()

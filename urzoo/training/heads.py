@@ -4,8 +4,9 @@ The hidden layer of a head is one of ReLU units. A unit that answers to no row g
 no gradient reaches the layers below, and training goes on for hours at chance.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import takewhile
 from typing import Any
 
 from accelerate import Accelerator
@@ -27,21 +28,13 @@ class HeadWatch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        layers = [module.dense for module in model.modules() if isinstance(module, ClassificationHead)]
-        self._layer = layers[0] if layers else None
+        heads = (module.dense for module in model.modules() if isinstance(module, ClassificationHead))
+        self._layer = next(heads, None)
         self._alive: Tensor | None = None
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[Any]:
         """Passes in this block are seen; the last one counts."""
-        if self._layer is None:
-            yield
-            return
-        handle = self._layer.register_forward_hook(self._look)
-        try:
-            yield
-        finally:
-            handle.remove()
+        return nullcontext() if self._layer is None else self._layer.register_forward_hook(self._look)
 
     def live_share(self, accelerator: Accelerator) -> float | None:
         """The share of the units that answered to some row of some process; None where there is no such head."""
@@ -60,15 +53,11 @@ def refuse_dead_head(lines: Sequence[LogLine]) -> None:
     Raises:
         UrzooError: It does.
     """
-    training = [line for line in lines if isinstance(line, TrainingLine)]
-    dead_since: int | None = None
-    for line in reversed(training):
-        if line.live_head_share != 0:
-            break
-        dead_since = line.step
-    if dead_since is not None and training[-1].step - dead_since >= DEAD_STEPS:
+    latest_first = (line for line in reversed(lines) if isinstance(line, TrainingLine))
+    dead = [line.step for line in takewhile(lambda line: line.live_head_share == 0, latest_first)]
+    if dead and dead[0] - dead[-1] >= DEAD_STEPS:
         raise UrzooError(
-            f"no unit of the head has answered to any row from step {dead_since} to {training[-1].step}: its ReLU "
+            f"no unit of the head has answered to any row from step {dead[-1]} to {dead[0]}: its ReLU "
             "units have died, and the layers below learn nothing. Lower optimiser.learning_rate, raise "
             "schedule.warmup_fraction, or set model.head_hidden_size to 0; then pass --restart."
         )
