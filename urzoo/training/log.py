@@ -14,10 +14,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from urzoo.errors import CheckpointError
 from urzoo.files import write_text
-from urzoo.schema import Strict, describe, read_text
+from urzoo.schema import Count, Strict, describe, read_text
 from urzoo.training.scores import CROSS_ENTROPY, Score
 
-Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -98,11 +97,11 @@ def selected(lines: Sequence[LogLine], by: Score | None) -> ValidationLine | Non
         lines: Of the log so far.
         by: The score whose best counts; None for the last.
     """
-    chosen: ValidationLine | None = None
-    for line in validations(lines):
-        if chosen is None or by is None or by.is_better(line.scores[by.name], chosen.scores[by.name]):
-            chosen = line
-    return chosen
+    found = validations(lines)
+    if by is None or not found:
+        return found[-1] if found else None
+    best = max if by.higher_is_better else min  # of equal ones either gives the first
+    return best(found, key=lambda line: line.scores[by.name])
 
 
 def draw_learning_curve(lines: Sequence[LogLine], *, title: str, score: Score) -> bytes:

@@ -32,10 +32,6 @@ class Score:
     logarithmic: bool = False
     chance: float | None = None
 
-    def is_better(self, value: float, than: float) -> bool:
-        """Whether one value is better than another."""
-        return value > than if self.higher_is_better else value < than
-
 
 ACCURACY = Score("accuracy", "accuracy (%)", scale=100.0, higher_is_better=True)
 CROSS_ENTROPY = Score("cross_entropy", "cross entropy (nats)")
@@ -60,9 +56,9 @@ def classification_scores(model: PreTrainedModel, data: BatchData, *, rows_at_a_
             labels = inputs.pop("labels")
             outputs = model(**{name: value.to(model.device) for name, value in inputs.items()})
             answers[number] = outputs.logits.cpu(), labels
-    told = [answer for _, answer in sorted(processes.gathered(answers).items())]
-    logits = torch.cat([one for one, _ in told]).double()
-    labels = torch.cat([one for _, one in told])
+    all_answers = [answer for _, answer in sorted(processes.gathered(answers).items())]
+    logits = torch.cat([one for one, _ in all_answers]).double()
+    labels = torch.cat([one for _, one in all_answers])
     return {
         "accuracy": (logits.argmax(-1) == labels).double().mean().item(),
         "cross_entropy": functional.cross_entropy(logits, labels).item(),

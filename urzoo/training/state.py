@@ -31,7 +31,7 @@ from torch import Tensor
 
 from urzoo.errors import CheckpointError, UrzooError
 from urzoo.files import whole_folder, write_bytes, write_json
-from urzoo.schema import GitCommit, Moment, Sha256, Strict, read_json, validated
+from urzoo.schema import Count, GitCommit, Moment, Positive, Sha256, Strict, read_json, validated
 
 KEPT_STATES = 2
 
@@ -59,13 +59,13 @@ class Progress(Strict):
     `loss_sum` is that of the training losses since the last training line of the log, at `logged_step`.
     """
 
-    step: Annotated[int, Field(ge=0)]
-    steps: Annotated[int, Field(ge=1)]
+    step: Count
+    steps: Positive
     wall_seconds: Annotated[float, Field(ge=0)]
     peak_memory_mib: Annotated[float, Field(ge=0)]
-    average_updates: Annotated[int, Field(ge=0)]
+    average_updates: Count
     loss_sum: float
-    logged_step: Annotated[int, Field(ge=0)]
+    logged_step: Count
 
 
 class RunFolder:
@@ -177,7 +177,6 @@ class Clock:
     def __init__(self) -> None:
         self.earlier = 0.0
         self._start = self._lap_start = time.perf_counter()
-        self._pauses = 0.0
 
     def total(self) -> float:
         """Seconds of the run so far; `earlier` are those before this process."""
@@ -185,10 +184,8 @@ class Clock:
 
     def lap(self) -> float:
         """Seconds since the last lap, without pauses."""
-        now = time.perf_counter()
-        seconds = now - self._lap_start - self._pauses
-        self._lap_start, self._pauses = now, 0.0
-        return seconds
+        begun, self._lap_start = self._lap_start, time.perf_counter()
+        return self._lap_start - begun
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -197,7 +194,7 @@ class Clock:
         try:
             yield
         finally:
-            self._pauses += time.perf_counter() - start
+            self._lap_start += time.perf_counter() - start
 
 
 def peak_memory_mib() -> float:
