@@ -9,7 +9,7 @@ import pytest
 from tests.evaluation.examples import WIKI, make_writer, run, split_of
 from urzoo.data.wikitext import pages
 from urzoo.training.text.recipe import ByteLevelTokenizerRecipe, TextSource
-from urzoo.training.text.tokenizer import save_tokenizer, train_tokenizer
+from urzoo.training.text.tokenizer import train_tokenizer
 from urzoo.zoo import load, load_tokenizer
 
 lm_eval = pytest.importorskip("lm_eval")
@@ -70,7 +70,7 @@ def test_the_figures_are_those_of_lm_eval(tmp_path: Path, monkeypatch: pytest.Mo
     tokenizer = train_tokenizer(recipe, WIKI)
     # Far from even guessing, so that every token's place and weight shows in the sum.
     folder = make_writer(tmp_path / "writer", vocabulary=len(tokenizer), initializer_range=2.0, bos_token_id=1)
-    save_tokenizer(tokenizer, folder)
+    tokenizer.save_pretrained(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = harness_scores(folder, pages(WIKI), tmp_path / "harness")

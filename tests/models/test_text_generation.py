@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStream
 
 from urzoo.models import URLSTMConfig, URLSTMForCausalLM
 from urzoo.training.text.recipe import ByteLevelTokenizerRecipe, TextSource
-from urzoo.training.text.tokenizer import save_tokenizer, train_tokenizer
+from urzoo.training.text.tokenizer import train_tokenizer
 
 LINES = [" The cat saw the river . \n", " The river was seen in 1984 . \n", " It 's <unk> , said the cat . \n"] * 4
 TEXTS = ["The cat", "", "\U0001f408 на́ 川 <|endoftext|>", " The river was seen . \n The"]
@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory):
         eos_token_id=tokenizer.eos_token_id,
     )
     URLSTMForCausalLM(config).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

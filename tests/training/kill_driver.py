@@ -12,7 +12,6 @@ import sys
 import traceback
 from pathlib import Path
 
-import urzoo.training.arguments
 import urzoo.training.checkpoint
 import urzoo.training.trainer  # noqa: F401  - imported before forking, as all of these
 from tests.training.tiny import train_tiny

@@ -27,7 +27,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 def test_a_batch_is_what_the_processor_makes_of_each_image():
     processor = PixelSequenceImageProcessor(size={"height": 6, "width": 6})
     data = PixelData(images(), np.arange(50), processor)
-    batch = data.__getitems__([4, 9])
+    batch = data.__getitems__([(0, 4), (0, 9)])
     assert batch["pixel_values"].shape == (2, 36, 1)
     assert batch["labels"].tolist() == [4, 9]
     for position, row in enumerate((4, 9)):

@@ -13,6 +13,7 @@ from tests.training.tiny import (
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError
 from urzoo.training import load_recipe, train
+from urzoo.training.initial import begin_with
 from urzoo.training.rows import build_model
 
 
@@ -24,7 +25,7 @@ def test_training_begins_with_the_given_embedding_and_layers(tmp_path):
     tokenizer = zoo.load_tokenizer(tmp_path / "base" / "checkpoint")
     model = build_model(recipe, ["neg", "pos"], vocab_size=len(tokenizer), pad_token_id=0)
     drawn = {name: value.detach().clone() for name, value in model.named_parameters()}
-    initial.write_into(model, tokenizer)
+    begin_with(initial, model, tokenizer)
     for name, value in model.named_parameters():
         given = name in base and name.startswith(("model.embed_tokens", "model.layers"))
         assert torch.equal(value, base[name] if given else drawn[name]), name

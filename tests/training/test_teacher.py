@@ -37,6 +37,13 @@ def pupil(folder, **changes):
     return tiny_texts_recipe(folder, **{"name": "pupil", "teacher": dict(TEACHER), **changes})
 
 
+def taught(recipe, folder):
+    """The texts that the teacher of a recipe is confident about, and its answers."""
+    info = recipe.parents(folder).teacher
+    options = {"data_root": None, "cache": folder / "cache"}
+    return teacher.taught_texts(recipe.teacher, info, recipe.data.name, **options)[:2]
+
+
 def test_a_pupil_learns_from_what_its_teacher_is_sure_of(folder):
     place = train(pupil(folder), runs=folder, progress=False, data=tiny_texts())
     summary = read_training_summary(place / "training.json")
@@ -53,28 +60,23 @@ def test_a_pupil_learns_from_what_its_teacher_is_sure_of(folder):
 def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
     recipe = load_recipe(pupil(folder))
     assert isinstance(recipe, TaughtTextRecipe)
-    found = recipe.parents(folder).teacher
-    assert found is not None
-    taught = found.teach(data_root=None, cache=folder / "cache")
+    texts, labels = taught(recipe, folder)
     place = folder / "tiny" / "checkpoint"
     model, tokenizer = zoo.load(place), zoo.load_tokenizer(place)
-    for text, label in zip(taught.texts, taught.labels, strict=True):
+    for text, label in zip(texts, labels, strict=True):
         with torch.no_grad():
             logits = model(input_ids=tokenizer(text, return_tensors="pt")["input_ids"].long()).logits
         assert int(logits.argmax()) == label
 
 
 def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
-    def taught(confidence: float) -> int:
-        recipe = load_recipe(pupil(folder, teacher__minimum_confidence=confidence))
-        found = recipe.parents(folder).teacher
-        assert found is not None
-        return len(found.teach(data_root=None, cache=folder / "cache").texts)
+    def count(confidence: float) -> int:
+        return len(taught(load_recipe(pupil(folder, teacher__minimum_confidence=confidence)), folder)[0])
 
-    assert taught(0.0) == 40
-    assert 0 < taught(0.52) <= 40
+    assert count(0.0) == 40
+    assert 0 < count(0.52) <= 40
     with pytest.raises(DataError, match=r"minimum_confidence is 0\.99, but tiny is that sure of no row"):
-        taught(0.99)
+        count(0.99)
 
 
 def test_a_teacher_that_has_seen_what_its_pupil_holds_out_is_refused(folder):

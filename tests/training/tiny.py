@@ -128,7 +128,7 @@ def tiny_language_model(folder: Path, **fields: Any) -> Path:
 
     from urzoo.models import URLSTMConfig, URLSTMForCausalLM
     from urzoo.training.text.recipe import ByteLevelTokenizerRecipe, TextSource
-    from urzoo.training.text.tokenizer import save_tokenizer, train_tokenizer
+    from urzoo.training.text.tokenizer import train_tokenizer
 
     if folder.exists():
         return folder
@@ -142,7 +142,7 @@ def tiny_language_model(folder: Path, **fields: Any) -> Path:
         **{"vocab_size": len(tokenizer), "hidden_size": 4, "embedding_size": 6, "pad_token_id": 0, **fields}
     )
     URLSTMForCausalLM(config).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

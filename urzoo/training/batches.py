@@ -5,7 +5,7 @@ are read in steps: what a row of a batch holds is a function of the seed, the st
 needs no generator state, and a run on several processes sees the same samples as one on a single process.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -16,24 +16,25 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 Rows = npt.NDArray[np.int64]
-Sample = tuple[int, int]
+SampleIndex = tuple[int, int]
 Batch = dict[str, Tensor]
 
 
-class Order(Sampler[Sample]):
-    """The samples of one pass, batch by batch; whoever trains sets `epoch` before iterating.
+class Order(Sampler[SampleIndex]):
+    """The samples of one pass, batch by batch; whoever trains sets `epoch`, the pass counted from 0, before iterating.
 
-    Attributes:
-        epoch: The pass, counted from 0.
+    Args:
+        samples: Of a pass.
         steps_per_epoch: Steps that the log counts as one epoch.
     """
 
     epoch = 0
-    steps_per_epoch: int
+
+    def __init__(self, samples: int, *, steps_per_epoch: int) -> None:
+        self.samples, self.steps_per_epoch = samples, steps_per_epoch
 
     def __len__(self) -> int:
-        """The number of samples of a pass."""
-        raise NotImplementedError
+        return self.samples
 
 
 class EpochOrder(Order):
@@ -49,18 +50,11 @@ class EpochOrder(Order):
     """
 
     def __init__(self, rows: int, *, batch_size: int, seed: int) -> None:
-        self.rows = rows
-        self.steps_per_epoch = rows // batch_size
-        self.samples = self.steps_per_epoch * batch_size
-        self.seed = seed
+        super().__init__(rows - rows % batch_size, steps_per_epoch=rows // batch_size)
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
 
-    def __len__(self) -> int:
-        """The number of samples of an epoch."""
-        return self.samples
-
-    def __iter__(self) -> Iterator[Sample]:
-        """The samples of the current epoch."""
-        return zip([self.epoch] * self.samples, self._order().tolist(), strict=True)
+    def __iter__(self) -> Iterator[SampleIndex]:
+        return product([self.epoch], self._order().tolist())
 
     def _order(self) -> Rows:
         return np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)[: self.samples]
@@ -81,9 +75,7 @@ class LengthOrder(EpochOrder):
 
     def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, pool_batches: int, seed: int) -> None:
         super().__init__(len(lengths), batch_size=batch_size, seed=seed)
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.pool_batches = pool_batches
+        self.lengths, self.pool_batches = lengths, pool_batches
 
     def _order(self) -> Rows:
         order = super()._order()
@@ -100,24 +92,14 @@ class LengthOrder(EpochOrder):
 
 
 class StepOrder(Order):
-    """All samples of a stream, as pairs (step, row); the run is one pass.
-
-    Args:
-        steps: Of the run.
-        batch_size: That of all processes together.
-        steps_per_epoch: See `Order`.
-    """
+    """All samples of a stream, as pairs (step, row of the batch of all processes); the run is one pass."""
 
     def __init__(self, steps: int, *, batch_size: int, steps_per_epoch: int) -> None:
-        self.steps, self.batch_size, self.steps_per_epoch = steps, batch_size, steps_per_epoch
+        super().__init__(steps * batch_size, steps_per_epoch=steps_per_epoch)
+        self.batch_size = batch_size
 
-    def __len__(self) -> int:
-        """The number of samples of the run."""
-        return self.steps * self.batch_size
-
-    def __iter__(self) -> Iterator[Sample]:
-        """The samples of the run."""
-        return product(range(self.steps), range(self.batch_size))
+    def __iter__(self) -> Iterator[SampleIndex]:
+        return (divmod(sample, self.batch_size) for sample in range(self.samples))
 
 
 class TrainingSamples(Dataset[Batch]):
@@ -128,19 +110,13 @@ class TrainingSamples(Dataset[Batch]):
     seed_shift = 0
 
     def __len__(self) -> int:
-        """The number of samples of a pass."""
         raise NotImplementedError
 
     def order(self, *, batch_size: int, seed: int) -> Order:
         """The order in which training takes the samples."""
         raise NotImplementedError
 
-    def __getitem__(self, sample: int | Sample) -> Batch:
-        """One sample, as a batch of one."""
-        return self.__getitems__([sample])
-
-    def __getitems__(self, samples: Sequence[int | Sample]) -> Batch:
-        """A batch; torch's loader calls this with all samples of a batch where it exists."""
+    def __getitems__(self, samples: Sequence[SampleIndex]) -> Batch:
         raise NotImplementedError
 
 
@@ -159,7 +135,6 @@ class StreamData(TrainingSamples):
         self.steps, self.batch_size, self.steps_per_epoch = steps, batch_size, steps_per_epoch
 
     def __len__(self) -> int:
-        """The number of samples of the run."""
         return self.steps * self.batch_size
 
     def batch(self, step: int, rows: Rows) -> Batch:
@@ -170,18 +145,17 @@ class StreamData(TrainingSamples):
         """One step after the other."""
         return StepOrder(self.steps, batch_size=batch_size, steps_per_epoch=self.steps_per_epoch)
 
-    def __getitems__(self, samples: Sequence[int | Sample]) -> Batch:
-        """A batch."""
-        pairs = [sample if isinstance(sample, tuple) else divmod(sample, self.batch_size) for sample in samples]
-        return self.batch(pairs[0][0], np.array([row for _, row in pairs], np.int64))
+    def __getitems__(self, samples: Sequence[SampleIndex]) -> Batch:
+        return self.batch(samples[0][0], np.array([row for _, row in samples], np.int64))
 
 
 class BatchData(TrainingSamples):
-    """Rows of data, each of which is read once an epoch."""
+    """Rows of data with their classes, `labels`, each of which is read once an epoch."""
+
+    labels: Tensor
 
     def __len__(self) -> int:
-        """The number of rows."""
-        raise NotImplementedError
+        return len(self.labels)
 
     def batch(self, rows: Rows, *, epoch: int) -> Batch:
         """The model's inputs and the labels of some rows, as an epoch of training sees them."""
@@ -191,32 +165,58 @@ class BatchData(TrainingSamples):
         """The order in which training takes the rows."""
         return EpochOrder(len(self), batch_size=batch_size, seed=seed)
 
-    def __getitems__(self, samples: Sequence[int | Sample]) -> Batch:
-        """A batch."""
-        pairs = [sample if isinstance(sample, tuple) else (0, sample) for sample in samples]
-        return self.batch(np.array([row for _, row in pairs], np.int64), epoch=pairs[0][0])
+    def __getitems__(self, samples: Sequence[SampleIndex]) -> Batch:
+        return self.batch(np.array([row for _, row in samples], np.int64), epoch=samples[0][0])
 
 
-def already_batched(batch: Any) -> Batch:
-    """The loader's collating step: `BatchData` has made the batch already."""
-    assert isinstance(batch, dict)
-    return batch
+class SequenceData(BatchData):
+    """Sequences of different lengths with their classes, padded on the right and masked.
+
+    Args:
+        name: The model's input that they are.
+        sequences: Each `(time, ...)`.
+        labels: int64, `(rows,)`.
+        changed: What training makes of a sequence, which is the given row, in an epoch; nothing for validation.
+        padding: What stands where there is no step.
+        pool_batches: See `LengthOrder`; of the lengths before they are changed.
+        longest: What training cuts longer sequences to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sequences: Sequence[npt.NDArray[Any]],
+        labels: npt.NDArray[np.int64],
+        changed: Callable[[npt.NDArray[Any], int, int], npt.NDArray[Any]] | None = None,
+        *,
+        padding: int = 0,
+        pool_batches: int = 1,
+        longest: int | None = None,
+    ) -> None:
+        self.name, self.sequences, self.labels, self.changed = name, sequences, torch.from_numpy(labels), changed
+        self.padding, self.pool_batches, self.longest = padding, pool_batches, longest
+
+    def order(self, *, batch_size: int, seed: int) -> EpochOrder:
+        """Sequences of similar length together."""
+        lengths = np.array([min(len(sequence), self.longest or len(sequence)) for sequence in self.sequences])
+        return LengthOrder(lengths, batch_size=batch_size, pool_batches=self.pool_batches, seed=seed)
+
+    def batch(self, rows: Rows, *, epoch: int) -> Batch:
+        """The sequences `(batch, longest time, ...)`, the mask `(batch, longest time)`, and the labels."""
+        sequences = [self.sequences[row] for row in rows.tolist()]
+        if self.changed is not None:
+            sequences = [self.changed(one, epoch, row) for one, row in zip(sequences, rows.tolist(), strict=True)]
+        tensors = [torch.from_numpy(one) for one in sequences]
+        inputs = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=self.padding)
+        mask = torch.arange(inputs.shape[1]) < torch.tensor([len(one) for one in sequences])[:, None]
+        if not inputs.is_floating_point():
+            inputs = inputs.long()
+        return {self.name: inputs, "attention_mask": mask.long(), "labels": self.labels[torch.from_numpy(rows)]}
 
 
-def time_steps(inputs: dict[str, Tensor]) -> int:
+def time_steps(inputs: Batch) -> int:
     """Steps of sequences in a batch, without padding; what the model reads comes first in it."""
     if "attention_mask" in inputs:
         return int(inputs["attention_mask"].sum())
     batch, time_steps = next(iter(inputs.values())).shape[:2]
     return int(batch * time_steps)
-
-
-def padded(rows: Sequence[Tensor], *, value: float = 0) -> tuple[Tensor, Tensor]:
-    """Rows `(time, ...)` of different lengths side by side, filled up on the right, and what of it is real.
-
-    Returns:
-        The rows, `(batch, longest time, ...)`, and the mask, `(batch, longest time)`, 1 where a step is real.
-    """
-    inputs = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
-    lengths = torch.tensor([len(row) for row in rows])
-    return inputs, (torch.arange(inputs.shape[1]) < lengths[:, None]).long()

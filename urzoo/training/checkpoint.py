@@ -12,44 +12,40 @@ from urzoo.provenance import hardware, urzoo_version
 from urzoo.recurrence import backend_for
 from urzoo.training.job import Parents
 from urzoo.training.log import draw_learning_curve, selected, write_log
-from urzoo.training.state import RunFolder
 from urzoo.training.trainer import RecipeTrainer
-from urzoo.zoo.schema import TrainingSummary
+from urzoo.zoo.schema import CheckpointInfo, InitialCheckpoint, TrainingSummary
 
 
-def write_checkpoint(
-    place: Path, trainer: RecipeTrainer, run: RunFolder, parents: Parents, further_scores: dict[str, float]
-) -> None:
+def write_checkpoint(folder: Path, trainer: RecipeTrainer, parents: Parents, further_scores: dict[str, float]) -> None:
     """Write the checkpoint of a finished run and forget the run's states.
 
     Args:
-        place: The folder to make; an older one there is replaced when the new one is complete.
+        folder: To make; an older one there is replaced when the new one is complete.
         trainer: After training, with the selected weights in the model.
-        run: The run.
         parents: The checkpoints that this one came from.
         further_scores: Those under other conditions than the validation's.
     """
-    with whole_folder(place) as folder:
-        trainer.network.save_pretrained(folder)
+    with whole_folder(folder) as made:
+        trainer.network.save_pretrained(made)
         # safetensors makes its files readable to their owner alone.
-        weights = folder / "model.safetensors"
+        weights = made / "model.safetensors"
         write_bytes(weights, weights.read_bytes())
         if trainer.job.preprocessor is not None:
-            trainer.job.preprocessor.save_pretrained(folder)
-        write_bytes(folder / "recipe.yaml", run.recipe.read_bytes())
-        write_log(folder / "log.jsonl", trainer.lines)
+            trainer.job.preprocessor.save_pretrained(made)
+        write_bytes(made / "recipe.yaml", trainer.run.recipe.read_bytes())
+        write_log(made / "log.jsonl", trainer.lines)
         picture = draw_learning_curve(trainer.lines, title=trainer.recipe.name, score=trainer.recipe.score)
-        write_bytes(folder / "learning_curve.png", picture)
-        summary = _summary(trainer, run, parents, further_scores, weights)
-        write_json(folder / "training.json", summary.model_dump(mode="json"))
-        write_card(folder, [])
-    run.clear()
+        write_bytes(made / "learning_curve.png", picture)
+        summary = _summary(trainer, parents, further_scores, weights)
+        write_json(made / "training.json", summary.model_dump(mode="json"))
+        write_card(made, [])
+    trainer.run.clear()
 
 
 def _summary(
-    trainer: RecipeTrainer, run: RunFolder, parents: Parents, further_scores: dict[str, float], weights: Path
+    trainer: RecipeTrainer, parents: Parents, further_scores: dict[str, float], weights: Path
 ) -> TrainingSummary:
-    recipe, device, identity = trainer.recipe, trainer.args.device, run.read_identity()
+    recipe, device, identity = trainer.recipe, trainer.args.device, trainer.run.read_identity()
     assert identity is not None
     validation = selected(trainer.lines, recipe.selected_by)
     assert validation is not None
@@ -71,8 +67,8 @@ def _summary(
         validation=validation.scores | further_scores,
         data=data,
         additional_data=tuple(additional),
-        initialised_from=None if parents.initial is None else parents.initial.record(),
-        taught_by=None if parents.teacher is None else parents.teacher.record(),
+        initialised_from=_recorded(parents.initial),
+        taught_by=_recorded(parents.teacher),
         hardware=hardware(device),
         device=device.type,
         backend=backend,
@@ -80,4 +76,14 @@ def _summary(
         peak_memory_mib=round(trainer.peak_memory_mib, 1),
         recipe_sha256=recipe.sha256,
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+    )
+
+
+def _recorded(info: CheckpointInfo | None) -> InitialCheckpoint | None:
+    """What training.json says of an earlier checkpoint."""
+    if info is None:
+        return None
+    recipe_sha256 = None if info.training is None else info.training.recipe_sha256
+    return InitialCheckpoint(
+        name=info.name, task=info.task, weights_sha256=info.weights_sha256, recipe_sha256=recipe_sha256
     )

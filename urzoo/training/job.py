@@ -6,32 +6,33 @@ The run, the trainer and the writer of checkpoints know a kind by its job alone.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from urzoo.data import Split, load_split
 from urzoo.errors import UsageError
+from urzoo.models import PixelSequenceImageProcessor
 from urzoo.training.batches import Batch, TrainingSamples
 from urzoo.training.report import Reporter
-from urzoo.zoo.schema import TrainingData
-
-if TYPE_CHECKING:
-    from urzoo.data import Split
-    from urzoo.training.initial import Initial
-    from urzoo.training.teacher import Teacher
+from urzoo.zoo.schema import CheckpointInfo, TrainingData
 
 
 @dataclass(frozen=True)
 class Parents:
-    """The earlier checkpoints that one comes from: whose weights it begins with, and who labelled rows for it."""
+    """The earlier checkpoints that one comes from: whose weights it begins with, and who labelled rows for it.
 
-    initial: "Initial | None" = None
-    teacher: "Teacher | None" = None
+    Their files have been found complete and unchanged.
+    """
+
+    initial: CheckpointInfo | None = None
+    teacher: CheckpointInfo | None = None
 
     def data(self) -> tuple[TrainingData, ...]:
         """What the weights to begin with had learnt from."""
-        return () if self.initial is None else self.initial.data()
+        training = None if self.initial is None else self.initial.training
+        return () if training is None else (training.data, *training.additional_data)
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,21 @@ class Sources:
     cache: Path
     process: tuple[int, int]
     say: Reporter
-    data: "Split | None"
-    parents: "Parents"
+    data: Split | None
+    parents: Parents
 
-    def split(self, name: str, split: str) -> "Split":
+    def split(self, name: str, split: str) -> Split:
         """The split of a data set that a recipe names.
 
         Raises:
             UsageError: The caller gave another one.
             DataError: It cannot be had.
         """
-        from urzoo.data import load_split
-
         if self.data is None:
             self.say(f"reading {name} ({split})")
             return load_split(name, split, data_root=self.data_root)
         if (self.data.name, self.data.split) != (name, split):
-            raise UsageError(
-                f"data is {self.data.name} ({self.data.split}), but the recipe names {name} ({split}); leave data out."
-            )
+            self.refuse_data(f"{name} ({split})")
         return self.data
 
     def refuse_data(self, read: str) -> None:
@@ -82,14 +79,6 @@ class Sources:
             raise UsageError(
                 f"data is {self.data.name} ({self.data.split}), but the recipe reads {read}; leave data out."
             )
-
-
-class Preprocessor(Protocol):
-    """What makes the model's inputs and is shipped with it: an image processor or a tokenizer."""
-
-    def save_pretrained(self, save_directory: Path) -> Any:
-        """Write its files into a folder."""
-        ...
 
 
 class Carried(Protocol):
@@ -130,5 +119,5 @@ class Job:
     size: str
     loss: Callable[[nn.Module, Batch, int], Tensor] | None = None
     carried: Carried | None = None
-    preprocessor: Preprocessor | None = None
+    preprocessor: PixelSequenceImageProcessor | PreTrainedTokenizerFast | None = None
     further_scores: Callable[[PreTrainedModel], dict[str, float]] | None = None

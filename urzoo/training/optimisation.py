@@ -2,11 +2,12 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from urzoo.errors import CheckpointError
 from urzoo.training.recipe import OptimiserRecipe, ScheduleRecipe
 
 
@@ -71,19 +72,28 @@ class WeightAverage:
     def in_place(self) -> Iterator[None]:
         """The module holds the averaged weights within this block, and its own again after it, bit for bit."""
         own = {name: value.detach().clone() for name, value in self.parameters.items()}
-        self._write(self.average)
+        copy_into(self.parameters, self.average)
         try:
             yield
         finally:
-            self._write(own)
+            copy_into(self.parameters, own)
 
     def load(self, average: dict[str, Tensor], updates: int) -> None:
         """Go on from a saved average."""
-        for name, value in self.average.items():
-            value.copy_(average[name])
+        copy_into(self.average, average)
         self.updates = updates
 
-    @torch.no_grad()
-    def _write(self, values: dict[str, Tensor]) -> None:
-        for name, value in self.parameters.items():
-            value.copy_(values[name])
+
+@torch.no_grad()
+def copy_into(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Give tensors the values of the same names.
+
+    Raises:
+        CheckpointError: A name or a shape differs.
+    """
+    odd = sorted(tensors.keys() ^ values.keys())
+    odd += [name for name in tensors.keys() & values.keys() if tensors[name].shape != values[name].shape]
+    if odd:
+        raise CheckpointError(f"the saved state does not fit the model: {odd[0]} differs. Pass --restart.")
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])

@@ -13,25 +13,20 @@ from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from urzoo.errors import RecipeError
-from urzoo.evaluation.task import Task, load_task
+from urzoo.data import Split, hold_out
+from urzoo.errors import DataError, RecipeError
+from urzoo.evaluation.task import load_task
 from urzoo.recurrence.gates import Gating
-from urzoo.schema import Line, Name, Number, Strict, content_sha256
-from urzoo.training.initial import find_initial
+from urzoo.schema import Count, Line, Name, Number, Positive, Strict, content_sha256
+from urzoo.training.initial import find_checkpoint
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.scores import ACCURACY, CROSS_ENTROPY, Score
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 Dropout = Annotated[Number, Field(ge=0, lt=1)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 AverageDecay = Annotated[Number, Field(gt=0, lt=1)] | None
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 def _not_null(value: object) -> object:
@@ -48,7 +43,7 @@ def _each_once(values: list[str]) -> list[str]:
 
 _Value = TypeVar("_Value")
 # A key that older recipes lack. Left out it is None and no part of the digest, so that such a recipe's digest stands.
-MayBeLeftOut = Annotated[_Value | None, Field(exclude_if=_is_none), BeforeValidator(_not_null)]
+MayBeLeftOut = Annotated[_Value | None, Field(exclude_if=lambda value: value is None), BeforeValidator(_not_null)]
 Poolings = Annotated[
     list[Literal["last", "mean", "max"]], Field(min_length=1, max_length=3), AfterValidator(_each_once)
 ]
@@ -115,10 +110,7 @@ class CadenceRecipe(Strict):
 
 
 class BaseRecipe(Strict):
-    """What every recipe has; `name` is that of the checkpoint it makes.
-
-    A kind that has no key for what a property says goes without: it has no average of the weights, for example.
-    """
+    """What every recipe has; `name` is that of the checkpoint it makes."""
 
     name: Name
     task: Name
@@ -155,26 +147,19 @@ class BaseRecipe(Strict):
         """Passes over the rows; 1 for a stream, which is as long as the run."""
         return 1
 
-    @property
-    def weight_average_decay(self) -> float | None:
-        """The decay of the moving average that is validated and shipped; None where the weights themselves are."""
-        decay: float | None = getattr(self.run, "weight_average_decay", None)
-        return decay
+    def validate_every(self, *, steps_per_epoch: int) -> int:
+        """Steps from one validation to the next."""
+        raise NotImplementedError
+
+    def run_option(self, key: Literal["weight_average_decay", "label_smoothing", "adversarial_radius"]) -> float | None:
+        """A key of the section `run` that not every kind has; None where it is absent or left out."""
+        value: float | None = getattr(self.run, key, None)
+        return value
 
     @property
     def selected_by(self) -> Score | None:
         """The validation score whose best weights the checkpoint gets; None where it gets the last."""
         return None
-
-    @property
-    def label_smoothing(self) -> float:
-        """The share of a label's weight that is spread over all classes in the training loss."""
-        return getattr(self.run, "label_smoothing", None) or 0.0
-
-    @property
-    def adversarial_radius(self) -> float:
-        """How far each text is moved, relative to the length of its embedded tokens; 0 for not at all."""
-        return getattr(self.run, "adversarial_radius", None) or 0.0
 
     @property
     def initial_checkpoint(self) -> str | None:
@@ -190,7 +175,7 @@ class BaseRecipe(Strict):
             CheckpointError: A file of it is missing or damaged.
         """
         name = self.initial_checkpoint
-        return Parents() if name is None else Parents(find_initial(name, runs))
+        return Parents() if name is None else Parents(find_checkpoint(name, runs, key="initialise_from"))
 
     def check(self) -> None:
         """Refuse a recipe that does not fit its task, or that would learn from what its task is scored on.
@@ -250,7 +235,8 @@ class SelectionRecipe(Strict):
 class RowsRecipe(BaseRecipe):
     """A classifier of the rows of a data set."""
 
-    # Rows that are scored at a time; it changes no score.
+    # Of the tasks that it is for; and the rows that are scored at a time, which changes no score.
+    problem: ClassVar[str]
     validation_batch_size: ClassVar[int]
 
     model: ClassifierRecipe
@@ -269,6 +255,10 @@ class RowsRecipe(BaseRecipe):
         """Passes over the rows."""
         return self.run.epochs
 
+    def validate_every(self, *, steps_per_epoch: int) -> int:
+        """Steps from one validation to the next."""
+        return self.cadence.validate_every_epochs * steps_per_epoch
+
     @property
     def selected_by(self) -> Score | None:
         """The validation score whose best weights the checkpoint gets; None where it gets the last."""
@@ -276,20 +266,35 @@ class RowsRecipe(BaseRecipe):
             return None
         return ACCURACY if self.selection.metric == ACCURACY.name else CROSS_ENTROPY
 
-    def checked_task(self) -> Task:
-        """The task, whose data set this is, and which is not scored on what is learnt from.
+    def check(self) -> None:
+        """Refuse a task of another problem or data set, and to learn from the split that it is scored on.
 
         Raises:
-            RecipeError: It is not so.
+            RecipeError: The message names the key.
         """
         task = load_task(self.task)
+        if task.problem != self.problem:
+            raise RecipeError(f"task is {task.name!r}, which is {task.problem}; expected one of {self.problem}.")
         if self.data.name != task.data.name:
             raise RecipeError(f"data.name is {self.data.name!r}, but task {task.name} is about {task.data.name!r}.")
         if self.data.split == task.data.split:
             raise RecipeError(
                 f"data.split is {self.data.split!r}, which task {task.name} is scored on; name the training split."
             )
-        return task
+
+    def held_out(self, sources: Sources) -> tuple[Split, Split]:
+        """The rows to learn from, and those held out of them.
+
+        Raises:
+            UsageError: `sources.data` is of another data set or split.
+            DataError: The data cannot be had, are too few, or lack a label.
+        """
+        split, data = sources.split(self.data.name, self.data.split), self.data
+        if len(unlabelled := (split.labels < 0).nonzero()[0]):
+            raise DataError(
+                f"{split.name} ({split.split}) has a row without a label, {unlabelled[0]}; name a labelled split."
+            )
+        return hold_out(split, data.validation_rows, data.validation_seed)
 
 
 class SequenceClassifierRecipe(ClassifierRecipe):
@@ -343,3 +348,7 @@ class StreamRecipe(BaseRecipe):
 
     run: StreamRunRecipe
     cadence: StreamCadenceRecipe
+
+    def validate_every(self, *, steps_per_epoch: int) -> int:  # noqa: ARG002 - of rows
+        """Steps from one validation to the next."""
+        return self.cadence.validate_every_steps

@@ -4,10 +4,12 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from urzoo.training.log import LogLine, TrainingLine
@@ -33,19 +35,25 @@ class ProgressReport(TrainerCallback):
     def __init__(self, title: str, score: Score, say: Reporter) -> None:
         self._title, self._score, self._say = title, score, say
         self._latest: dict[str, str] = {}
-        self._bar = _bar() if say.enabled and sys.stderr.isatty() else None
-        self._task = None if self._bar is None else self._bar.add_task(title, scores="")
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[scores]}", markup=False),
+            console=Console(stderr=True),
+            disable=not (say.enabled and sys.stderr.isatty()),
+        )
+        self._task = self._bar.add_task(title, scores="")
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
         """Show the bar."""
-        if self._bar is not None:
-            self._bar.start()
-            self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
+        self._bar.start()
+        self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
         """Advance."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step)
+        self._bar.update(self._task, completed=state.global_step)
 
     def show(self, line: LogLine) -> None:
         """Show a line of the log."""
@@ -57,74 +65,53 @@ class ProgressReport(TrainerCallback):
             self._latest["validation"] = f"validation {score.label} {score.scale * line.scores[score.name]:.4g}"
             told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in line.scores.items())
             told = f"validation {told}"
-        if self._bar is None:
+        if self._bar.disable:
             self._say(f"{self._title} step {line.step:,}: {told}")
         else:
             self._bar.update(self._task, scores="  ".join(self._latest.values()))
 
     def stop(self) -> None:
         """Leave the terminal in order; harmless when called again."""
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _bar() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[scores]}", markup=False),
-        console=Console(stderr=True),
-    )
+        self._bar.stop()
 
 
 class StopOnSignal(TrainerCallback):
     """Ends training after the step in which a signal came, with the state saved."""
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.former: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
+    received: int | None = None
 
-    def receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        """Note the signal; from here on a second one has its usual effect."""
-        self.received = number
-        for known, handler in self.former.items():
-            signal.signal(known, handler)
+    @contextlib.contextmanager
+    def listening(self, processes: int) -> Iterator[None]:
+        """Within this block Ctrl-C and SIGTERM end the run after the present step, with its state saved.
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002 - the base's signature
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+        A second signal acts at once. With several processes the signals keep their usual effect, as the processes
+        would stop at different steps and wait for each other: the last saved state is what such a run goes on from.
+        """
+        if processes > 1 or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def restore() -> None:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+        def receive(number: int, _: FrameType | None) -> None:
+            self.received = number
+            restore()
+
+        try:
+            for number in former:
+                signal.signal(number, receive)
+            yield
+        finally:
+            restore()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
         """Ask for the state and the end where a signal came."""
         if self.received is not None:
-            control.should_save = True
-            control.should_training_stop = True
-
-
-@contextlib.contextmanager
-def stopping_on_signals(stop: StopOnSignal, processes: int) -> Iterator[None]:
-    """Within this block Ctrl-C and SIGTERM end the run after the present step, with its state saved.
-
-    A second signal acts at once. With several processes the signals keep their usual effect, as the processes would
-    stop at different steps and wait for each other: the last saved state is what such a run goes on from.
-    """
-    if processes > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {number: signal.signal(number, stop.receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop.former = former
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+            control.should_save = control.should_training_stop = True
 
 
 @contextlib.contextmanager

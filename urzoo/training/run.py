@@ -11,17 +11,13 @@ from urzoo.processes import reporting_lost_processes
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.recipe_file import differences, load_recipe, read_recipe
-from urzoo.training.report import Reporter, StopOnSignal, quiet_libraries, stopping_on_signals
+from urzoo.training.report import Reporter, quiet_libraries
 from urzoo.training.state import RunFolder, RunIdentity
 from urzoo.zoo.schema import read_training_summary
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
     from urzoo.data import Split
-
-# Beside the runs: what several of them need and can be made again, such as tokenizers.
-CACHE_FOLDER = "cache"
+    from urzoo.training.trainer import RecipeTrainer
 
 
 class TrainingStoppedError(UrzooError):
@@ -73,16 +69,16 @@ def train(
     recipe, written = read_recipe(recipe_path)
     recipe.check()
 
-    from urzoo.training.arguments import training_arguments
+    from urzoo.training.trainer import RecipeTrainer, training_arguments
 
     run = RunFolder(Path(runs) / recipe.name)
-    place = run.path / "checkpoint" if out is None else Path(out)
+    checkpoint = run.path / "checkpoint" if out is None else Path(out)
     with quiet_libraries():
         arguments = training_arguments(recipe, run)
     say = Reporter(enabled=progress and arguments.should_save)
-    if not restart and _is_checkpoint_of(place, recipe) and run.read_identity() is None:
-        say(f"{recipe.name} is already trained: {place}. Pass --restart to train it again.")
-        return place
+    if not restart and _is_checkpoint_of(checkpoint, recipe) and run.read_identity() is None:
+        say(f"{recipe.name} is already trained: {checkpoint}. Pass --restart to train it again.")
+        return checkpoint
     parents = recipe.parents(Path(runs))
     process = arguments.process_index, arguments.world_size
     with contextlib.ExitStack() as stack:
@@ -93,36 +89,37 @@ def train(
             if restart:
                 run.clear()
             _refuse_other_states(run, recipe)
-            _check_place(place, recipe, run, restart=restart)
+            _check_folder(checkpoint, recipe, run, restart=restart)
         # One process makes tokenizers and tokens, the others find them.
         with arguments.distributed_state.main_process_first():
-            cache = Path(runs) / CACHE_FOLDER
-            job = recipe.prepare(Sources(data_root, cache, process, say, data, parents))
+            job = recipe.prepare(Sources(data_root, Path(runs) / "cache", process, say, data, parents))
         if arguments.should_save:
             _begin(run, recipe, written, job, parents, restart=restart)
         arguments.distributed_state.wait_for_everyone()
-        return _train(recipe, run, arguments, job, parents, place, say)
+        _finish(checkpoint, RecipeTrainer(job, recipe, run, arguments, say=say), parents)
+        arguments.distributed_state.wait_for_everyone()
+    return checkpoint
 
 
-def _is_checkpoint_of(place: Path, recipe: BaseRecipe) -> bool:
-    summary = place / "training.json"
+def _is_checkpoint_of(folder: Path, recipe: BaseRecipe) -> bool:
+    summary = folder / "training.json"
     return summary.exists() and read_training_summary(summary).recipe_sha256 == recipe.sha256
 
 
-def _check_place(place: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
+def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
     """Before hours of training, see that the checkpoint can be written to its folder."""
-    if place.exists() and not place.is_dir():
-        raise UrzooError(f"--out {place} is a file; name a folder, which need not exist yet.")
+    if folder.exists() and not folder.is_dir():
+        raise UrzooError(f"--out {folder} is a file; name a folder, which need not exist yet.")
     identity = run.read_identity()
     replace = restart or (identity is not None and identity.replace_checkpoint)
-    if place.exists() and any(place.iterdir()) and not replace and not _is_checkpoint_of(place, recipe):
+    if folder.exists() and any(folder.iterdir()) and not replace and not _is_checkpoint_of(folder, recipe):
         raise UrzooError(
-            f"{place} exists and is not the checkpoint of this recipe. Name another folder with --out, or pass "
+            f"{folder} exists and is not the checkpoint of this recipe. Name another folder with --out, or pass "
             f"--restart to replace it by a newly trained {recipe.name}."
         )
-    parent = next(folder for folder in place.absolute().parents if folder.exists())
+    parent = next(above for above in folder.absolute().parents if above.exists())
     if not os.access(parent, os.W_OK):
-        raise UrzooError(f"cannot write to {parent}, the folder of {place.name}. Name another folder with --out.")
+        raise UrzooError(f"cannot write to {parent}, the folder of {folder.name}. Name another folder with --out.")
 
 
 def _refuse_other_states(run: RunFolder, recipe: BaseRecipe) -> None:
@@ -148,68 +145,50 @@ def _begin(run: RunFolder, recipe: BaseRecipe, written: bytes, job: Job, parents
     """Write down what the run's states belong to, or check that it is still so."""
     from urzoo.provenance import git_commit, now
 
-    weights = None if parents.initial is None else parents.initial.info.weights_sha256
-    teacher = None if parents.teacher is None else parents.teacher.info.checkpoint_sha256
-    identity = run.read_identity()
-    if identity is None:
+    identity = RunIdentity(
+        recipe_sha256=recipe.sha256,
+        data_digest=job.digest,
+        started_at=now(),
+        git_commit=git_commit(),
+        replace_checkpoint=restart,
+        initial_weights_sha256=None if parents.initial is None else parents.initial.weights_sha256,
+        teacher_sha256=None if parents.teacher is None else parents.teacher.checkpoint_sha256,
+    )
+    begun = run.read_identity()
+    if begun is None:
         write_bytes(run.recipe, written)
-        identity = RunIdentity(
-            recipe_sha256=recipe.sha256,
-            data_digest=job.digest,
-            started_at=now(),
-            git_commit=git_commit(),
-            replace_checkpoint=restart,
-            initial_weights_sha256=weights,
-            teacher_sha256=teacher,
-        )
         write_json(run.identity, identity.model_dump())
         return
-    if identity.data_digest != job.digest:
-        raise CheckpointError(
-            f"{run.path} holds the state of a run on other data (digest {identity.data_digest[:12]}, now "
-            f"{job.digest[:12]}). Pass --restart to start over."
-        )
-    if identity.initial_weights_sha256 is None and weights is not None:
+    if begun.initial_weights_sha256 is None and parents.initial is not None:
         # Begun by a version that did not write it down for this kind of recipe: from here on it is known.
-        write_json(run.identity, identity.model_copy(update={"initial_weights_sha256": weights}).model_dump())
-    elif identity.initial_weights_sha256 != weights:
-        raise CheckpointError(
-            f"{run.path} holds the state of a run that began with other weights than those of "
-            f"{recipe.initial_checkpoint} now. Pass --restart to start over."
-        )
-    if identity.teacher_sha256 != teacher:
-        raise CheckpointError(
-            f"{run.path} holds the state of a run whose teacher has changed since. Pass --restart to start over."
-        )
+        begun = begun.model_copy(update={"initial_weights_sha256": identity.initial_weights_sha256})
+        write_json(run.identity, begun.model_dump())
+    for key, what in (
+        ("data_digest", f"on other data (digest {begun.data_digest[:12]}, now {job.digest[:12]})"),
+        ("initial_weights_sha256", f"that began with other weights than those of {recipe.initial_checkpoint} now"),
+        ("teacher_sha256", "whose teacher has changed since"),
+    ):
+        if getattr(begun, key) != getattr(identity, key):
+            raise CheckpointError(f"{run.path} holds the state of a run {what}. Pass --restart to start over.")
 
 
-def _train(
-    recipe: BaseRecipe,
-    run: RunFolder,
-    arguments: "TrainingArguments",
-    job: Job,
-    parents: Parents,
-    place: Path,
-    say: Reporter,
-) -> Path:
+def _finish(folder: Path, trainer: "RecipeTrainer", parents: Parents) -> None:
+    """Train to the end, and make the checkpoint."""
     from urzoo.training.checkpoint import write_checkpoint
-    from urzoo.training.trainer import RecipeTrainer
 
-    stop = StopOnSignal()
-    trainer = RecipeTrainer(job, recipe, run, arguments, stop=stop, say=say)
-    say(f"training {recipe.name}: {job.model.num_parameters():,} parameters, {job.size}")
-    with stopping_on_signals(stop, arguments.world_size):
+    job, say = trainer.job, trainer.say
+    say(f"training {trainer.recipe.name}: {job.model.num_parameters():,} parameters, {job.size}")
+    with trainer.stop.listening(trainer.args.world_size):
         trainer.train_by_recipe()
-    if stop.received is not None and trainer.state.global_step < trainer.state.max_steps:
+    state = trainer.state
+    if trainer.stop.received is not None and state.global_step < state.max_steps:
         raise TrainingStoppedError(
-            f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the state is saved. "
+            f"stopped at step {state.global_step} of {state.max_steps}; the state is saved. "
             "The same command goes on from there.",
-            signal_number=stop.received,
+            signal_number=trainer.stop.received,
         )
     trainer.load_selected_weights()
     further = {} if job.further_scores is None else trainer.scored(job.further_scores)
-    if arguments.should_save:
-        write_checkpoint(place, trainer, run, parents, further)
-        say(f"{recipe.name} is trained: {place}")
-    arguments.distributed_state.wait_for_everyone()
-    return place
+    if trainer.args.should_save:
+        write_checkpoint(folder, trainer, parents, further)
+        say(f"{trainer.recipe.name} is trained: {folder}")

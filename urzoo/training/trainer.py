@@ -16,24 +16,63 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from urzoo.errors import CheckpointError, UrzooError
+from urzoo.errors import UrzooError
+from urzoo.processes import end_group_at_exit
 from urzoo.training.adversary import Adversary
-from urzoo.training.batches import already_batched, time_steps
+from urzoo.training.batches import time_steps
 from urzoo.training.heads import HeadWatch, refuse_dead_head
 from urzoo.training.job import Job
 from urzoo.training.log import LogLine, TrainingLine, ValidationLine, read_log, selected, write_log
-from urzoo.training.optimisation import WeightAverage, build_optimiser, learning_rate_factor
-from urzoo.training.recipe import BaseRecipe, RowsRecipe, StreamRecipe
+from urzoo.training.optimisation import WeightAverage, build_optimiser, copy_into, learning_rate_factor
+from urzoo.training.recipe import BaseRecipe
 from urzoo.training.report import ProgressReport, Reporter, StopOnSignal
 from urzoo.training.state import Clock, Progress, RunFolder, peak_memory_mib, read_progress, read_tensors
 
 # Steps in a row whose gradient is not finite, after which a run is given up.
 _STEPS_LEFT_OUT = 10
+
+
+def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
+    """What transformers' Trainer is told by a recipe; the device and the processes are known once this exists.
+
+    Raises:
+        UrzooError: The recipe's batch does not divide among the processes.
+    """
+    end_group_at_exit()
+    arguments = TrainingArguments(
+        output_dir=str(run.path),
+        num_train_epochs=recipe.epochs,
+        learning_rate=recipe.optimiser.learning_rate,
+        max_grad_norm=recipe.optimiser.gradient_norm_clip,
+        bf16=recipe.run.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        label_smoothing_factor=recipe.run_option("label_smoothing") or 0.0,
+        seed=recipe.run.seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_strategy="steps",
+        logging_steps=recipe.cadence.log_every_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=recipe.cadence.save_every_steps,
+        eval_strategy="no",  # the trainer asks for validation at the end of a step, before the state is saved.
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        report_to=[],
+    )
+    processes = arguments.world_size
+    if recipe.run.batch_size % processes:
+        raise UrzooError(
+            f"run.batch_size {recipe.run.batch_size} does not divide among {processes} processes. "
+            "Start a number of processes that divides it."
+        )
+    arguments.per_device_train_batch_size = recipe.run.batch_size // processes
+    return arguments
 
 
 class RecipeTrainer(Trainer):
@@ -44,7 +83,6 @@ class RecipeTrainer(Trainer):
         recipe: How.
         run: Where the states and the log go.
         arguments: From `training_arguments` for the same recipe and run.
-        stop: Notes signals.
         say: Says a line.
     """
 
@@ -55,10 +93,10 @@ class RecipeTrainer(Trainer):
         run: RunFolder,
         arguments: TrainingArguments,
         *,
-        stop: StopOnSignal,
         say: Reporter,
     ) -> None:
         self.job, self.recipe, self.run, self.say = job, recipe, run, say
+        self.stop = StopOnSignal()
         self.network = job.model
         # Trainer switches the cache off in the configuration, and would have the checkpoint ship so.
         self._use_cache = self.network.config.use_cache
@@ -67,29 +105,30 @@ class RecipeTrainer(Trainer):
                 f"run.batch_size is {recipe.run.batch_size}, but only {len(job.training)} rows are left for training."
             )
         self.order = job.training.order(batch_size=recipe.run.batch_size, seed=recipe.run.seed)
-        decay = recipe.weight_average_decay
-        self.average = None if decay is None else WeightAverage(self.network, decay)
         self.best_weights: dict[str, Tensor] = {}
         self.lines: list[LogLine] = []
         self.clock = Clock()
         self.progress = ProgressReport(recipe.name, recipe.score, say)
         self.head = HeadWatch(self.network)
-        self._adversary = (
-            Adversary(self.network.get_input_embeddings(), recipe.adversarial_radius)
-            if recipe.adversarial_radius
-            else None
-        )
+        radius = recipe.run_option("adversarial_radius")
+        self._adversary = Adversary(self.network.get_input_embeddings(), radius) if radius else None
         self._resumed: Progress | None = None
         self._tokens = 0
         self._left_out, self._last_norm = 0, torch.zeros(())
         super().__init__(
             model=self.network,
             args=arguments,
-            data_collator=already_batched,
+            data_collator=lambda batch: batch,
             train_dataset=job.training,
-            callbacks=[_Cadence(self), stop, self.progress],
+            callbacks=[_Cadence(self), self.stop, self.progress],
         )
         self.remove_callback(PrinterCallback)
+        # Of the weights where they are now, on the device.
+        decay = recipe.run_option("weight_average_decay")
+        self.average = None if decay is None else WeightAverage(self.network, decay)
+        self.adamw = self.optimizer = build_optimiser(recipe.optimiser, self.network)
+        steps = recipe.epochs * len(self.order) // recipe.run.batch_size
+        self.lr_scheduler = LambdaLR(self.adamw, partial(learning_rate_factor, recipe.schedule, steps=steps))
         # The loss is a plain mean over the batch; equal batches on all processes make the gradient the global mean.
         self.model_accepts_loss_kwargs = False
 
@@ -112,9 +151,9 @@ class RecipeTrainer(Trainer):
     def load_selected_weights(self) -> None:
         """Put the weights into the model that the recipe selects for the checkpoint."""
         if self.best_weights:
-            _copy_into(dict(self.network.named_parameters()), self.best_weights)
+            copy_into(dict(self.network.named_parameters()), self.best_weights)
         elif self.average is not None:
-            _copy_into(self.average.parameters, self.average.average)
+            copy_into(self.average.parameters, self.average.average)
 
     @property
     def peak_memory_mib(self) -> float:
@@ -131,33 +170,15 @@ class RecipeTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:  # noqa: ARG002 - the base's signature
         return self.order
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:  # noqa: ARG002 - as above
-        """AdamW with weight decay on matrices alone."""
-        if self.optimizer is None:
-            self.optimizer = build_optimiser(self.recipe.optimiser, self.network)
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """The recipe's schedule."""
-        if self.lr_scheduler is None:
-            factor = partial(learning_rate_factor, self.recipe.schedule, steps=num_training_steps)
-            self.lr_scheduler = LambdaLR(optimizer or self._plain_optimizer(), factor)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One step, with the randomness of this step and process."""
         key = (self.recipe.run.seed, self.state.global_step, self.args.process_index)
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         torch.manual_seed(seed >> self.job.training.seed_shift)
         self._tokens += time_steps(inputs) * self.args.world_size
-        loss: Tensor
-        if self._adversary is None:
-            with self.head.watching():
-                loss = super().training_step(model, inputs, num_items_in_batch)
-        else:
-            with self._adversary.watching(), self.head.watching():
-                loss = super().training_step(model, inputs, num_items_in_batch)
+        with self.head.watching(), nullcontext() if self._adversary is None else self._adversary.watching():
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if self._adversary is not None:
             with self._adversary.disturbing():
                 super().training_step(model, inputs, num_items_in_batch)
         if not math.isfinite(loss):
@@ -248,16 +269,6 @@ class RecipeTrainer(Trainer):
             write_log(self.run.log, self.lines)
         self.progress.show(line)
 
-    def is_validated(self, step: int) -> bool:
-        """Whether a validation is due after so many steps."""
-        if step == self.state.max_steps:
-            return True
-        recipe = self.recipe
-        if isinstance(recipe, StreamRecipe):
-            return step % recipe.cadence.validate_every_steps == 0
-        assert isinstance(recipe, RowsRecipe)
-        return step % (recipe.cadence.validate_every_epochs * self.order.steps_per_epoch) == 0
-
     # States in place of transformers' checkpoints.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ARG002 - the base's signature
@@ -268,7 +279,12 @@ class RecipeTrainer(Trainer):
                 return
             tensors: dict[str, dict[str, Tensor]] = {
                 "model": {name: value.detach() for name, value in self.network.named_parameters()},
-                "optimizer": self._optimizer_tensors(),
+                "optimizer": {
+                    f"{key}.{name}": value
+                    for name, parameter in self.network.named_parameters()
+                    if parameter.requires_grad
+                    for key, value in self.adamw.state[parameter].items()
+                },
             }
             if self.average is not None:
                 tensors["average"] = self.average.average
@@ -299,7 +315,7 @@ class RecipeTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
         state = Path(resume_from_checkpoint)
-        _copy_into(dict(self.network.named_parameters()), read_tensors(state, "model"))
+        copy_into(dict(self.network.named_parameters()), read_tensors(state, "model"))
         progress = read_progress(state)
         if self.average is not None:
             self.average.load(read_tensors(state, "average"), progress.average_updates)
@@ -316,19 +332,17 @@ class RecipeTrainer(Trainer):
         if checkpoint is None:
             return
         saved = read_tensors(Path(checkpoint), "optimizer")
-        optimizer = self._plain_optimizer()
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad and f"step.{name}" in saved:
-                optimizer.state[parameter] = {
+                self.adamw.state[parameter] = {
                     key: saved[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
                 }
         progress = read_progress(Path(checkpoint))
         factor = learning_rate_factor(self.recipe.schedule, progress.step, progress.steps)
-        rate = self.recipe.optimiser.learning_rate * factor
-        for group in optimizer.param_groups:
+        rates = [self.recipe.optimiser.learning_rate * factor] * len(self.adamw.param_groups)
+        for group, rate in zip(self.adamw.param_groups, rates, strict=True):
             group["lr"] = rate
         assert self.lr_scheduler is not None
-        rates = [rate] * len(optimizer.param_groups)
         # LambdaLR keeps functions apart, by None where they are plain ones.
         schedule = {"last_epoch": progress.step, "_step_count": progress.step + 1, "_last_lr": rates}
         self.lr_scheduler.load_state_dict({**schedule, "lr_lambdas": [None] * len(rates)})
@@ -343,21 +357,6 @@ class RecipeTrainer(Trainer):
             self._tr_loss += self._resumed.loss_sum
             self._globalstep_last_logged = self._resumed.logged_step
         self.clock.lap()
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        state = self._plain_optimizer().state
-        return {
-            f"{key}.{name}": value
-            for name, parameter in self.network.named_parameters()
-            if parameter.requires_grad
-            for key, value in state[parameter].items()
-        }
-
-    def _plain_optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser itself, without accelerate's wrapping."""
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        return optimizer
 
 
 class _Cadence(TrainerCallback):
@@ -379,19 +378,11 @@ class _Cadence(TrainerCallback):
         if self.trainer.average is not None:
             self.trainer.average.update()
         # At the step's end rather than the epoch's: a state saved at this step then holds the validation too.
-        control.should_evaluate = self.trainer.is_validated(state.global_step)
-        control.should_log |= state.global_step == state.max_steps
+        every = self.trainer.recipe.validate_every(steps_per_epoch=self.trainer.order.steps_per_epoch)
+        is_last = state.global_step == state.max_steps
+        control.should_evaluate = is_last or state.global_step % every == 0
+        control.should_log |= is_last
 
 
 def _not_finite(what: str) -> str:
     return f"{what}. Lower optimiser.learning_rate or optimiser.gradient_norm_clip."
-
-
-@torch.no_grad()
-def _copy_into(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
-    odd = sorted(parameters.keys() ^ values.keys())
-    odd += [name for name in parameters.keys() & values.keys() if parameters[name].shape != values[name].shape]
-    if odd:
-        raise CheckpointError(f"the saved state does not fit the model: {odd[0]} differs. Pass --restart.")
-    for name, parameter in parameters.items():
-        parameter.copy_(values[name])

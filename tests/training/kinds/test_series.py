@@ -1,5 +1,6 @@
 """Training on series: what a checkpoint of them holds, and what is refused."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from urzoo.errors import RecipeError
 from urzoo.evaluation.sequence_classification import resampled
 from urzoo.hub.card import check_card
 from urzoo.training import load_recipe, train
-from urzoo.training.kinds.series import SeriesAugmentation, SeriesAugmentationRecipe, SeriesData
+from urzoo.training.batches import SequenceData
+from urzoo.training.kinds.series import SeriesAugmentationRecipe, augmented
 from urzoo.training.log import TrainingLine, ValidationLine, read_log
 from urzoo.zoo.schema import read_training_summary
 
@@ -60,9 +62,9 @@ def test_label_smoothing_changes_the_training_loss_and_not_the_validation(tmp_pa
     assert first[0.5] == pytest.approx(np.log(20), abs=0.5)
 
 
-def augmentation(**changes: float) -> SeriesAugmentation:
+def augmentation(**changes: float) -> partial[np.ndarray]:
     still = {"time_scale_min": 1.0, "time_scale_max": 1.0, "amplitude_deviation": 0.0, "noise_deviation": 0.0}
-    return SeriesAugmentation(SeriesAugmentationRecipe(**{**still, **changes}), seed=1)
+    return partial(augmented, recipe=SeriesAugmentationRecipe(**{**still, **changes}), seed=1)
 
 
 def test_a_series_is_unchanged_where_nothing_is_asked_for():
@@ -84,7 +86,7 @@ def test_what_a_series_gets_depends_on_its_epoch_and_row_alone():
 
 def test_a_batch_of_series_is_padded_and_masked():
     split = tiny_series()
-    batch = SeriesData(split.sequences, split.labels).batch(np.array([3, 1]), epoch=0)
+    batch = SequenceData("inputs_embeds", split.sequences, split.labels).batch(np.array([3, 1]), epoch=0)
     lengths = [len(split.sequences[row]) for row in (3, 1)]
     assert batch["attention_mask"].sum(1).tolist() == lengths
     assert batch["inputs_embeds"].shape == (2, max(lengths), 3)
@@ -97,7 +99,7 @@ def test_a_batch_of_series_is_padded_and_masked():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"task": "imdb", "data__name": "imdb"}, "a matter of text-classification"),
+        ({"task": "imdb", "data__name": "imdb"}, "which is text-classification; expected one of series-classification"),
         ({"task": "character_trajectories_half"}, "scored on; name that"),
         ({"model__input_size": 2}, "model.input_size is 2, but character-trajectories has 3"),
         ({"augmentation__time_scale_min": 3.0}, "expected at most time_scale_max"),

@@ -10,8 +10,8 @@ from urzoo.errors import RecipeError
 from urzoo.recurrence import GATINGS
 from urzoo.training import load_recipe
 from urzoo.training.kinds.synthetic import (
-    ProblemStream,
     SyntheticRecipe,
+    SyntheticStream,
     answers,
     build_model,
     loss,
@@ -27,7 +27,7 @@ EXAMPLES = [CONFIGS / task / "urlstm-128-ur.yaml" for task in ("copy", "adding")
 
 
 def training_batch(recipe, step):
-    return tuple(ProblemStream(recipe).batch(step, np.arange(recipe.run.batch_size)).values())
+    return tuple(SyntheticStream(recipe).batch(step, np.arange(recipe.run.batch_size)).values())
 
 
 def with_seed(recipe, seed):

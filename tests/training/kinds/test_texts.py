@@ -1,5 +1,6 @@
 """Training on texts: what a checkpoint of them holds, and what is refused."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from urzoo.data import hold_out
 from urzoo.errors import DataError, RecipeError
 from urzoo.hub.card import check_card
 from urzoo.training import load_recipe, train
-from urzoo.training.kinds.texts import TokenData
+from urzoo.training.batches import SequenceData
+from urzoo.training.kinds.texts import stretch
 from urzoo.zoo.schema import read_training_summary
 
 
@@ -47,7 +49,7 @@ def test_a_checkpoint_says_which_weights_it_began_with(text_checkpoint):
 
 def test_a_long_text_is_cut_to_a_stretch_that_changes_with_the_epoch():
     tokens = [np.arange(100, dtype=np.int32), np.arange(5, dtype=np.int32), np.zeros(0, np.int32)]
-    data = TokenData(tokens, np.zeros(3, np.int64), padding=999, max_tokens=10, seed=0)
+    data = SequenceData("input_ids", tokens, np.zeros(3, np.int64), partial(stretch, longest=10, seed=0), padding=999)
     starts = set()
     for epoch in range(20):
         batch = data.batch(np.arange(3), epoch=epoch)
@@ -62,7 +64,7 @@ def test_a_long_text_is_cut_to_a_stretch_that_changes_with_the_epoch():
 
 def test_a_text_recipe_of_another_task_is_refused(tmp_path):
     path = tiny_texts_recipe(tmp_path, task="character_trajectories", data__name="character-trajectories")
-    with pytest.raises(RecipeError, match="a matter of series-classification"):
+    with pytest.raises(RecipeError, match="which is series-classification; expected one of text-classification"):
         load_recipe(path).check()
 
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from urzoo.data import Split
@@ -15,11 +16,11 @@ from urzoo.training.text.recipe import (
     ByteLevelTokenizerRecipe,
     CheckpointTokenizerRecipe,
     TextSource,
-    TokenizerSection,
+    TokenizerRecipe,
     WordTokenizerRecipe,
 )
 from urzoo.training.text.surface import in_wikitext_form, without_rare_words
-from urzoo.training.text.tokenizer import encode_lines, load_or_train_tokenizer, save_tokenizer, train_tokenizer
+from urzoo.training.text.tokenizer import encode_lines, load_or_train_tokenizer, train_tokenizer
 
 LINES = [
     " = A Cat = \n",
@@ -44,7 +45,7 @@ def ids_of(made, text):
 def loaded(request, tmp_path_factory):
     """A tokenizer as a user gets it: learnt, saved and loaded by transformers."""
     folder = tmp_path_factory.mktemp("tokenizer") / "saved"
-    save_tokenizer(train_tokenizer(byte_level(pattern=request.param), LINES), folder)
+    train_tokenizer(byte_level(pattern=request.param), LINES).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -152,12 +153,7 @@ def test_a_tokenizer_is_taken_from_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
         load_or_train_tokenizer(recipe, cache=tmp_path)
     made = train_tokenizer(byte_level(), LINES)
-    save_tokenizer(made, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    made.save_pretrained(tmp_path)
     taken = load_or_train_tokenizer(recipe, cache=tmp_path)
     assert taken.backend_tokenizer.to_str() == made.backend_tokenizer.to_str()
 
@@ -182,7 +178,7 @@ def test_an_empty_corpus_is_refused(rows, monkeypatch, tmp_path):
 )
 def test_an_impossible_section_is_refused(section, complaint):
     with pytest.raises(ValueError, match=complaint):
-        TokenizerSection.model_validate({"tokenizer": section})
+        TypeAdapter(TokenizerRecipe).validate_python(section)
 
 
 def test_wikitext_form_mends_what_differs_and_nothing_else():

@@ -10,7 +10,7 @@ from urzoo.errors import RecipeError, unknown
 from urzoo.training.kinds.images import ImageRecipe
 from urzoo.training.kinds.language_model import LanguageModelRecipe
 from urzoo.training.kinds.series import SeriesRecipe
-from urzoo.training.kinds.synthetic import PROBLEMS, SyntheticRecipe
+from urzoo.training.kinds.synthetic import SCORES, SyntheticRecipe
 from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe
 from urzoo.training.recipe import BaseRecipe
 
@@ -32,7 +32,7 @@ def kind_of(content: dict[str, Any]) -> type[BaseRecipe]:
     Raises:
         RecipeError: Its architecture is missing or none that is trained.
     """
-    if content.get("task") in PROBLEMS:
+    if content.get("task") in SCORES:
         return SyntheticRecipe
     architecture = content.get("architecture")
     if architecture is None:

@@ -1,6 +1,7 @@
 """Training on images, which a processor makes pixel sequences of."""
 
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -9,22 +10,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from urzoo.data import hold_out
 from urzoo.errors import RecipeError
+from urzoo.evaluation.task import load_task
 from urzoo.models import PixelSequenceImageProcessor, pixel_permutation
-from urzoo.schema import Number, Strict
+from urzoo.schema import Number, Positive, Strict
 from urzoo.training.augmentation import ImageAugmentation, ImageAugmentationRecipe, Images, mixed, mixed_labels
 from urzoo.training.batches import Batch, BatchData, Rows
 from urzoo.training.job import Job, Sources
-from urzoo.training.recipe import (
-    ClassifierRecipe,
-    MayBeLeftOut,
-    Poolings,
-    Positive,
-    PositiveNumber,
-    RowsRecipe,
-    Seed,
-)
+from urzoo.training.recipe import ClassifierRecipe, MayBeLeftOut, Poolings, PositiveNumber, RowsRecipe, Seed
 from urzoo.training.rows import build_model, rows_job
 
 
@@ -56,6 +49,7 @@ class ProcessorRecipe(Strict):
 class ImageRecipe(RowsRecipe):
     """Images, read as sequences of pixels."""
 
+    problem: ClassVar[str] = "image-classification"
     validation_batch_size: ClassVar[int] = 256
 
     architecture: Literal["URLSTMForImageClassification"]
@@ -78,38 +72,31 @@ class ImageRecipe(RowsRecipe):
         return self
 
     def check(self) -> None:
-        """Refuse other pixels than the task's, or another order.
-
-        Raises:
-            RecipeError: The recipe and the task disagree; the message names the key.
-        """
-        task = self.checked_task()
-        needs = task.requires
-        if needs is None:
-            raise RecipeError(f"task is {task.name!r}, a matter of {task.problem}; {self.architecture} reads images.")
+        """Refuse other pixels than the task's too, or another order."""
+        super().check()
+        needs = load_task(self.task).requires
+        assert needs is not None, "tasks of images have it"
         for key, value, expected in (
             ("processor.permutation_seed", self.processor.permutation_seed, needs.permutation_seed),
             ("model.input_size", self.model.input_size, needs.channels),
             ("processor.height * processor.width", self.processor.height * self.processor.width, needs.steps),
         ):
             if value != expected:
-                raise RecipeError(f"{key} is {value}, but task {task.name} requires {expected}.")
+                raise RecipeError(f"{key} is {value}, but task {self.task} requires {expected}.")
 
     def prepare(self, sources: Sources) -> Job:
         """The images, a processor for them, and the model."""
-        split = sources.split(self.data.name, self.data.split)
-        training, validation = hold_out(split, self.data.validation_rows, self.data.validation_seed)
+        training, validation = self.held_out(sources)
         processor = build_processor(self.processor)
         augmentation = ImageAugmentation(self.augmentation, rows=training.rows, seed=self.run.seed)
-        return rows_job(
+        job = rows_job(
             self,
             build_model(self, training.classes),
             (training, validation),
             training=PixelData(training.images, training.labels, processor, augmentation, len(training.classes)),
             validation=PixelData(validation.images, validation.labels, processor),
-            preprocessor=processor,
-            loss=None if self.augmentation.cutmix is None else mixed_loss,
         )
+        return replace(job, preprocessor=processor, loss=mixed_loss if self.augmentation.cutmix else None)
 
 
 def mixed_loss(model: nn.Module, batch: Batch, step: int) -> Tensor:  # noqa: ARG001 - a job's loss
@@ -120,14 +107,6 @@ def mixed_loss(model: nn.Module, batch: Batch, step: int) -> Tensor:  # noqa: AR
     """
     logits: Tensor = model(pixel_values=batch["pixel_values"]).logits
     return F.cross_entropy(logits.float(), batch["labels"])
-
-
-class ImageProcessor(Protocol):
-    """What is asked of an image processor: uint8 images `(batch, height, width[, channels])` to model inputs."""
-
-    def __call__(self, images: Images, *, return_tensors: str) -> Any:
-        """The inputs, among them `pixel_values` of shape `(batch, time, channels)`."""
-        ...
 
 
 class PixelData(BatchData):
@@ -146,19 +125,12 @@ class PixelData(BatchData):
         self,
         images: Images,
         labels: npt.NDArray[np.int64],
-        processor: ImageProcessor,
+        processor: PixelSequenceImageProcessor,
         augmentation: ImageAugmentation | None = None,
         classes: int = 0,
     ) -> None:
-        self.images = images
-        self.labels = torch.from_numpy(labels)
-        self.processor = processor
-        self.augmentation = augmentation
-        self.classes = classes
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.images)
+        self.images, self.labels = images, torch.from_numpy(labels)
+        self.processor, self.augmentation, self.classes = processor, augmentation, classes
 
     def batch(self, rows: Rows, *, epoch: int) -> Batch:
         """The pixels `(batch, time, channels)` and labels of some images."""

@@ -20,15 +20,15 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from urzoo.errors import CheckpointError, RecipeError
 from urzoo.evaluation.task import load_task, tasks
 from urzoo.models import URLSTMCache, URLSTMConfig, URLSTMForCausalLM
-from urzoo.schema import Name, Number, Strict
-from urzoo.training.batches import Batch, Rows, StreamData
+from urzoo.schema import Name, Number, Positive, Strict
+from urzoo.training.batches import Batch
+from urzoo.training.initial import begin_with
 from urzoo.training.job import Job, Sources
 from urzoo.training.recipe import (
     AverageDecay,
     CellRecipe,
     Dropout,
     MayBeLeftOut,
-    Positive,
     PositiveNumber,
     StreamRecipe,
     StreamRunRecipe,
@@ -36,8 +36,8 @@ from urzoo.training.recipe import (
 from urzoo.training.scores import CROSS_ENTROPY, Score
 from urzoo.training.text.corpus import Corpus, load_corpus
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
-from urzoo.training.text.streams import TrainingStreams, scored_segments
-from urzoo.training.text.tokenizer import UNKNOWN_WORD
+from urzoo.training.text.streams import TokenStreams, scored_segments
+from urzoo.training.text.surface import UNKNOWN
 
 WORD_PERPLEXITY = Score("word_perplexity", "perplexity for each word", logarithmic=True)
 # Tokens of a validation batch; it changes no score.
@@ -150,30 +150,27 @@ class LanguageModelRecipe(StreamRecipe):
     def prepare(self, sources: Sources) -> Job:
         """The tokenizer, the tokens, and the model."""
         sources.refuse_data("the texts of several sections")
-        corpus = load_corpus(
-            self.data,
-            self.tokenizer,
-            batch_size=self.run.batch_size,
-            segment_tokens=self.run.segment_tokens,
-            seed=self.run.seed,
-            data_root=sources.data_root,
-            cache=sources.cache,
-            say=sources.say,
+        corpus, run = load_corpus(self.data, self.tokenizer, sources), self.run
+        streams = TokenStreams(
+            corpus.training,
+            steps=run.steps,
+            batch_size=run.batch_size,
+            segment_tokens=run.segment_tokens,
+            seed=run.seed,
         )
         model = build_model(self, corpus.tokenizer)
         model.generation_config = generation_settings(corpus.tokenizer)
         if sources.parents.initial is not None:
-            sources.parents.initial.write_into(model, corpus.tokenizer)
-        carried = CarriedState(self.run, corpus.training, model.config, *sources.process)
+            begin_with(sources.parents.initial, model, corpus.tokenizer)
+        carried = CarriedState(run, streams.steps_per_epoch, model.config, *sources.process)
         return Job(
             model=model,
-            training=TokenStreams(corpus.training, steps=self.run.steps),
+            training=streams,
             scores=partial(scores, corpus=corpus),
             data=[*corpus.data, *sources.parents.data()],
             digest=corpus.digest,
             size=(
-                f"{corpus.training.tokens:,} tokens an epoch, {self.run.steps:,} steps of "
-                f"{self.run.batch_size * self.run.segment_tokens:,}"
+                f"{streams.tokens:,} tokens an epoch, {run.steps:,} steps of {run.batch_size * run.segment_tokens:,}"
             ),
             loss=carried.loss,
             carried=carried,
@@ -208,7 +205,7 @@ def generation_settings(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     left out of a training text is never written.
     """
     padding, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    unknown = [[one] for one in range(len(tokenizer)) if UNKNOWN_WORD in tokenizer.decode([one])]
+    unknown = [[one] for one in range(len(tokenizer)) if UNKNOWN in tokenizer.decode([one])]
     return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
         temperature=0.7,
@@ -222,34 +219,21 @@ def generation_settings(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     )
 
 
-class TokenStreams(StreamData):
-    """The tokens of each step, and the token after each."""
-
-    def __init__(self, streams: TrainingStreams, *, steps: int) -> None:
-        super().__init__(steps=steps, batch_size=streams.batch_size, steps_per_epoch=streams.steps_per_epoch)
-        self.streams = streams
-
-    def batch(self, step: int, rows: Rows) -> Batch:
-        """Inputs and targets, both `(rows, segment_tokens)`, of some streams."""
-        inputs, targets = self.streams.batch(step, rows)
-        return {"input_ids": inputs, "shift_labels": targets}
-
-
 class CarriedState:
     """The state at the end of the step before, of this process's streams.
 
     Args:
         run: The section of the recipe.
-        streams: Say where they start over.
+        steps_per_epoch: After so many steps the streams start over, so that no state is carried.
         config: That of the model.
         number: This process's.
         count: Of all processes.
     """
 
     def __init__(
-        self, run: LanguageModelRunRecipe, streams: TrainingStreams, config: URLSTMConfig, number: int, count: int
+        self, run: LanguageModelRunRecipe, steps_per_epoch: int, config: URLSTMConfig, number: int, count: int
     ) -> None:
-        self.run, self.streams, self.config, self.count = run, streams, config, count
+        self.run, self.steps_per_epoch, self.config, self.count = run, steps_per_epoch, config, count
         share = run.batch_size // count
         self.rows = slice(number * share, (number + 1) * share)
         self.state: URLSTMCache | None = None
@@ -265,7 +249,7 @@ class CarriedState:
 
     def state_to_begin_with(self, step: int, device: torch.device) -> URLSTMCache | None:
         """The state of the last step, but for the streams that start with an empty one; None where all do."""
-        if self.state is None or self.streams.begins_epoch(step):
+        if self.state is None or step % self.steps_per_epoch == 0:
             return None
         state, probability = self.state.to(device), self.run.state_reset_probability
         if probability:
@@ -319,9 +303,6 @@ def scores(model: PreTrainedModel, corpus: Corpus) -> dict[str, float]:
         carried = outputs.cache_params
         nats += float(outputs.loss)
         count += targets.numel()
-    return {"cross_entropy": nats / count, "word_perplexity": perplexity(nats, corpus.validation_words)}
-
-
-def perplexity(nats: float, units: int) -> float:
-    """The exponential of so many nats for each of so many units, no more than a float holds."""
-    return math.exp(min(nats / max(units, 1), 700.0))
+    # No more than a float holds.
+    perplexity = math.exp(min(nats / max(corpus.validation_words, 1), 700.0))
+    return {"cross_entropy": nats / count, "word_perplexity": perplexity}

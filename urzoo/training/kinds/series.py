@@ -1,21 +1,20 @@
 """Training on series of vectors, at the data's sampling rate or at rates drawn for each series."""
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field, model_validator
 
-from urzoo.data import hold_out
 from urzoo.data.schema import SequenceColumn, load_data_set
 from urzoo.errors import RecipeError
 from urzoo.evaluation.sequence_classification import resampled
-from urzoo.schema import Number, Strict
-from urzoo.training.batches import Batch, BatchData, EpochOrder, LengthOrder, Rows, padded
+from urzoo.evaluation.task import load_task
+from urzoo.schema import Number, Positive, Strict
+from urzoo.training.batches import SequenceData
 from urzoo.training.job import Job, Sources
-from urzoo.training.recipe import Positive, PositiveNumber, SequenceClassifierRecipe, SequenceRecipe
+from urzoo.training.recipe import PositiveNumber, SequenceClassifierRecipe, SequenceRecipe
 from urzoo.training.rows import build_model, rows_job
 
 
@@ -55,6 +54,7 @@ class SeriesRecipe(SequenceRecipe):
     into training.json and choose nothing.
     """
 
+    problem: ClassVar[str] = "series-classification"
     validation_batch_size: ClassVar[int] = 64
 
     model: SeriesModelRecipe
@@ -62,21 +62,10 @@ class SeriesRecipe(SequenceRecipe):
     further_time_scales: list[PositiveNumber]
 
     def check(self) -> None:
-        """Refuse a model that does not fit the task.
-
-        Raises:
-            RecipeError: The task is none of series, is one that checkpoints of another task are evaluated on, or the
-                data have another number of channels.
-        """
-        task = self.checked_task()
-        if task.problem != "series-classification":
-            raise RecipeError(
-                f"task is {task.name!r}, a matter of {task.problem}; expected one of series-classification."
-            )
-        if task.trained_as is not None:
-            raise RecipeError(
-                f"task is {task.name!r}, which checkpoints of {task.trained_as} are scored on; name that."
-            )
+        """Refuse another number of channels too, and a task that checkpoints of another are scored on."""
+        super().check()
+        if (trained_as := load_task(self.task).trained_as) is not None:
+            raise RecipeError(f"task is {self.task!r}, which checkpoints of {trained_as} are scored on; name that.")
         columns = load_data_set(self.data.name).columns.values()
         channels = next(column.channels for column in columns if isinstance(column, SequenceColumn))
         if self.model.input_size != channels:
@@ -84,22 +73,24 @@ class SeriesRecipe(SequenceRecipe):
 
     def prepare(self, sources: Sources) -> Job:
         """The series, at further sampling rates too, and the model."""
-        split = sources.split(self.data.name, self.data.split)
-        training, validation = hold_out(split, self.data.validation_rows, self.data.validation_seed)
-        held_out = validation.sequences
+        training, validation = self.held_out(sources)
+        held_out, labels = validation.sequences, validation.labels
         return rows_job(
             self,
             build_model(self, training.classes),
             (training, validation),
-            training=SeriesData(
+            training=SequenceData(
+                "inputs_embeds",
                 training.sequences,
                 training.labels,
-                SeriesAugmentation(self.augmentation, seed=self.run.seed),
+                partial(augmented, recipe=self.augmentation, seed=self.run.seed),
                 pool_batches=self.batches.pool_batches,
             ),
-            validation=SeriesData(held_out, validation.labels),
+            validation=SequenceData("inputs_embeds", held_out, labels),
             further_validation={
-                f"time_scale_{scale:g}": SeriesData([resampled(one, scale) for one in held_out], validation.labels)
+                f"time_scale_{scale:g}": SequenceData(
+                    "inputs_embeds", [resampled(one, scale) for one in held_out], labels
+                )
                 for scale in self.further_time_scales
             },
         )
@@ -108,65 +99,15 @@ class SeriesRecipe(SequenceRecipe):
 Series = npt.NDArray[np.float32]
 
 
-class SeriesAugmentation:
-    """Random changes of a series; what a series gets depends on the seed, the epoch and its row alone."""
-
-    def __init__(self, recipe: SeriesAugmentationRecipe, *, seed: int) -> None:
-        self.recipe = recipe
-        self.seed = seed
-
-    def __call__(self, series: Series, *, epoch: int, row: int) -> Series:
-        """A changed copy of `series`, `(time, channels)`, which is the given row of the data."""
-        recipe = self.recipe
-        # The 1 sets this stream apart from those of the order, which have the same seed and epoch.
-        generator = np.random.default_rng((self.seed, epoch, 1, row))
-        low, high = np.log(recipe.time_scale_min), np.log(recipe.time_scale_max)
-        time_scale = float(np.exp(generator.uniform(low, high)))
-        amplitude = np.exp(recipe.amplitude_deviation * generator.standard_normal())
-        changed = resampled(series, time_scale) * amplitude
-        if recipe.noise_deviation:
-            changed = changed + recipe.noise_deviation * generator.standard_normal(changed.shape)
-        copy: Series = changed.astype(np.float32)
-        return copy
-
-
-class SeriesData(BatchData):
-    """Series of vectors with their classes, padded on the right and masked.
-
-    Args:
-        series: float32, each `(time, channels)`.
-        labels: int64, `(rows,)`.
-        augmentation: Applied to each series; none for validation.
-        pool_batches: See `LengthOrder`; of the lengths before augmentation.
-    """
-
-    def __init__(
-        self,
-        series: Sequence[Series],
-        labels: npt.NDArray[np.int64],
-        augmentation: SeriesAugmentation | None = None,
-        *,
-        pool_batches: int = 1,
-    ) -> None:
-        self.series = series
-        self.labels = torch.from_numpy(labels)
-        self.augmentation = augmentation
-        self.pool_batches = pool_batches
-
-    def __len__(self) -> int:
-        """The number of series."""
-        return len(self.series)
-
-    def order(self, *, batch_size: int, seed: int) -> EpochOrder:
-        """Series of similar length together."""
-        lengths = np.array([len(series) for series in self.series])
-        return LengthOrder(lengths, batch_size=batch_size, pool_batches=self.pool_batches, seed=seed)
-
-    def batch(self, rows: Rows, *, epoch: int) -> Batch:
-        """The values `(batch, time, channels)`, the mask `(batch, time)` and the labels of some series."""
-        series = [self.series[row] for row in rows.tolist()]
-        if self.augmentation is not None:
-            pairs = zip(series, rows.tolist(), strict=True)
-            series = [self.augmentation(one, epoch=epoch, row=row) for one, row in pairs]
-        inputs, mask = padded([torch.from_numpy(one) for one in series])
-        return {"inputs_embeds": inputs, "attention_mask": mask, "labels": self.labels[torch.from_numpy(rows)]}
+def augmented(series: Series, epoch: int, row: int, *, recipe: SeriesAugmentationRecipe, seed: int) -> Series:
+    """A changed copy of a series `(time, channels)`; the seed, the epoch and its row alone decide what it gets."""
+    # The 1 sets this stream apart from those of the order, which have the same seed and epoch.
+    generator = np.random.default_rng((seed, epoch, 1, row))
+    low, high = np.log(recipe.time_scale_min), np.log(recipe.time_scale_max)
+    time_scale = float(np.exp(generator.uniform(low, high)))
+    amplitude = np.exp(recipe.amplitude_deviation * generator.standard_normal())
+    changed = resampled(series, time_scale) * amplitude
+    if recipe.noise_deviation:
+        changed = changed + recipe.noise_deviation * generator.standard_normal(changed.shape)
+    copy: Series = changed.astype(np.float32)
+    return copy

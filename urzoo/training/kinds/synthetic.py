@@ -6,7 +6,6 @@ split of `urzoo.data` are drawn from different seeds.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -22,18 +21,24 @@ from urzoo.data.generate import COPIED, SYMBOLS, adding_sequences, copy_sequence
 from urzoo.data.schema import load_data_set
 from urzoo.errors import RecipeError
 from urzoo.models import URLSTMConfig, URLSTMForCausalLM, URLSTMForSequenceClassification
-from urzoo.schema import Strict, content_sha256
+from urzoo.schema import Count, Positive, Strict, content_sha256
 from urzoo.training.batches import Batch, Rows, StreamData
 from urzoo.training.job import Job, Sources
-from urzoo.training.recipe import CellRecipe, Count, Positive, StreamRecipe
+from urzoo.training.recipe import CellRecipe, StreamRecipe
 from urzoo.training.scores import Score
 from urzoo.zoo.schema import TrainingData
 
 _TRAINING, _VALIDATION = 0, 1
 _SCORED_AT_ONCE = 100
+# What the sequences of a task are read with, and judged by.
+_ARCHITECTURES = {"copy": "URLSTMForCausalLM", "adding": "URLSTMForSequenceClassification"}
+SCORES = {
+    "copy": Score("accuracy", "symbols recalled (%)", scale=100.0, higher_is_better=True, chance=1 / 8),
+    "adding": Score("mean_squared_error", "mean squared error", logarithmic=True, chance=1 / 6),
+}
 
 
-class ProblemModelRecipe(CellRecipe):
+class SyntheticModelRecipe(CellRecipe):
     """Inputs and outputs follow from the problem."""
 
     head_hidden_size: Count
@@ -51,14 +56,13 @@ class SyntheticRecipe(StreamRecipe):
 
     task: Literal["copy", "adding"]
     architecture: Literal["URLSTMForCausalLM", "URLSTMForSequenceClassification"]
-    model: ProblemModelRecipe
+    model: SyntheticModelRecipe
     stream: DrawnRecipe
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        problem = PROBLEMS[self.task]
-        if self.architecture != problem.architecture:
-            raise ValueError(f"architecture must be {problem.architecture} for the task {self.task}")
+        if self.architecture != _ARCHITECTURES[self.task]:
+            raise ValueError(f"architecture must be {_ARCHITECTURES[self.task]} for the task {self.task}")
         if self.task == "copy" and self.model.head_hidden_size:
             raise ValueError("model.head_hidden_size must be 0 for the task copy: its output is one linear map")
         return self
@@ -66,7 +70,7 @@ class SyntheticRecipe(StreamRecipe):
     @property
     def score(self) -> Score:
         """The score of the problem."""
-        return PROBLEMS[self.task].score
+        return SCORES[self.task]
 
     def check(self) -> None:
         """Refuse another length than the task's.
@@ -97,35 +101,16 @@ class SyntheticRecipe(StreamRecipe):
         drawn = {"train": self.run.steps * self.run.batch_size, "validation": self.stream.validation_sequences}
         return Job(
             model=build_model(self),
-            training=ProblemStream(self),
+            training=SyntheticStream(self),
             scores=partial(scores, recipe=self),
             data=[TrainingData.of(data_set, "stream", digest, **drawn)],
             digest=digest,
             size=f"{self.run.steps:,} steps",
-            loss=partial(step_loss, self.task),
+            loss=lambda model, batch, _: loss(self.task, answers(self.task, model, batch["inputs"]), batch["targets"]),
         )
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What a problem is read with, and judged by."""
-
-    architecture: str
-    score: Score
-
-
-PROBLEMS = {
-    "copy": Problem(
-        "URLSTMForCausalLM", Score("accuracy", "symbols recalled (%)", scale=100.0, higher_is_better=True, chance=1 / 8)
-    ),
-    "adding": Problem(
-        "URLSTMForSequenceClassification",
-        Score("mean_squared_error", "mean squared error", logarithmic=True, chance=1 / 6),
-    ),
-}
-
-
-class ProblemStream(StreamData):
+class SyntheticStream(StreamData):
     """The sequences of each step, drawn for all rows at once, so that the number of processes changes none."""
 
     def __init__(self, recipe: SyntheticRecipe) -> None:
@@ -165,11 +150,6 @@ def build_model(recipe: SyntheticRecipe) -> PreTrainedModel:
         pooling=["last"],
     )
     return URLSTMForSequenceClassification(config)
-
-
-def step_loss(task: str, model: nn.Module, batch: Batch, step: int) -> Tensor:  # noqa: ARG001 - a job's loss
-    """The loss of a step."""
-    return loss(task, answers(task, model, batch["inputs"]), batch["targets"])
 
 
 def loss(task: str, outputs: Tensor, targets: Tensor) -> Tensor:

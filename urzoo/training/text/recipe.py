@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from urzoo.schema import Line, Name, Strict
+from urzoo.schema import Line, Name, Positive, Strict
 
 # 256 bytes and the two special tokens come before the first merge.
 SMALLEST_BYTE_LEVEL_VOCABULARY = 258
@@ -43,7 +43,7 @@ class ByteLevelTokenizerRecipe(Strict):
 
     kind: Literal["byte-level-bpe"]
     vocab_size: Annotated[int, Field(ge=SMALLEST_BYTE_LEVEL_VOCABULARY, le=262144)]
-    minimum_frequency: Annotated[int, Field(ge=1)]
+    minimum_frequency: Positive
     pattern: Literal["gpt2", "wikitext"]
     texts: Annotated[list[TextSource], Field(min_length=1)]
 
@@ -74,16 +74,10 @@ TokenizerRecipe = Annotated[
 ]
 
 
-class TokenizerSection(Strict):
-    """The section `tokenizer` of a recipe, to be read alone."""
-
-    tokenizer: TokenizerRecipe
-
-
 class WeightedTextSource(TextSource):
     """Documents that are read `times` times an epoch."""
 
-    times: Annotated[int, Field(ge=1)]
+    times: Positive
 
     def source(self) -> TextSource:
         """The same documents, once."""
@@ -99,7 +93,7 @@ class TextData(Strict):
 
     train: Annotated[list[WeightedTextSource], Field(min_length=1)]
     validation: TextSource | None
-    validation_documents: Annotated[int, Field(ge=1)] | None
+    validation_documents: Positive | None
     validation_seed: Annotated[int, Field(ge=0, lt=2**32)]
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ many rows of equal length as a batch has. What a step reads is a function of the
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -13,29 +14,27 @@ import torch
 from torch import Tensor
 
 from urzoo.errors import DataError
+from urzoo.training.batches import Batch, Rows, StreamData
 from urzoo.training.text.tokens import Ids, Tokens
 
+# Tokens of a source, the numbers of its documents to learn from, and how often they are read an epoch.
+WeightedTokens = tuple[Tokens, npt.NDArray[np.int64], int]
 
-class TrainingStreams:
+
+class TokenStreams(StreamData):
     """The documents of several sources, read again and again.
 
     Args:
-        parts: Tokens of a source, the numbers of the documents to learn from, and how often they are read an epoch.
-        batch_size: Rows of a batch.
+        parts: What is read.
         segment_tokens: Tokens a row and step.
         seed: With the epoch, it decides the order of the documents.
+        steps, batch_size: As for `StreamData`.
     """
 
     def __init__(
-        self,
-        parts: Sequence[tuple[Tokens, npt.NDArray[np.int64], int]],
-        *,
-        batch_size: int,
-        segment_tokens: int,
-        seed: int,
+        self, parts: Sequence[WeightedTokens], *, steps: int, batch_size: int, segment_tokens: int, seed: int
     ) -> None:
-        self.parts = [(tokens, documents) for tokens, documents, _ in parts]
-        self.batch_size, self.segment_tokens, self.seed = batch_size, segment_tokens, seed
+        self.parts, self.segment_tokens, self.seed = parts, segment_tokens, seed
         self._units = np.array(
             [
                 (number, document)
@@ -49,28 +48,20 @@ class TrainingStreams:
             for tokens, documents, times in parts
         )
         self.row_tokens = max(0, self.tokens - 1) // batch_size
-        self.steps_per_epoch = self.row_tokens // segment_tokens
+        super().__init__(steps=steps, batch_size=batch_size, steps_per_epoch=self.row_tokens // segment_tokens)
         if not self.steps_per_epoch:
             raise DataError(
                 f"the training text has {self.tokens} tokens, expected more than {batch_size * segment_tokens}: "
                 "run.batch_size streams of run.segment_tokens tokens each."
             )
-        self._epoch = -1
-        self._rows: Ids = np.zeros((0, 0), dtype=np.uint16)
+        self._rows = lru_cache(maxsize=1)(self._epoch_rows)
 
-    def begins_epoch(self, step: int) -> bool:
-        """Whether the streams start over at this step, so that no state is to be carried into it."""
-        return step % self.steps_per_epoch == 0
-
-    def batch(self, step: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, rows: Rows) -> Batch:
         """Inputs and the token after each, both `(rows, segment_tokens)` int64, of the given rows of a batch."""
         epoch, segment = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._rows = self._epoch_rows(epoch)
-            self._epoch = epoch
         start = segment * self.segment_tokens
-        tokens = torch.from_numpy(self._rows[rows, start : start + self.segment_tokens + 1].astype(np.int64))
-        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        tokens = torch.from_numpy(self._rows(epoch)[rows, start : start + self.segment_tokens + 1].astype(np.int64))
+        return {"input_ids": tokens[:, :-1].contiguous(), "shift_labels": tokens[:, 1:].contiguous()}
 
     def _epoch_rows(self, epoch: int) -> Ids:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self._units))
@@ -84,15 +75,7 @@ class TrainingStreams:
 
 
 def scored_segments(stream: Ids, segment_tokens: int) -> list[tuple[Tensor, Tensor]]:
-    """A whole text in segments, each token but the first a target once.
-
-    Args:
-        stream: The token ids.
-        segment_tokens: Tokens of a segment; the last may have fewer.
-
-    Returns:
-        Inputs and the token after each, both `(1, time)` int64.
-    """
+    """A whole text in segments: inputs and the token after each, both `(1, time)` int64; the last may be shorter."""
     ids = torch.from_numpy(stream.astype(np.int64))[None]
     targets = len(stream) - 1
     edges = pairwise([*range(0, targets, segment_tokens), targets])

@@ -6,7 +6,6 @@ text (`split_special_tokens`), and is written back exactly.
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from urzoo.errors import DataError
-from urzoo.files import whole_folder, write_bytes
+from urzoo.files import whole_folder
 from urzoo.schema import content_sha256
 from urzoo.training.text.documents import digest_of, documents_of, read_source
 from urzoo.training.text.recipe import (
@@ -25,10 +24,11 @@ from urzoo.training.text.recipe import (
     TokenizerRecipe,
     WordTokenizerRecipe,
 )
+from urzoo.training.text.surface import UNKNOWN
 from urzoo.zoo import load_tokenizer
 
 PADDING, END_OF_TEXT = "<|pad|>", "<|endoftext|>"
-UNKNOWN_WORD, LINE_END = "<unk>", "<eos>"
+LINE_END = "<eos>"
 TOKENIZER_FILE = "tokenizer.json"
 # Of Rust's regular expressions as the tokenizers library reads them; each covers every text without a gap.
 _GPT2 = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -51,8 +51,9 @@ def load_or_train_tokenizer(
         DataError: The texts cannot be had, or are empty.
         CheckpointError: The checkpoint that is named has no tokenizer.
     """
+    tokenizer: PreTrainedTokenizerFast
     if isinstance(recipe, CheckpointTokenizerRecipe):
-        tokenizer: PreTrainedTokenizerFast = load_tokenizer(recipe.checkpoint)
+        tokenizer = load_tokenizer(recipe.checkpoint)
         return tokenizer
     digests = [digest_of(source, data_root=data_root) for source in recipe.texts]
     key = content_sha256({"recipe": recipe.model_dump(mode="json"), "data": digests})
@@ -60,10 +61,12 @@ def load_or_train_tokenizer(
     if not (folder / TOKENIZER_FILE).is_file():
         splits = [(source, read_source(source, data_root=data_root)) for source in recipe.texts]
         lines = [line for source, split in splits for document in documents_of(split, source) for line in document]
-        save_tokenizer(train_tokenizer(recipe, lines), folder)
+        tokenizer = train_tokenizer(recipe, lines)
+        with whole_folder(folder) as made:
+            tokenizer.save_pretrained(made)
     # Loaded in either case: what was learnt just now is then what a resumed run finds.
-    loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return loaded
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 def train_tokenizer(
@@ -77,22 +80,6 @@ def train_tokenizer(
     if not any(line.strip() for line in lines):
         raise DataError("there is no text to make a tokenizer of: every line is empty.")
     return _byte_level(recipe, lines) if isinstance(recipe, ByteLevelTokenizerRecipe) else _words(recipe, lines)
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` into `folder`, which other files may share.
-
-    Where the folder is new it appears complete or not at all.
-    """
-    if folder.exists():
-        temporary = folder / ".tokenizer.part"
-        tokenizer.save_pretrained(temporary)
-        for file in sorted(temporary.iterdir()):
-            write_bytes(folder / file.name, file.read_bytes())
-        shutil.rmtree(temporary)
-        return
-    with whole_folder(folder) as place:
-        tokenizer.save_pretrained(place)
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -139,17 +126,17 @@ def _words(recipe: WordTokenizerRecipe, lines: list[str]) -> PreTrainedTokenizer
     for line in lines:
         counts.update(line.split())
     counts[LINE_END] += sum(line.count("\n") for line in lines)
-    counts.setdefault(UNKNOWN_WORD, 0)
+    counts.setdefault(UNKNOWN, 0)
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
     kept = ordered[: recipe.vocab_size]
-    for needed in (LINE_END, UNKNOWN_WORD):
+    for needed in (LINE_END, UNKNOWN):
         if needed not in kept:
-            kept[-1 if kept[-1] not in (LINE_END, UNKNOWN_WORD) else -2] = needed
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(kept)}, UNKNOWN_WORD))
+            kept[-1 if kept[-1] not in (LINE_END, UNKNOWN) else -2] = needed
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(kept)}, UNKNOWN))
     tokenizer.normalizer = normalizers.Replace("\n", f" {LINE_END} ")
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     # Text that holds "<unk>" or "<eos>" means just these, as in WikiText's own files.
-    return _wrapped(tokenizer, bos_token=LINE_END, eos_token=LINE_END, pad_token=LINE_END, unk_token=UNKNOWN_WORD)
+    return _wrapped(tokenizer, bos_token=LINE_END, eos_token=LINE_END, pad_token=LINE_END, unk_token=UNKNOWN)
 
 
 def _wrapped(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:

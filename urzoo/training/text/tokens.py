@@ -106,7 +106,7 @@ def _write(folder: Path, source: TextSource, split: Split, tokenizer: PreTrained
             words[number] += len(line.split()) + line.endswith("\n")
         starts[number + 1] = len(ids)
     narrow = np.uint16 if max(ids) < 2**16 else np.uint32
-    with whole_folder(folder) as place:
-        np.save(place / "tokens.npy", np.frombuffer(ids, dtype=np.uint32).astype(narrow), allow_pickle=False)
-        np.save(place / "documents.npy", starts, allow_pickle=False)
-        np.save(place / "words.npy", words, allow_pickle=False)
+    with whole_folder(folder) as made:
+        np.save(made / "tokens.npy", np.frombuffer(ids, dtype=np.uint32).astype(narrow), allow_pickle=False)
+        np.save(made / "documents.npy", starts, allow_pickle=False)
+        np.save(made / "words.npy", words, allow_pickle=False)
