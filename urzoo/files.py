@@ -118,24 +118,24 @@ def new_folder(path: Path) -> Iterator[Path]:
         UrzooError: The folder cannot be written to, or the disk is full.
     """
     with _one_line(path):
-        place = path.absolute()
-        check_empty(place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        filled = place.is_dir() and (place.samefile(".") or place.is_mount())
-        with _holder(place if filled else place.parent, place.name) as holder:
+        target = path.absolute()
+        check_empty(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        filled = target.is_dir() and (target.samefile(".") or target.is_mount())
+        with _holder(target if filled else target.parent, target.name) as holder:
             content = holder / "new"
             content.mkdir()
             yield content
             _flush_files(content)
             try:
-                _fill(place, content) if filled else content.rename(place)
+                _fill(target, content) if filled else content.rename(target)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise UsageError(
                         f"{path} was free and holds something by now; all of it was left alone. Name another folder."
                     ) from None
                 raise
-        _flush_folder(place.parent)
+        _flush_folder(target.parent)
 
 
 def check_empty(path: Path) -> None:

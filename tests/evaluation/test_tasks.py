@@ -29,7 +29,7 @@ from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation import Settings, load_task
 from urzoo.evaluation.intervals import bootstrapped_ratio
-from urzoo.evaluation.language_modelling import Stream
+from urzoo.evaluation.language_modelling import LanguageModellingStream
 from urzoo.evaluation.runner import Evaluation, Subject
 from urzoo.evaluation.sequence_classification import resampled
 from urzoo.models import (
@@ -163,7 +163,7 @@ def test_a_neural_cache_stands_beside_its_figure(tmp_path: Path):
 def test_the_stream_goes_on_rightly_after_lines_that_others_have_scored(language_model: Path):
     evaluation = Evaluation(Subject.of(language_model), load_task("wikitext103"), wiki(), Settings())
     stream = evaluation.problem
-    assert isinstance(stream, Stream)
+    assert isinstance(stream, LanguageModellingStream)
     whole = stream.outputs(np.arange(len(WIKI)))["log_probability"]
     for rows in (np.arange(9, 12), np.arange(3, 5), np.arange(12, 14)):
         assert np.allclose(stream.outputs(rows)["log_probability"], whole[rows], rtol=1e-6)

@@ -36,4 +36,4 @@ def test_every_stream_of_a_guarded_client_is_held_to_the_budget():
             guard._wrap_network(transport)
         pools = [transport._pool for transport in (client._transport, *client._mounts.values()) if transport]
         assert len(pools) == 2
-        assert all(isinstance(pool._network_backend, guard._Network) for pool in pools)
+        assert all(isinstance(pool._network_backend, guard._BudgetedNetwork) for pool in pools)

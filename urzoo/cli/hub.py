@@ -229,10 +229,10 @@ def _card(located: "Located", *, check: bool, samples: bool, results: Path | Non
     folder, name = located.folder, located.name
     if samples and (check or located.commit is not None):
         raise UsageError("--samples writes into a folder; leave it out with --check and of a checkpoint on the Hub.")
-    place = RESULTS if results is None else results
-    if not place.is_dir() and (results is not None or generated_files(folder)):
-        raise UsageError(f"there is no folder {str(place)!r} with result files; name it with --results.")
-    of_model = place / folder_name(result_name(described(located)))
+    committed = RESULTS if results is None else results
+    if not committed.is_dir() and (results is not None or generated_files(folder)):
+        raise UsageError(f"there is no folder {str(committed)!r} with result files; name it with --results.")
+    of_model = committed / folder_name(result_name(described(located)))
     found = [read_result(file) for file in sorted(of_model.glob("*.json"))]
     # A reader could not repeat what was measured on data that are only here.
     found = [result for result in found if result.data.source != "local"]

@@ -90,10 +90,10 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
 
 def _place(results: Path, model: str, task: str) -> Path:
     """The predictions of `model`, which may lack the digits of its digest."""
-    place = predictions_path(results, model, task)
-    found = sorted(results.glob(f"{glob.escape(folder_name(model))}+*/{place.name}"))
-    if place.exists() or not found:
-        return place
+    path = predictions_path(results, model, task)
+    found = sorted(results.glob(f"{glob.escape(folder_name(model))}+*/{path.name}"))
+    if path.exists() or not found:
+        return path
     if len(found) > 1:
         names = ", ".join(path.parent.name for path in found)
         raise UsageError(f"{model!r} is the name of {len(found)} models with results on {task}: {names}; give one.")

@@ -156,7 +156,7 @@ class Scorer:
         return output.logits[0], output.cache_params if self.recurrent else None
 
 
-class Stream:
+class LanguageModellingStream:
     """A language model on a whole split as one text; the rows are its lines."""
 
     default_batch_size = 64
@@ -246,7 +246,7 @@ class _Windows:
         return np.concatenate(parts)
 
 
-class Pages:
+class LanguageModellingPages:
     """A language model on the pages of a split, each for itself."""
 
     default_batch_size = 4

@@ -83,7 +83,7 @@ def reproduce(
         if missing := lacking(task.data.name, task.data.split, data_root=data_root):
             left_out.append(Reproduced("lacking", task.name, None, missing))
             continue
-        rows += [_Row(task, name, results, measured, data_root, progress=progress) for name in names]
+        rows += [_CommittedRow(task, name, results, measured, data_root, progress=progress) for name in names]
     # The quickest first: something is seen at once.
     rows.sort(key=lambda row: row.expected_seconds)
     for row in rows:
@@ -97,7 +97,7 @@ def _names(task: Task, *, everything: bool) -> list[str]:
     return [name for name in [recommended(task.name)] if name is not None]
 
 
-class _Row:
+class _CommittedRow:
     """A shipped checkpoint on a task: what is committed, what was measured here, and how the two compare."""
 
     def __init__(

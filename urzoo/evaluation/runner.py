@@ -287,7 +287,7 @@ class Evaluation:
 
 def _problem(task: Task, folder: Path, model: Any, split: "Split", precision: Precision) -> Problem:
     from urzoo.evaluation.image_classification import ImageClassification
-    from urzoo.evaluation.language_modelling import Pages, Stream
+    from urzoo.evaluation.language_modelling import LanguageModellingPages, LanguageModellingStream
     from urzoo.evaluation.sequence_classification import SeriesClassification, TextClassification
     from urzoo.evaluation.synthetic import Adding, Copy
 
@@ -296,8 +296,8 @@ def _problem(task: Task, folder: Path, model: Any, split: "Split", precision: Pr
         "image-classification": (("ForImageClassification",), ImageClassification),
         "text-classification": (classifier, TextClassification),
         "series-classification": (classifier, SeriesClassification),
-        "language-modelling-stream": (language_model, Stream),
-        "language-modelling-pages": (language_model, Pages),
+        "language-modelling-stream": (language_model, LanguageModellingStream),
+        "language-modelling-pages": (language_model, LanguageModellingPages),
         "copy": (language_model, Copy),
         "adding": (classifier, Adding),
     }

@@ -18,7 +18,7 @@ from urzoo.schema import Count, Line, Name, Positive, Strict, read_yaml, validat
 LOCAL: dict[str, "Task"] = {}
 """The tasks of the user's own files that were loaded by path, by name."""
 TASKS_FOLDER = Path(__file__).parent / "tasks"
-Problem = Literal[
+ProblemName = Literal[
     "image-classification",
     "text-classification",
     "series-classification",
@@ -87,7 +87,7 @@ class Task(Strict):
     version: Positive
     title: Line
     description: Line
-    problem: Problem
+    problem: ProblemName
     data: DataSpec
     requires: Requirements | None = None
     time_scale: Annotated[float, Field(gt=0)] | None = None
@@ -196,7 +196,7 @@ def _local_task(file: Path) -> Task:
     return task
 
 
-_COLUMNS: dict[Problem, set[str]] = {
+_COLUMNS: dict[ProblemName, set[str]] = {
     "image-classification": {"image", "label"},
     "text-classification": {"text", "label"},
     "series-classification": {"sequence", "label"},

@@ -214,23 +214,23 @@ def _asked_wait(headers: httpx2.Headers) -> float | None:
     return max(0.0, email.utils.mktime_tz(moment) - time.time()) if moment else None
 
 
-class _Network(httpcore2.NetworkBackend):
+class _BudgetedNetwork(httpcore2.NetworkBackend):
     """The client's network, its streams held to the active guard's budget."""
 
     def __init__(self, network: httpcore2.NetworkBackend) -> None:
         self._network = network
 
     def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._network.connect_tcp(*args, **kwargs))
+        return _BudgetedStream(self._network.connect_tcp(*args, **kwargs))
 
     def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._network.connect_unix_socket(*args, **kwargs))
+        return _BudgetedStream(self._network.connect_unix_socket(*args, **kwargs))
 
     def sleep(self, seconds: float) -> None:
         self._network.sleep(seconds)
 
 
-class _Stream(httpcore2.NetworkStream):
+class _BudgetedStream(httpcore2.NetworkStream):
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
 
@@ -258,7 +258,7 @@ class _Stream(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+        return _BudgetedStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -267,7 +267,7 @@ class _Stream(httpcore2.NetworkStream):
 def _wrap_network(transport: httpx2.BaseTransport | None) -> None:
     if isinstance(transport, httpx2.HTTPTransport):  # the headers of a transport of the user's own can trickle
         pool = transport._pool
-        pool._network_backend = _Network(pool._network_backend)
+        pool._network_backend = _BudgetedNetwork(pool._network_backend)
 
 
 def _limit(guard: Guard, timeout: float | None, error: type[Exception]) -> float:

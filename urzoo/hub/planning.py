@@ -26,7 +26,7 @@ COMMIT_MARK = "Sent by urzoo."
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PushOptions:
     """The arguments of `push` that decide what the plan is; see there."""
 
     revision: str
@@ -65,49 +65,49 @@ class _Branch:
 
 
 def make_plan(
-    connection: Connection, checkpoint: Checkpoint, repo_id: str, wishes: Wishes
+    connection: Connection, checkpoint: Checkpoint, repo_id: str, options: PushOptions
 ) -> tuple[PushPlan, tuple[LocalFile, ...]]:
     """The plan of a push, and the files as they will be sent; for the errors see `push`."""
-    branch = _look_up(connection, repo_id, wishes.revision)
-    if branch.info is not None and wishes.private and not branch.info.private:
+    branch = _look_up(connection, repo_id, options.revision)
+    if branch.info is not None and options.private and not branch.info.private:
         raise UsageError(f"repository {repo_id} exists and is public; omit private, or change it on the Hub first")
-    if wishes.create_pr and not branch.exists:
+    if options.create_pr and not branch.exists:
         raise UsageError(
-            f"revision {wishes.revision!r} of {repo_id} does not exist, so there is nothing to propose changes to"
+            f"revision {options.revision!r} of {repo_id} does not exist, so there is nothing to propose changes to"
         )
     notes: list[str] = []
-    checkpoint = _with_card(connection, checkpoint, repo_id, branch, wishes, notes)
+    checkpoint = _with_card(connection, checkpoint, repo_id, branch, options, notes)
     present = branch.files or {}
-    if not wishes.force:
+    if not options.force:
         _check_model(connection, checkpoint, repo_id, branch)
     names = {file.path for file in checkpoint.files}
     owned = (path for path in present if contents.is_checkpoint_file(path) or contents.is_own_code(path))
     surplus = tuple(sorted(path for path in owned if path not in names))
     files = tuple(planned(file, present.get(file.path)) for file in checkpoint.files)
     default_tag = f"urzoo-{checkpoint.digest[:12]}"
-    tag = None if wishes.create_pr else wishes.tag or default_tag
+    tag = None if options.create_pr else options.tag or default_tag
     tagged = next((ref.target_commit for ref in (branch.refs.tags if branch.refs else ()) if ref.name == tag), None)
     plan = PushPlan(
         repo_id=repo_id,
         endpoint=connection.endpoint,
-        revision=wishes.revision,
+        revision=options.revision,
         parent=branch.head,
         creates_repository=branch.info is None,
-        creates_branch=not branch.exists and wishes.revision != "main",
-        private=bool(wishes.private) if branch.info is None else bool(branch.info.private),
-        create_pr=wishes.create_pr,
+        creates_branch=not branch.exists and options.revision != "main",
+        private=bool(options.private) if branch.info is None else bool(branch.info.private),
+        create_pr=options.create_pr,
         tag=tag,
         tag_exists=tagged is not None,
-        commit_message=wishes.commit_message or (f"Push {default_tag}"),
+        commit_message=options.commit_message or (f"Push {default_tag}"),
         files=files,
-        deletions=surplus if wishes.delete else (),
-        kept=() if wishes.delete else surplus,
+        deletions=surplus if options.delete else (),
+        kept=() if options.delete else surplus,
         left_out=checkpoint.left_out,
         has_code=checkpoint.has_code,
         notes=tuple(notes),
     )
-    if wishes.tag is not None and tagged is not None and (plan.commits or tagged != branch.head):
-        raise UsageError(f"tag {wishes.tag!r} of {repo_id} exists, at commit {tagged[:12]}; name another")
+    if options.tag is not None and tagged is not None and (plan.commits or tagged != branch.head):
+        raise UsageError(f"tag {options.tag!r} of {repo_id} exists, at commit {tagged[:12]}; name another")
     if plan.create_pr and plan.commits:
         plan = replace(plan, pull_request_url=_proposed(connection, plan, checkpoint.files))
     return plan, checkpoint.files
@@ -164,7 +164,12 @@ def _check_model(connection: Connection, checkpoint: Checkpoint, repo_id: str, b
 
 
 def _with_card(
-    connection: Connection, checkpoint: Checkpoint, repo_id: str, branch: _Branch, wishes: Wishes, notes: list[str]
+    connection: Connection,
+    checkpoint: Checkpoint,
+    repo_id: str,
+    branch: _Branch,
+    options: PushOptions,
+    notes: list[str],
 ) -> Checkpoint:
     """The checkpoint with the card that will be sent: with licence, picture, and what was written on the Hub."""
     card = next(file for file in checkpoint.files if file.path == contents.CARD)
@@ -173,16 +178,16 @@ def _with_card(
     if theirs is not None and branch.head is not None and not is_same(card, theirs):
         present = read_file(connection, repo_id, branch.head, theirs).decode("utf-8", "surrogateescape")
         head = branch.head
-        merged = merge(text, present, is_base=lambda: _is_ours(connection, repo_id, head), force=wishes.force)
+        merged = merge(text, present, is_base=lambda: _is_ours(connection, repo_id, head), force=options.force)
         if merged.drops_edits:
             notes.append("README.md was edited inside its generated part on the Hub; those edits are replaced")
         text = merged.text
-    if wishes.licence is not None:
-        text = licensed(text, wishes.licence)
+    if options.licence is not None:
+        text = licensed(text, options.licence)
     if any(file.path == contents.CURVE for file in checkpoint.files):
         # An address: the Hub takes no path. Of main, whose card is the one that the repository's page shows.
-        place = f"/resolve/main/{contents.CURVE}"
-        text = illustrated(text, f"{connection.endpoint}/{repo_id}{place}", place)
+        picture = f"/resolve/main/{contents.CURVE}"
+        text = illustrated(text, f"{connection.endpoint}/{repo_id}{picture}", picture)
     content = text.encode("utf-8", "surrogateescape")
     sent = LocalFile(card.path, content, hashlib.sha256(content).hexdigest())
     return replace(checkpoint, files=tuple(sent if file is card else file for file in checkpoint.files))

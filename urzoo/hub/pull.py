@@ -18,7 +18,7 @@ from urzoo.hub.connection import Connection, HubError, Patience, UnreachableErro
 from urzoo.hub.download import fetch, list_files
 from urzoo.hub.folder import check_checkpoint, check_model_type
 from urzoo.hub.reference import check_repo_id, check_revision
-from urzoo.hub.store import RemoteFile, RepositoryStore, place
+from urzoo.hub.store import RemoteFile, RepositoryStore, copy_files
 from urzoo.schema import parse_json
 from urzoo.zoo.bounds import check_config
 
@@ -114,7 +114,7 @@ def pull(
             write_bytes(target / path, sources[path].read_bytes())
     else:
         with new_folder(target) as folder:
-            place(folder, sources)
+            copy_files(folder, sources)
     return Pulled(**{**vars(pulled), "folder": target})
 
 

@@ -26,7 +26,7 @@ from urzoo.hub.export import export
 from urzoo.hub.folder import LocalFile, read_checkpoint
 from urzoo.hub.guard import PassingError
 from urzoo.hub.plan import PushPlan, PushResult
-from urzoo.hub.planning import COMMIT_MARK, Wishes, is_same, make_plan
+from urzoo.hub.planning import COMMIT_MARK, PushOptions, is_same, make_plan
 from urzoo.hub.reference import check_repo_id, check_revision
 from urzoo.zoo.lookup import path as find_checkpoint
 
@@ -82,7 +82,7 @@ def push(
     """
     check_repo_id(repo_id)
     check_revision(revision)
-    wishes = Wishes(
+    options = PushOptions(
         revision=revision,
         private=private,
         create_pr=create_pr,
@@ -99,7 +99,7 @@ def push(
     else:
         checkpoint = read_checkpoint(folder)
     connection = Connection(endpoint, token, patience)
-    plan, files = make_plan(connection, checkpoint, repo_id, wishes)
+    plan, files = make_plan(connection, checkpoint, repo_id, options)
     if dry_run or plan.sends_nothing or (confirm is not None and not confirm(plan)):
         url = f"{connection.endpoint}/{repo_id}/commit/{plan.parent}" if plan.parent else None
         return PushResult(plan, sent=False, commit=plan.parent, commit_url=url, pull_request_url=plan.pull_request_url)
@@ -272,9 +272,9 @@ class Push:
         """A commit by its addresses, made here: an answer may hold anything."""
         if not re.fullmatch("[0-9a-f]{40}", commit):
             raise HubError(f"the Hub names no commit, but {commit[:60]!a}")
-        place = self.plan.address
+        address = self.plan.address
         return _Commit(
-            commit, f"{place}/commit/{commit}", f"{place}/discussions/{pull_request}" if pull_request else None
+            commit, f"{address}/commit/{commit}", f"{address}/discussions/{pull_request}" if pull_request else None
         )
 
     def _committed(self) -> _Commit | None:

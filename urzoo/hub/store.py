@@ -128,7 +128,7 @@ class RepositoryStore:
         if (self.commits / commit).exists():  # damaged, or `commit` would have been taken
             shutil.rmtree(self.commits / commit)
         with whole_folder(self.commits / commit) as staging:
-            place(staging, {path: self.object_path(file) for path, file in files.items()})
+            copy_files(staging, {path: self.object_path(file) for path, file in files.items()})
             yield staging
 
     def remember(self, revision: str, commit: str) -> None:
@@ -141,7 +141,7 @@ class RepositoryStore:
         return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
-def place(folder: Path, sources: Mapping[str, Path]) -> None:
+def copy_files(folder: Path, sources: Mapping[str, Path]) -> None:
     """Copy files into a folder under their names; a copy, so that editing one leaves the other as it is."""
     for path, source in sources.items():
         target = folder / path

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from urzoo.evaluation.recommended import SEED
 from urzoo.evaluation.schema import plain_name
-from urzoo.leaderboard.schema import Group, Row
+from urzoo.leaderboard.schema import Row, SeedGroup
 
 
-def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: bool) -> tuple[Group, ...]:
+def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: bool) -> tuple[SeedGroup, ...]:
     """The groups among the measured rows of a task, the best mean first.
 
     Args:
@@ -33,7 +33,7 @@ def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: boo
     return tuple(sorted(made, key=lambda group: (sign * group.mean, group.name)))
 
 
-def in_groups(rows: Sequence[Row], found: Sequence[Group]) -> list[Row]:
+def in_groups(rows: Sequence[Row], found: Sequence[SeedGroup]) -> list[Row]:
     """The rows, each with the id of its group."""
     of = {member: group.id for group in found for member in group.rows}
     return [row.model_copy(update={"group": of.get(row.id)}) for row in rows]
@@ -43,7 +43,7 @@ def _without_seed(model: str) -> str:
     return SEED.sub("", plain_name(model), count=1)
 
 
-def _group(task: str, members: dict[int, Row], digits: int) -> Group:
+def _group(task: str, members: dict[int, Row], digits: int) -> SeedGroup:
     seeds = sorted(members)
     rows = [members[seed] for seed in seeds]
     values = [row.value for row in rows]
@@ -52,7 +52,7 @@ def _group(task: str, members: dict[int, Row], digits: int) -> Group:
     costs = [row.training_seconds for row in rows if row.training_seconds is not None]
     first = rows[0]
     name = _without_seed(first.model)
-    return Group(
+    return SeedGroup(
         id=f"{task}/seeds-of-{name.replace('/', '__')}",
         name=name,
         kind=first.kind,

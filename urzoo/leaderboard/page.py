@@ -19,7 +19,7 @@ from markupsafe import Markup
 from urzoo.leaderboard import columns
 from urzoo.leaderboard.charts import KINDS, Chart
 from urzoo.leaderboard.problem_curves import CURVES
-from urzoo.leaderboard.schema import Board, Group, PublishedRow, Row
+from urzoo.leaderboard.schema import Board, PublishedRow, Row, SeedGroup
 from urzoo.leaderboard.svg import plot_style, render_svg
 from urzoo.leaderboard.tables import STUDY
 from urzoo.leaderboard.text import script_json
@@ -44,7 +44,7 @@ def render_page(board: Board, drawn: Sequence[Chart]) -> str:
         drawn: Its charts.
     """
     style, script = plot_style() + _asset("page.css"), _asset("page.js")
-    rows: list[Row | Group | PublishedRow] = []
+    rows: list[Row | SeedGroup | PublishedRow] = []
     for section in board.sections:
         rows += [*section.measured, *section.outdated, *section.published]
     return (

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from urzoo.errors import UrzooError
-from urzoo.leaderboard.schema import Board, Group, ProblemCurve, PublishedRow, Row, Section
+from urzoo.leaderboard.schema import Board, ProblemCurve, PublishedRow, Row, Section, SeedGroup
 from urzoo.leaderboard.tables import Right, table
 from urzoo.leaderboard.text import count, duration
 from urzoo.markdown import markdown
@@ -163,7 +163,7 @@ def _comparison(section: Section) -> dict[str, str]:
     return {"title": markdown(section.title), "table": table(head, rows), "sentence": sentence}
 
 
-def _difference(section: Section, group: Group, base: Group) -> str:
+def _difference(section: Section, group: SeedGroup, base: SeedGroup) -> str:
     error = math.sqrt(sum(one.deviation**2 / len(one.seeds) for one in (group, base)))
     return f"{group.mean - base.mean:+.{section.digits}f} ± {error:.{section.digits}f}"
 

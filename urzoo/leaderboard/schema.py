@@ -54,7 +54,7 @@ class Row(Strict):
     provenance: dict[str, Any]
 
 
-class Group(Strict):
+class SeedGroup(Strict):
     """Ranked rows that differ by the seed of their training alone: mean and sample deviation, in the task's unit.
 
     `rows` are the ids and `models` the names of the members, by seed; `span` is the least and the most of them.
@@ -145,7 +145,7 @@ class Section(Strict):
     licence: str | None
     citation: str | None
     measured: tuple[Row, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[SeedGroup, ...]
     outdated: tuple[Row, ...]
     published: tuple[PublishedRow, ...]
     curves: tuple[Curve, ...]
@@ -187,7 +187,7 @@ class Section(Strict):
         """Between what the metric lies: no accuracy is above 100 %, no error or perplexity below 0."""
         return 0.0, 100.0 if self.unit == "%" else math.inf
 
-    def clipped(self, group: Group) -> tuple[float, float]:
+    def clipped(self, group: SeedGroup) -> tuple[float, float]:
         """A group's mean less and plus its deviation, within the metric's bounds."""
         low, high = self.bounds
         return max(group.mean - group.deviation, low), min(group.mean + group.deviation, high)

@@ -167,12 +167,12 @@ def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedMode
 
 
 @contextlib.contextmanager
-def _one_line(place: Path) -> Iterator[None]:
+def _one_line(folder: Path) -> Iterator[None]:
     """What transformers says of a bad file, in one line."""
     try:
         yield
     except UsageError as failure:
-        raise CheckpointError(f"{place}: {failure}") from failure
+        raise CheckpointError(f"{folder}: {failure}") from failure
     except UrzooError:
         raise
     except (
@@ -185,7 +185,7 @@ def _one_line(place: Path) -> Iterator[None]:
         ImportError,
         AssertionError,
     ) as failure:
-        raise CheckpointError(f"{place} cannot be loaded: {one_line(failure)}.") from failure
+        raise CheckpointError(f"{folder} cannot be loaded: {one_line(failure)}.") from failure
 
 
 @contextlib.contextmanager
