@@ -4,11 +4,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.hub.checkpoints import language_checkpoint
 from tests.training.lm_tiny import articles, put_in_place, tiny_lm_recipe
 from urzoo import zoo
 from urzoo.errors import RecipeError
 from urzoo.training import train
-from urzoo.training.kinds.language_model import CarriedState
+from urzoo.training.kinds.language_model import CarriedState, generation_settings
 from urzoo.training.log import TrainingLine, ValidationLine, read_log
 
 ROWS = articles(40)
@@ -168,3 +169,13 @@ def test_a_run_goes_on_from_a_checkpoint_and_says_so(tmp_path):
     other = tiny_lm_recipe(tmp_path, **options | {"name": "third"}, model__hidden_size=9)
     with pytest.raises(RecipeError, match=r"initialise_from is .* has the shape"):
         train(other, runs=tmp_path, progress=False)
+
+
+def test_a_trained_language_model_samples_without_loops_and_never_writes_an_unknown_word(tmp_path):
+    tokenizer = zoo.load_tokenizer(language_checkpoint(tmp_path / "model"))
+    settings = generation_settings(tokenizer)
+    assert settings.do_sample
+    assert settings.repetition_penalty > 1
+    assert settings.bad_words_ids == [[tokenizer.unk_token_id]]
+    assert (settings.eos_token_id, settings.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    settings.validate(strict=True)

@@ -1,7 +1,6 @@
 """Training on series: what a checkpoint of them holds, and what is refused."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,17 +18,13 @@ from urzoo.training.kinds.series import SeriesAugmentationRecipe, augmented
 from urzoo.training.log import TrainingLine, ValidationLine, read_log
 from urzoo.zoo.schema import read_training_summary
 
-
-@pytest.fixture(scope="module")
-def series_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("series")
-    return train(tiny_series_recipe(folder), runs=folder, progress=False, data=tiny_series())
+KIND = "series"
 
 
-def test_a_checkpoint_of_series_has_the_scores_it_claims_at_every_rate(series_checkpoint):
-    summary = read_training_summary(series_checkpoint / "training.json")
+def test_a_checkpoint_of_series_has_the_scores_it_claims_at_every_rate(checkpoint):
+    summary = read_training_summary(checkpoint / "training.json")
     _, validation = hold_out(tiny_series(), 10, 0)
-    model = zoo.load(series_checkpoint)
+    model = zoo.load(checkpoint)
     for suffix, scale in (("", 1.0), ("_time_scale_2", 2.0), ("_time_scale_0.5", 0.5)):
         with torch.no_grad():
             rows = [torch.from_numpy(resampled(one, scale))[None] for one in validation.sequences]
@@ -37,12 +32,12 @@ def test_a_checkpoint_of_series_has_the_scores_it_claims_at_every_rate(series_ch
         accuracy, cross_entropy = classification_scores(logits, validation.labels)
         assert summary.validation[f"accuracy{suffix}"] == pytest.approx(accuracy)
         assert summary.validation[f"cross_entropy{suffix}"] == pytest.approx(cross_entropy, rel=1e-5)
-    assert "by a factor drawn between 0.5 and 2" in (series_checkpoint / "README.md").read_text()
-    check_card(series_checkpoint, [])
+    assert "by a factor drawn between 0.5 and 2" in (checkpoint / "README.md").read_text()
+    check_card(checkpoint, [])
 
 
-def test_time_steps_without_padding_are_counted(series_checkpoint):
-    lines = read_log(series_checkpoint / "log.jsonl")
+def test_time_steps_without_padding_are_counted(checkpoint):
+    lines = read_log(checkpoint / "log.jsonl")
     assert {line.kind for line in lines} == {"training", "validation"}
     assert all(line.tokens_per_second > 0 for line in lines if isinstance(line, TrainingLine))
     assert {line.weights for line in lines if isinstance(line, ValidationLine)} == {"averaged"}

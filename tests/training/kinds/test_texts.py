@@ -1,7 +1,6 @@
 """Training on texts: what a checkpoint of them holds, and what is refused."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,17 +16,13 @@ from urzoo.training.batches import SequenceData
 from urzoo.training.kinds.texts import stretch
 from urzoo.zoo.schema import read_training_summary
 
-
-@pytest.fixture(scope="module")
-def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("texts")
-    return train(tiny_texts_recipe(folder), runs=folder, progress=False, data=tiny_texts())
+KIND = "texts"
 
 
-def test_a_checkpoint_of_texts_has_the_scores_it_claims_on_whole_texts(text_checkpoint):
-    summary = read_training_summary(text_checkpoint / "training.json")
+def test_a_checkpoint_of_texts_has_the_scores_it_claims_on_whole_texts(checkpoint):
+    summary = read_training_summary(checkpoint / "training.json")
     _, validation = hold_out(tiny_texts(), 10, 0)
-    model, tokenizer = zoo.load(text_checkpoint), zoo.load_tokenizer(text_checkpoint)
+    model, tokenizer = zoo.load(checkpoint), zoo.load_tokenizer(checkpoint)
     assert tokenizer.padding_side == "right"
     with torch.no_grad():
         rows = [tokenizer(text, return_tensors="pt")["input_ids"].long() for text in validation.texts]
@@ -38,13 +33,13 @@ def test_a_checkpoint_of_texts_has_the_scores_it_claims_on_whole_texts(text_chec
     assert summary.validation["cross_entropy"] == pytest.approx(cross_entropy, rel=1e-5)
 
 
-def test_a_checkpoint_says_which_weights_it_began_with(text_checkpoint):
-    base = zoo.info(text_checkpoint.parents[1] / "base" / "checkpoint")
-    initial = read_training_summary(text_checkpoint / "training.json").initialised_from
+def test_a_checkpoint_says_which_weights_it_began_with(checkpoint):
+    base = zoo.info(checkpoint.parents[1] / "base" / "checkpoint")
+    initial = read_training_summary(checkpoint / "training.json").initialised_from
     assert initial is not None
     assert (initial.name, initial.weights_sha256) == ("base", base.weights_sha256)
-    assert base.weights_sha256[:12] in (text_checkpoint / "README.md").read_text()
-    check_card(text_checkpoint, [])
+    assert base.weights_sha256[:12] in (checkpoint / "README.md").read_text()
+    check_card(checkpoint, [])
 
 
 def test_a_long_text_is_cut_to_a_stretch_that_changes_with_the_epoch():

@@ -26,11 +26,7 @@ FILES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    recipe = tiny_recipe(folder)
-    return folder, recipe, train(recipe, runs=folder, progress=False, data=tiny_data())
+KIND = "images"
 
 
 @pytest.fixture
@@ -41,49 +37,47 @@ def stopped(tmp_path):
     return tmp_path, recipe
 
 
-def test_a_run_ends_in_a_complete_checkpoint_that_loads(trained):
-    _, recipe, place = trained
-    assert sorted(path.name for path in place.iterdir()) == FILES
-    assert (place / "recipe.yaml").read_bytes() == recipe.read_bytes()
-    assert json.loads((place / "config.json").read_text())["use_cache"] is True
-    assert zoo.load(place).config.hidden_size == 4
-    assert zoo.info(place).name == "tiny"
-    check_card(place, [])
+def test_a_run_ends_in_a_complete_checkpoint_that_loads(checkpoint):
+    assert sorted(path.name for path in checkpoint.iterdir()) == FILES
+    assert (checkpoint / "recipe.yaml").read_bytes() == (checkpoint.parents[1] / "recipe.yaml").read_bytes()
+    assert json.loads((checkpoint / "config.json").read_text())["use_cache"] is True
+    assert zoo.load(checkpoint).config.hidden_size == 4
+    assert zoo.info(checkpoint).name == "tiny"
+    check_card(checkpoint, [])
 
 
-def test_the_best_averaged_weights_have_the_scores_that_the_summary_claims(trained):
-    _, _, place = trained
-    summary = read_training_summary(place / "training.json")
-    validations = [line for line in read_log(place / "log.jsonl") if isinstance(line, ValidationLine)]
+def test_the_best_averaged_weights_have_the_scores_that_the_summary_claims(checkpoint):
+    summary = read_training_summary(checkpoint / "training.json")
+    validations = [line for line in read_log(checkpoint / "log.jsonl") if isinstance(line, ValidationLine)]
     assert summary.validation["cross_entropy"] == min(line.scores["cross_entropy"] for line in validations)
     assert {line.weights for line in validations} == {"averaged"}
 
     from urzoo.data import hold_out
 
     _, validation = hold_out(tiny_data(), 10, 0)
-    inputs = PixelSequenceImageProcessor.from_pretrained(place)(validation.images, return_tensors="pt")
+    inputs = PixelSequenceImageProcessor.from_pretrained(checkpoint)(validation.images, return_tensors="pt")
     with torch.no_grad():
-        logits = zoo.load(place)(**inputs).logits.numpy()
+        logits = zoo.load(checkpoint)(**inputs).logits.numpy()
     accuracy = computed(Accuracy, predictions=np.argmax(logits, 1), references=validation.labels)["accuracy"]
     entropy = computed(CrossEntropy, predictions=logits, references=validation.labels)["cross_entropy"]
     assert summary.validation["accuracy"] == pytest.approx(accuracy)
     assert summary.validation["cross_entropy"] == pytest.approx(entropy, rel=1e-5)
 
 
-def test_a_finished_run_says_so_and_changes_nothing(trained, capsys):
-    folder, recipe, place = trained
-    before = (place / "training.json").stat().st_mtime_ns
-    assert train(recipe, runs=folder, data=tiny_data()) == place
+def test_a_finished_run_says_so_and_changes_nothing(checkpoint, capsys):
+    folder = checkpoint.parents[1]
+    before = (checkpoint / "training.json").stat().st_mtime_ns
+    assert train(folder / "recipe.yaml", runs=folder, data=tiny_data()) == checkpoint
     assert "already trained" in capsys.readouterr().err
-    assert (place / "training.json").stat().st_mtime_ns == before
+    assert (checkpoint / "training.json").stat().st_mtime_ns == before
 
 
-def test_a_checkpoint_of_another_recipe_is_not_replaced_unasked(trained):
-    folder, _, place = trained
+def test_a_checkpoint_of_another_recipe_is_not_replaced_unasked(checkpoint):
+    folder = checkpoint.parents[1]
     other = folder / "other"
     other.mkdir()
     with pytest.raises(UrzooError, match="not the checkpoint of this recipe"):
-        train(tiny_recipe(other, run__seed=9), runs=folder, out=place, progress=False, data=tiny_data())
+        train(tiny_recipe(other, run__seed=9), runs=folder, out=checkpoint, progress=False, data=tiny_data())
 
 
 def test_a_changed_recipe_is_refused_with_the_changed_key_and_the_remedy(stopped):
