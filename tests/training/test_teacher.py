@@ -33,8 +33,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def pupil(folder, **changes):
-    return tiny_texts_recipe(folder, **{"name": "pupil", "teacher": dict(TEACHER), **changes})
+def student(folder, **changes):
+    return tiny_texts_recipe(folder, **{"name": "student", "teacher": dict(TEACHER), **changes})
 
 
 def taught(recipe, folder):
@@ -44,8 +44,8 @@ def taught(recipe, folder):
     return teacher.taught_texts(recipe.teacher, info, recipe.data.name, **options)[:2]
 
 
-def test_a_pupil_learns_from_what_its_teacher_is_sure_of(folder):
-    place = train(pupil(folder), runs=folder, progress=False, data=tiny_texts())
+def test_a_student_learns_from_what_its_teacher_is_sure_of(folder):
+    place = train(student(folder), runs=folder, progress=False, data=tiny_texts())
     summary = read_training_summary(place / "training.json")
     assert summary.taught_by is not None
     assert summary.taught_by.name == "tiny"
@@ -58,7 +58,7 @@ def test_a_pupil_learns_from_what_its_teacher_is_sure_of(folder):
 
 
 def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
-    recipe = load_recipe(pupil(folder))
+    recipe = load_recipe(student(folder))
     assert isinstance(recipe, TaughtTextRecipe)
     texts, labels = taught(recipe, folder)
     place = folder / "tiny" / "checkpoint"
@@ -71,7 +71,7 @@ def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
 
 def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
     def count(confidence: float) -> int:
-        return len(taught(load_recipe(pupil(folder, teacher__minimum_confidence=confidence)), folder)[0])
+        return len(taught(load_recipe(student(folder, teacher__minimum_confidence=confidence)), folder)[0])
 
     assert count(0.0) == 40
     assert 0 < count(0.52) <= 40
@@ -79,17 +79,17 @@ def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
         count(0.99)
 
 
-def test_a_teacher_that_has_seen_what_its_pupil_holds_out_is_refused(folder):
-    recipe = load_recipe(pupil(folder, data__validation_seed=1))
+def test_a_teacher_that_has_seen_what_its_student_holds_out_is_refused(folder):
+    recipe = load_recipe(student(folder, data__validation_seed=1))
     with pytest.raises(RecipeError, match=r"tiny, whose recipe has other rows held out"):
         recipe.parents(folder)
 
 
 def test_a_teacher_of_another_kind_is_refused(folder):
-    recipe = load_recipe(pupil(folder, teacher__checkpoint="urlstm-128-smnist"))
+    recipe = load_recipe(student(folder, teacher__checkpoint="urlstm-128-smnist"))
     with pytest.raises(RecipeError, match=r"a URLSTMForImageClassification for task smnist; expected"):
         recipe.parents(folder)
-    recipe = load_recipe(pupil(folder, teacher__checkpoint="tinny"))
+    recipe = load_recipe(student(folder, teacher__checkpoint="tinny"))
     with pytest.raises(RecipeError, match=r"teacher\.checkpoint is 'tinny', but there is neither"):
         recipe.parents(folder)
 
@@ -97,11 +97,11 @@ def test_a_teacher_of_another_kind_is_refused(folder):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_with_labels_is_not_taught(tmp_path, split):
     with pytest.raises(RecipeError, match=f"teacher.split is '{split}', which has labels"):
-        load_recipe(pupil(tmp_path, teacher__split=split)).check()
+        load_recipe(student(tmp_path, teacher__split=split)).check()
 
 
 def test_a_misspelt_key_of_the_teacher_is_named(tmp_path):
-    path = pupil(tmp_path)
+    path = student(tmp_path)
     content = yaml.safe_load(path.read_text())
     content["teacher"]["confidence"] = 0.5
     path.write_text(yaml.safe_dump(content))
@@ -110,8 +110,8 @@ def test_a_misspelt_key_of_the_teacher_is_named(tmp_path):
 
 
 def test_a_run_does_not_go_on_with_another_teacher_than_it_began_with(folder):
-    stop_after_a_step("texts", pupil(folder), folder)
+    stop_after_a_step("texts", student(folder), folder)
     again = tiny_texts_recipe(folder, run__seed=9)
     train(again, runs=folder, restart=True, progress=False, data=tiny_texts())
-    with pytest.raises(CheckpointError, match=r"pupil holds .* whose teacher has changed since\. Pass --restart"):
-        train(pupil(folder), runs=folder, progress=False, data=tiny_texts())
+    with pytest.raises(CheckpointError, match=r"student holds .* whose teacher has changed since\. Pass --restart"):
+        train(student(folder), runs=folder, progress=False, data=tiny_texts())

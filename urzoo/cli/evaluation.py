@@ -301,7 +301,7 @@ def _check_submission(
     file: Path, checkpoints: list[str], *, samples: int | None, seed: int, data_root: Path | None
 ) -> None:
     if len(checkpoints) != 1:
-        raise UsageError(f"--submission {file} needs one --checkpoint: the model that the file speaks of.")
+        raise UsageError(f"--submission {file} needs one --checkpoint: the model that the file is about.")
     from urzoo.leaderboard.verify import check_submission
 
     for one in check_submission(

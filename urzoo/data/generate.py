@@ -24,7 +24,7 @@ def copy_sequences(rows: int, length: int, random: np.random.RandomState) -> npt
     """Inputs of the copy problem, `(rows, length, 1)`: symbols as numbers.
 
     Ten symbols from 1 to 8, blanks (0), a cue (9) eleven steps before the end, and ten blanks, during which the ten
-    symbols are to be told in their order.
+    symbols are to be recalled in their order.
     """
     sequences = np.zeros((rows, length, 1), dtype=np.float32)
     sequences[:, :COPIED, 0] = random.randint(1, SYMBOLS + 1, (rows, COPIED))
@@ -35,7 +35,7 @@ def copy_sequences(rows: int, length: int, random: np.random.RandomState) -> npt
 def adding_sequences(rows: int, length: int, random: np.random.RandomState) -> npt.NDArray[np.float32]:
     """Inputs of the adding problem, `(rows, length, 2)`: a number from 0 to 1, and a mark (1, else 0).
 
-    One mark stands in each half; the sum of the two marked numbers is to be told at the end.
+    One mark stands in each half; the sum of the two marked numbers is the answer.
     """
     sequences = np.zeros((rows, length, 2), dtype=np.float32)
     sequences[:, :, 0] = random.uniform(size=(rows, length))

@@ -155,7 +155,7 @@ def _figures(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any
 
 
 def primary_figure(columns: Mapping[str, Values]) -> float:
-    """The metric that ranks, of the rows that `columns` tell of."""
+    """The metric that ranks, of the rows in `columns`."""
     if "label_log_probability" in columns:
         return float((columns["label"] == columns["prediction"]).mean())
     (loss, _), units, figure = _losses((columns, columns))

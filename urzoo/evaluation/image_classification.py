@@ -1,7 +1,7 @@
 """Images read as sequences of pixels, and classified: smnist, pmnist, scifar.
 
 A model of urzoo must see exactly the sequence that the task names: its image processor's size, channels and pixel
-order are compared with the task's. Image classifiers of other kinds take whole images, so they are admitted where
+order are compared with the task's. Image classifiers of other kinds take whole images, so they are accepted where
 the order is the plain one and see the images as their own processor makes them.
 """
 

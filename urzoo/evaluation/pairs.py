@@ -32,7 +32,7 @@ Overwrite = Literal["never", "stale", "always"]
 
 
 def outdated(result: Result, checkpoint: CheckpointInfo, task: Task) -> str:
-    """Why a result no longer speaks of this checkpoint on this task, or an empty text if it does.
+    """Why a result is no longer that of this checkpoint on this task, or an empty text if it does.
 
     The code's version does not count: results outlive releases, and `urzoo leaderboard --verify` compares.
     """
@@ -49,7 +49,7 @@ def outdated(result: Result, checkpoint: CheckpointInfo, task: Task) -> str:
 
 
 def is_current(result: Result, checkpoint: CheckpointInfo, task: Task) -> bool:
-    """Whether a result still speaks of this checkpoint on this task, so that it need not be computed again."""
+    """Whether a result is still that of this checkpoint on this task, so that it need not be computed again."""
     return not outdated(result, checkpoint, task)
 
 

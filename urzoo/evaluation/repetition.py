@@ -38,7 +38,7 @@ def repeated(result: Result, subject: Subject, task: Task, split: "Split", *, pr
 
     Args:
         result: As stored.
-        subject: The checkpoint it speaks of.
+        subject: The checkpoint it is about.
         task: Its task.
         split: Its rows.
         progress: Show a progress bar on stderr if that is a terminal.

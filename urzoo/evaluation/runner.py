@@ -140,7 +140,7 @@ class Outcome:
 
 
 class Evaluation:
-    """One run; made before anything slow happens, so that mistakes are told at once."""
+    """One run; made before anything slow happens, so that mistakes are reported at once."""
 
     def __init__(self, subject: Subject, task: Task, split: "Split", settings: Settings) -> None:
         """Load the model and see that it fits the task.

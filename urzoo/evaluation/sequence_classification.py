@@ -141,7 +141,7 @@ def longest_text(tokenizer: Any, config: Any) -> int | None:
     for name in ("n_positions", "max_position_embeddings"):
         positions = getattr(config, name, None)
         if isinstance(positions, int) and positions > 0:
-            # RoBERTa and its kin begin to count positions behind that of the padding token.
+            # RoBERTa and models like it begin to count positions behind that of the padding token.
             first = config.pad_token_id + 1 if config.model_type in _COUNT_AFTER_PADDING else 0
             limits.append(positions - first)
     limit = min(limits)

@@ -1,4 +1,4 @@
-"""The synthetic problems: symbols to be told again after a long lag, numbers to be added at their marks.
+"""The synthetic problems: symbols to recall after a long lag, numbers to add at their marks.
 
 The copy model scores the next symbol at every step like a language model over ten symbols, but is shown blanks, never
 its own or the right answers. The adding model is a regression from the whole sequence to one number.
@@ -55,7 +55,7 @@ class Copy:
         return {"scores": _finite(logits.float().cpu().numpy(), rows, self.folder)}
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
-        """The fraction of symbols told right, with its Wilson interval, and their cross entropy."""
+        """The fraction of symbols recalled, with its Wilson interval, and their cross entropy."""
         scores, symbols = outputs["scores"].reshape(-1, _COPY_VOCABULARY), self.symbols[rows, :COPIED].reshape(-1)
         predicted = scores.argmax(axis=1)
         metrics = computed(Accuracy, predictions=predicted, references=symbols)
@@ -63,7 +63,7 @@ class Copy:
         return Figures(metrics, {"accuracy": wilson(int((predicted == symbols).sum()), len(symbols))})
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
-        """The row and how many of its ten symbols were told right."""
+        """The row and how many of its ten symbols were recalled."""
         right = outputs["scores"].argmax(axis=2) == self.symbols[rows, :COPIED]
         return {"row": rows, "symbols_right": right.sum(axis=1)}
 
@@ -94,8 +94,8 @@ class Adding:
         """The model's sums, `(rows,)`."""
         inputs = torch.from_numpy(self.sequences[rows]).to(device=self.precision.device, dtype=self.precision.weights)
         with torch.inference_mode(), self.precision.autocast():
-            told = self.model(inputs_embeds=inputs).logits[:, 0]
-        return {"sums": _finite(told.float().cpu().numpy(), rows, self.folder)}
+            answers = self.model(inputs_embeds=inputs).logits[:, 0]
+        return {"sums": _finite(answers.float().cpu().numpy(), rows, self.folder)}
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """The mean squared error; always answering 1 has one of 1/6."""

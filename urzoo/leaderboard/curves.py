@@ -1,6 +1,6 @@
 """Learning curves for the board, from the logs that shipped checkpoints and those of the study carry.
 
-A curve is shown only with a result of the very weights whose training the log tells of. The log's lines
+A curve is shown only with a result of the very weights whose training the log describes. The log's lines
 are written by `urzoo.training.log`; here only the validation scores are read, one per epoch.
 """
 

@@ -173,7 +173,7 @@ class Section(Strict):
 
     @property
     def best(self) -> Row | None:
-        """The best of the ranked rows, be it of a study or not."""
+        """The best of the ranked rows, whether of a study or not."""
         first = [row for row in (*self.main, *self.study) if row.rank == 1]
         return min(first, key=lambda row: -row.value if self.higher_is_better else row.value, default=None)
 

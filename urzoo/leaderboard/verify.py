@@ -103,7 +103,7 @@ def check_submission(
 
     Args:
         file: The result file.
-        checkpoint: The checkpoint it speaks of: a shipped name or a folder.
+        checkpoint: The checkpoint it is about: a shipped name or a folder.
         samples: Repeat only so many rows, drawn at random: this tells a gross difference of an accuracy and nothing
             else, so that tasks of other metrics are repeated whole. All rows when omitted.
         seed: Of the draw.

@@ -145,7 +145,7 @@ class URLSTMPreTrainedModel(SavedWithCard):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # Parameters that came from a checkpoint carry a flag, which transformers' init functions heed; the
+        # Parameters that came from a checkpoint carry a flag, which transformers' init functions respect; the
         # recurrence writes whole blocks of its parameters by itself, so the loaded ones are put back after it.
         if isinstance(module, URLSTM | URGRU):
             own = dict(module.named_parameters(recurse=False))
@@ -228,7 +228,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
             cache_params: The state to begin with; replaced in place by the state after these inputs.
                 Give only the inputs that follow those it has seen.
             use_cache: Whether to return the state; by default as configured, and not in training.
-            kwargs: Taken for transformers' sake, such as `output_hidden_states`.
+            kwargs: For compatibility with transformers, such as `output_hidden_states`.
 
         Raises:
             UsageError: Both or neither input was given, an id is outside the vocabulary, or the cache is

@@ -177,7 +177,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if not torch.is_grad_enabled():
             pairs = zip(gradients, arguments, strict=True)
             return (*(gradient.mul(outer[0]).to(argument.dtype) for gradient, argument in pairs), None, None)
-        # The gradients are to be differentiated again, so they must follow from the arguments. Aliases of these, for
+        # The gradients are to be differentiated again, so they must follow from the arguments. Aliases of these, as
         # the states come from the weights where those are tied to the embedding: that way is differentiated outside.
         hidden, weight, bias = aliases = [argument.view_as(argument) for argument in arguments]
         scores = nn.functional.linear(hidden.to(ctx.dtype), weight.to(ctx.dtype)).float() + bias

@@ -99,7 +99,7 @@ def second_derivatives(
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        # Aliases, for one may depend on another: that way is differentiated outside.
+        # Aliases, because one may depend on another: that way is differentiated outside.
         upstream, arguments = (
             tuple(None if tensor is None else tensor.view_as(tensor) for tensor in tensors)
             for tensors in (upstream, arguments)

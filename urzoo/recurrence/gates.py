@@ -13,7 +13,7 @@ letter and the twelve gatings are their products:
 
 e is the effective forget gate. The LSTM's cell moves by `c' = e c + (1 - e) u` (tied input gate) or by
 `c' = e c + i u` with an input gate of its own; the GRU's hidden state by `h' = (1 - e) h + e u`, where the
-primary gate is the update gate. With master gates the primary letter speaks of these, and the inner
+primary gate is the update gate. With master gates the primary letter stands for these, and the inner
 gates are plain sigmoids: so "OM" with an untied input gate is the ON-LSTM.
 
 Sources: Gu et al. 2020, arXiv:1910.09890 (U, R and the names); Tallec and Ollivier 2018, arXiv:1804.11188

@@ -154,7 +154,7 @@ def _factor(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     carried = tensor.to(carry_dtype(dtype))
     if tensor.dtype == dtype or carry_dtype(dtype) == dtype:
         return carried
-    # The difference is exact, hence so is the sum; autograd sees the identity.
+    # The difference is exact, and so is the sum; autograd sees the identity.
     return carried + (_rounded(carried, dtype) - carried).detach()
 
 

@@ -21,7 +21,7 @@ Batch = dict[str, Tensor]
 
 
 class Order(Sampler[SampleIndex]):
-    """The samples of one pass, batch by batch; whoever trains sets `epoch`, the pass counted from 0, before iterating.
+    """The samples of one pass, batch by batch; `epoch`, the pass counted from 0, is set before iterating.
 
     Args:
         samples: Of a pass.

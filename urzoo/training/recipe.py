@@ -235,7 +235,7 @@ class SelectionRecipe(Strict):
 class RowsRecipe(BaseRecipe):
     """A classifier of the rows of a data set."""
 
-    # Of the tasks that it is for; and the rows that are scored at a time, which changes no score.
+    # That of its tasks; and how many rows are scored at a time, which changes no score.
     problem: ClassVar[str]
     validation_batch_size: ClassVar[int]
 

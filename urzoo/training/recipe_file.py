@@ -102,7 +102,7 @@ def _keys_at(parents: list[str], kind: type[BaseModel]) -> list[str]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a key's type speaks of: itself, the entries of a list, the alternatives of a union."""
+    """The sections that a key's type names: itself, the entries of a list, the alternatives of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]

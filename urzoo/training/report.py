@@ -59,14 +59,14 @@ class ProgressReport(TrainerCallback):
         """Show a line of the log."""
         if isinstance(line, TrainingLine):
             self._latest["training"] = f"loss {line.loss:.4g}"
-            told = f"loss {line.loss:.4g}, {line.tokens_per_second:,.0f} tokens a second"
+            text = f"loss {line.loss:.4g}, {line.tokens_per_second:,.0f} tokens a second"
         else:
             score = self._score
             self._latest["validation"] = f"validation {score.label} {score.scale * line.scores[score.name]:.4g}"
-            told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in line.scores.items())
-            told = f"validation {told}"
+            text = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in line.scores.items())
+            text = f"validation {text}"
         if self._bar.disable:
-            self._say(f"{self._title} step {line.step:,}: {told}")
+            self._say(f"{self._title} step {line.step:,}: {text}")
         else:
             self._bar.update(self._task, scores="  ".join(self._latest.values()))
 

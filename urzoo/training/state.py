@@ -144,8 +144,8 @@ class RunFolder:
         for old in sorted(self.states.glob("step-*"))[:-KEPT_STATES]:
             # Renamed first, so that a kill while deleting leaves no half state under a state's name.
             with contextlib.suppress(OSError):
-                doomed = old.rename(old.with_name(f".{old.name}.part"))
-                shutil.rmtree(doomed, ignore_errors=True)
+                removed = old.rename(old.with_name(f".{old.name}.part"))
+                shutil.rmtree(removed, ignore_errors=True)
 
 
 def read_progress(state: Path) -> Progress:

@@ -30,7 +30,7 @@ Labels = npt.NDArray[np.int64]
 class TeacherRecipe(Strict):
     """An earlier classifier whose answers stand in for labels on rows that have none.
 
-    `checkpoint` is in the folder of runs or shipped, and held the same rows out as its pupil does; `split` is that of
+    `checkpoint` is in the folder of runs or shipped, and held the same rows out as its student does; `split` is that of
     the rows without labels. Of these, the ones count whose class it gives at least `minimum_confidence`.
     """
 

@@ -33,12 +33,12 @@ from urzoo.training.recipe import BaseRecipe
 from urzoo.training.report import ProgressReport, Reporter, StopOnSignal
 from urzoo.training.state import Clock, Progress, RunFolder, peak_memory_mib, read_progress, read_tensors
 
-# Steps in a row whose gradient is not finite, after which a run is given up.
+# Steps in a row whose gradient is not finite, after which a run is ended.
 _STEPS_LEFT_OUT = 10
 
 
 def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
-    """What transformers' Trainer is told by a recipe; the device and the processes are known once this exists.
+    """A recipe in transformers' terms; the device and the processes are known once this exists.
 
     Raises:
         UrzooError: The recipe's batch does not divide among the processes.
@@ -79,7 +79,7 @@ class RecipeTrainer(Trainer):
     """Trains a job by its recipe, with its states in a run folder.
 
     Args:
-        job: What is to be done.
+        job: What is trained, on what.
         recipe: How.
         run: Where the states and the log go.
         arguments: From `training_arguments` for the same recipe and run.
@@ -194,8 +194,8 @@ class RecipeTrainer(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         """Clip the gradient; leave the step out where its norm is not finite.
 
-        Over so many steps a gradient can grow beyond all numbers although the loss is small: float64 agrees. What is
-        left of such a one after clipping is nothing, or NaN. Without gradients the optimiser changes nothing.
+        Over so many steps a gradient can grow beyond all numbers although the loss is small: float64 agrees. After
+        clipping nothing is left of such a gradient, or NaN. Without gradients the optimiser changes nothing.
         """
         norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         if math.isfinite(norm):
@@ -237,7 +237,7 @@ class RecipeTrainer(Trainer):
         return scores
 
     def scored(self, scores: Any) -> dict[str, float]:
-        """What a function of the model that gives scores says of it as it stands."""
+        """The scores that a function gives the model with its present weights."""
         self.network.eval()  # type: ignore[no-untyped-call]
         with torch.no_grad(), self.accelerator.autocast():
             found: dict[str, float] = scores(self.network)
@@ -304,7 +304,7 @@ class RecipeTrainer(Trainer):
             self.run.save(tensors, progress)
 
     def _tell_transformers(self, state: Path) -> None:
-        """Write what transformers reads of a state; it is made of the state's own numbers, whoever wrote them."""
+        """Write what transformers reads of a state; it is made of the state's own numbers."""
         if self.args.should_save:
             progress = read_progress(state)
             known = TrainerState(global_step=progress.step, max_steps=progress.steps)

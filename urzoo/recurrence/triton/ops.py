@@ -290,7 +290,7 @@ def _by_the_reference(
     gating = Gating("-R" if refined else "--", "gru" if gru else "lstm", tied)
     upstream = (None if grads[0] is None else grads[0].transpose(0, 1), *grads[1:3])
     with torch.enable_grad():
-        # Aliases, for one may depend on another: that way is differentiated outside.
+        # Aliases, because one may depend on another: that way is differentiated outside.
         arguments = tuple(None if tensor is None else tensor.view_as(tensor) for tensor in arguments)
     wanted = [tensor for tensor in arguments if tensor is not None and tensor.requires_grad]
     problem = Derivatives(gating=gating, mask=mask, reverse=reverse, dtype=ctx.dtype)

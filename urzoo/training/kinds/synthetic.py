@@ -160,12 +160,12 @@ def loss(task: str, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def answers(task: str, model: nn.Module, inputs: Tensor) -> Tensor:
-    """What the model says: scores `(batch, 10, symbols)` at the last ten steps, or sums `(batch,)`; in float32."""
+    """The model's answers: scores `(batch, 10, symbols)` at the last ten steps, or sums `(batch,)`; in float32."""
     if task == "copy":
         scores: Tensor = model(input_ids=inputs, logits_to_keep=COPIED, use_cache=False).logits
         return scores.float()
-    sums_told: Tensor = model(inputs_embeds=inputs).logits[:, 0]
-    return sums_told.float()
+    numbers: Tensor = model(inputs_embeds=inputs).logits[:, 0]
+    return numbers.float()
 
 
 def scores(model: PreTrainedModel, recipe: SyntheticRecipe) -> dict[str, float]:

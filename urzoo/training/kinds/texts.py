@@ -154,7 +154,7 @@ class TaughtTextRecipe(TextRecipe):
         if not isinstance(own, dict) or own.get("data") != self.data.model_dump(mode="json"):
             raise RecipeError(
                 f"teacher.checkpoint is {teacher.name}, whose recipe has other rows held out: its section data must be "
-                "that of this recipe, or the pupil would be judged on rows that its teacher has learnt from."
+                "that of this recipe, or the student would be judged on rows that its teacher has learnt from."
             )
         return Parents(super().parents(runs).initial, teacher)
 
