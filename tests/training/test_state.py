@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from urzoo.errors import CheckpointError, UrzooError
-from urzoo.training.state import Progress, RunFolder, read_tensors
+from urzoo.training.state import RunFolder, StateNumbers, read_tensors
 
 
 def progress(step):
-    return Progress(
+    return StateNumbers(
         step=step,
         steps=9,
         wall_seconds=1.0,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from urzoo.leaderboard.axes import Axis, linear_axis, log_axis
-from urzoo.leaderboard.schema import Board, Group, PublishedRow, Row, Section
+from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section, SeedGroup
 from urzoo.recurrence.gates import AUXILIARY, SUBJECT, Gating
 
 
@@ -250,7 +250,7 @@ def _problem_curves(section: Section) -> Chart | None:
     )
 
 
-def _mean(section: Section, group: Group, line: float) -> Point:
+def _mean(section: Section, group: SeedGroup, line: float) -> Point:
     return Point(
         x=group.mean,
         y=line,
@@ -289,7 +289,7 @@ def _value(row: Row | PublishedRow) -> float:
     return row.value if isinstance(row, Row) else float(row.shown)
 
 
-def _name(row: Row | PublishedRow | Group) -> str:
+def _name(row: Row | PublishedRow | SeedGroup) -> str:
     return f"{row.gate} {(row.cell or '').upper()}"
 
 

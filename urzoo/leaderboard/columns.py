@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from urzoo.leaderboard.schema import Group, ProblemCurve, PublishedRow, Row, Section
+from urzoo.leaderboard.schema import ProblemCurve, PublishedRow, Row, Section, SeedGroup
 from urzoo.leaderboard.text import count, duration
 from urzoo.markdown import markdown, markdown_code
 from urzoo.recurrence.gates import SUBJECT
@@ -71,12 +71,12 @@ def filled(columns: Sequence[Column], section: Section, rows: Sequence[Any]) -> 
 
 def name_of(row: Any) -> str:
     """What a row's model is called."""
-    return str(row.name if isinstance(row, Group) else row.model)
+    return str(row.name if isinstance(row, SeedGroup) else row.model)
 
 
 def remarks(section: Section, row: Any) -> list[str]:
     """What there is to say of a row beside its figures."""
-    if isinstance(row, Group):
+    if isinstance(row, SeedGroup):
         return []
     if isinstance(row, PublishedRow):
         of_metric = f"metric {row.metric}" if row.metric != section.metric else None
@@ -90,23 +90,25 @@ def _of(name: str) -> Callable[[Section, Any], Any]:
     return lambda _, row: getattr(row, name, None)
 
 
-def _score(_: Section, row: Row | Group | PublishedRow) -> float:
-    return row.mean if isinstance(row, Group) else row.value if isinstance(row, Row) else float(row.shown)
+def _score(_: Section, row: Row | SeedGroup | PublishedRow) -> float:
+    return row.mean if isinstance(row, SeedGroup) else row.value if isinstance(row, Row) else float(row.shown)
 
 
 def _low_high(section: Section, row: Any, end: int) -> float | None:
-    if isinstance(row, Group):
+    if isinstance(row, SeedGroup):
         return section.clipped(row)[end]
     value: float | None = getattr(row, ("low", "high")[end], None)
     return value
 
 
 def _standing(_: Section, row: Any) -> str:
-    return "mean over seeds" if isinstance(row, Group) else "published" if isinstance(row, PublishedRow) else row.status
+    if isinstance(row, SeedGroup):
+        return "mean over seeds"
+    return "published" if isinstance(row, PublishedRow) else row.status
 
 
 def _csv_note(section: Section, row: Any) -> str | None:
-    if isinstance(row, Group):
+    if isinstance(row, SeedGroup):
         return f"mean and standard deviation of {', '.join(row.models)}"
     return "; ".join(remarks(section, row)) or None
 
@@ -124,7 +126,7 @@ def _model_markdown(_: Section, row: Any) -> str:
 def _score_html(_: Section, row: Any) -> Markup:
     if isinstance(row, PublishedRow):
         return Markup("<i>{}</i>").format(row.shown if row.comparable else f"{row.shown} {row.unit}")
-    around = row.span if isinstance(row, Group) else row.interval
+    around = row.span if isinstance(row, SeedGroup) else row.interval
     below = Markup('<span class="interval">{}</span>').format(around) if around else Markup()
     return Markup("<b>{}</b>{}").format(row.shown, below)
 
@@ -139,7 +141,7 @@ def _gate_html(_: Section, row: Any) -> Markup:
     return Markup('<span class="gate{}">{}</span>').format(" ur" if row.gate == SUBJECT else "", row.gate)
 
 
-def _seeds_html(_: Section, row: Group) -> Markup:
+def _seeds_html(_: Section, row: SeedGroup) -> Markup:
     return Markup(" ").join(
         Markup('<a href="#{}" aria-label="Row of {}">{}</a>').format(id_, model, seed)
         for id_, model, seed in zip(row.rows, row.models, row.seeds, strict=True)

@@ -25,7 +25,7 @@ from urzoo.training.run import train
 
 TASKS = ("adding", "copy")
 # The lines of a table for one gating and seed, as they are written.
-Curve = list[list[str]]
+TableLines = list[list[str]]
 
 
 def train_curves(
@@ -92,8 +92,8 @@ def _variant(path: Path, recipe: BaseRecipe, *, seed: int, steps: int | None, fo
     return folder / f"{name}.yaml"
 
 
-def _read(path: Path) -> dict[tuple[str, int], Curve]:
-    curves: dict[tuple[str, int], Curve] = {}
+def _read(path: Path) -> dict[tuple[str, int], TableLines]:
+    curves: dict[tuple[str, int], TableLines] = {}
     lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8"))) if path.exists() else iter(())
     next(lines, None)
     for number, line in enumerate(lines, start=2):
@@ -103,7 +103,7 @@ def _read(path: Path) -> dict[tuple[str, int], Curve]:
     return curves
 
 
-def _write(path: Path, head: list[str], curves: dict[tuple[str, int], Curve]) -> None:
+def _write(path: Path, head: list[str], curves: dict[tuple[str, int], TableLines]) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(head)

@@ -53,8 +53,8 @@ class RunIdentity(Strict):
     teacher_sha256: Sha256 | None = None
 
 
-class Progress(Strict):
-    """The numbers of a state.
+class StateNumbers(Strict):
+    """The numbers of a state, `progress.json` in its folder.
 
     `loss_sum` is that of the training losses since the last training line of the log, at `logged_step`.
     """
@@ -129,18 +129,18 @@ class RunFolder:
                     leftover.unlink(missing_ok=True)
             yield
 
-    def save(self, tensors: dict[str, dict[str, Tensor]], progress: Progress) -> None:
+    def save(self, tensors: dict[str, dict[str, Tensor]], numbers: StateNumbers) -> None:
         """Write a state, and drop all but the last two.
 
         Args:
             tensors: By file name without ending: model, optimizer; and average, best, carried where there are any.
-            progress: The numbers; `progress.step` names the folder.
+            numbers: Those of the state; their step names the folder.
         """
-        with whole_folder(self.states / f"step-{progress.step:08d}") as folder:
+        with whole_folder(self.states / f"step-{numbers.step:08d}") as folder:
             for name, values in tensors.items():
                 content = {key: value.detach().cpu().contiguous() for key, value in values.items()}
                 write_bytes(folder / f"{name}.safetensors", safetensors.torch.save(content))
-            write_json(folder / "progress.json", progress.model_dump())
+            write_json(folder / "progress.json", numbers.model_dump())
         for old in sorted(self.states.glob("step-*"))[:-KEPT_STATES]:
             # Renamed first, so that a kill while deleting leaves no half state under a state's name.
             with contextlib.suppress(OSError):
@@ -148,10 +148,10 @@ class RunFolder:
                 shutil.rmtree(removed, ignore_errors=True)
 
 
-def read_progress(state: Path) -> Progress:
+def read_numbers(state: Path) -> StateNumbers:
     """The numbers of a state."""
     path = state / "progress.json"
-    return validated(Progress, read_json(path, error=CheckpointError), path, error=CheckpointError)
+    return validated(StateNumbers, read_json(path, error=CheckpointError), path, error=CheckpointError)
 
 
 def read_tensors(state: Path, name: str) -> dict[str, Tensor]:

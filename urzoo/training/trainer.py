@@ -31,7 +31,7 @@ from urzoo.training.log import LogLine, TrainingLine, ValidationLine, read_log, 
 from urzoo.training.optimisation import WeightAverage, build_optimiser, copy_into, learning_rate_factor
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.report import ProgressReport, Reporter, StopOnSignal
-from urzoo.training.state import Clock, Progress, RunFolder, peak_memory_mib, read_progress, read_tensors
+from urzoo.training.state import Clock, RunFolder, StateNumbers, peak_memory_mib, read_numbers, read_tensors
 
 # Steps in a row whose gradient is not finite, after which a run is ended.
 _STEPS_LEFT_OUT = 10
@@ -112,13 +112,13 @@ class RecipeTrainer(Trainer):
         self.head = HeadWatch(self.network)
         radius = recipe.run_option("adversarial_radius")
         self._adversary = Adversary(self.network.get_input_embeddings(), radius) if radius else None
-        self._resumed: Progress | None = None
+        self._resumed: StateNumbers | None = None
         self._tokens = 0
         self._left_out, self._last_norm = 0, torch.zeros(())
         super().__init__(
             model=self.network,
             args=arguments,
-            data_collator=lambda batch: batch,
+            data_collator=dict,  # of the batch that the samples have made
             train_dataset=job.training,
             callbacks=[_Cadence(self), self.stop, self.progress],
         )
@@ -292,7 +292,7 @@ class RecipeTrainer(Trainer):
                 tensors["best"] = self.best_weights
             if self.job.carried is not None:
                 tensors["carried"] = carried
-            progress = Progress(
+            numbers = StateNumbers(
                 step=self.state.global_step,
                 steps=self.state.max_steps,
                 wall_seconds=self.clock.total(),
@@ -301,14 +301,14 @@ class RecipeTrainer(Trainer):
                 loss_sum=float(self._tr_loss),
                 logged_step=self._globalstep_last_logged,
             )
-            self.run.save(tensors, progress)
+            self.run.save(tensors, numbers)
 
     def _tell_transformers(self, state: Path) -> None:
         """Write what transformers reads of a state; it is made of the state's own numbers."""
         if self.args.should_save:
-            progress = read_progress(state)
-            known = TrainerState(global_step=progress.step, max_steps=progress.steps)
-            known.compute_steps(self.args, progress.steps)  # type: ignore[no-untyped-call]
+            numbers = read_numbers(state)
+            known = TrainerState(global_step=numbers.step, max_steps=numbers.steps)
+            known.compute_steps(self.args, numbers.steps)  # type: ignore[no-untyped-call]
             known.train_batch_size = self.args.train_batch_size
             known.save_to_json(str(state / "trainer_state.json"))
         self.args.distributed_state.wait_for_everyone()
@@ -316,17 +316,17 @@ class RecipeTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
         state = Path(resume_from_checkpoint)
         copy_into(dict(self.network.named_parameters()), read_tensors(state, "model"))
-        progress = read_progress(state)
+        numbers = read_numbers(state)
         if self.average is not None:
-            self.average.load(read_tensors(state, "average"), progress.average_updates)
+            self.average.load(read_tensors(state, "average"), numbers.average_updates)
         self.best_weights = read_tensors(state, "best")
         if self.job.carried is not None:
             self.job.carried.load(read_tensors(state, "carried"))
         # Lines of steps that a kill took back are written again.
         lines = read_log(self.run.log) if self.run.log.exists() else []
-        self.lines = [line for line in lines if line.step <= progress.step]
-        self.clock.earlier = progress.wall_seconds
-        self._resumed = progress
+        self.lines = [line for line in lines if line.step <= numbers.step]
+        self.clock.earlier = numbers.wall_seconds
+        self._resumed = numbers
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -337,14 +337,14 @@ class RecipeTrainer(Trainer):
                 self.adamw.state[parameter] = {
                     key: saved[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
                 }
-        progress = read_progress(Path(checkpoint))
-        factor = learning_rate_factor(self.recipe.schedule, progress.step, progress.steps)
+        numbers = read_numbers(Path(checkpoint))
+        factor = learning_rate_factor(self.recipe.schedule, numbers.step, numbers.steps)
         rates = [self.recipe.optimiser.learning_rate * factor] * len(self.adamw.param_groups)
         for group, rate in zip(self.adamw.param_groups, rates, strict=True):
             group["lr"] = rate
         assert self.lr_scheduler is not None
         # LambdaLR keeps functions apart, by None where they are plain ones.
-        schedule = {"last_epoch": progress.step, "_step_count": progress.step + 1, "_last_lr": rates}
+        schedule = {"last_epoch": numbers.step, "_step_count": numbers.step + 1, "_last_lr": rates}
         self.lr_scheduler.load_state_dict({**schedule, "lr_lambdas": [None] * len(rates)})
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -78,7 +78,7 @@ class TextRecipe(SequenceRecipe):
         """The texts as token ids, those that a teacher labels too, and the model.
 
         Raises:
-            DataError: The texts, the tokenizer's or those to label cannot be had.
+            DataError: The texts, the tokenizer's or those to label cannot be had, or a row has no label.
             RecipeError: The initial checkpoint has another tokenizer or other sizes, the teacher other classes.
         """
         training, validation = self.held_out(sources)
@@ -168,7 +168,7 @@ class TaughtTextRecipe(TextRecipe):
 
 
 def stretch(tokens: Ids, epoch: int, row: int, *, longest: int, seed: int) -> Ids:
-    """A text cut to its longest stretch; the seed, the epoch and its row decide where that begins."""
+    """A text, or `longest` tokens of a longer one; the seed, the epoch and its row decide where they begin."""
     if len(tokens) <= longest:
         return tokens
     # The 1 sets this stream apart from those of the order, which have the same seed and epoch.
