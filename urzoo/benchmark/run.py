@@ -22,7 +22,7 @@ QUICK_FIGURES: tuple[Figure, ...] = ("forward", "forward_backward", "decode")
 QUICK_SECONDS = 20.0
 DEFAULT_SECONDS = 600.0
 
-Progress = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def run_benchmark(
@@ -35,7 +35,7 @@ def run_benchmark(
     threads: int | None = None,
     seconds: float | None = None,
     quick: bool = False,
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> Report:
     """Time urzoo against its peers and the machine's limit.
 

@@ -18,7 +18,7 @@ from urzoo.recurrence.gates import Gating
 Tensors = Sequence[Tensor | None]
 
 
-class Problem(TypedDict):
+class ScanOptions(TypedDict):
     """What a scan computes, beside its tensors; the biases of the gating are not used, the bias has them in it."""
 
     gating: Gating
@@ -51,7 +51,7 @@ def refuse(backend: str, what: str) -> BackendError:
 
 
 def differentiable_gradients(
-    upstream: Tensors, arguments: Tensors, wanted: Sequence[Tensor], **problem: Unpack[Problem]
+    upstream: Tensors, arguments: Tensors, wanted: Sequence[Tensor], **options: Unpack[ScanOptions]
 ) -> tuple[Tensor, ...]:
     """The gradients of a scan with a graph of their own: those of the reference, run once more.
 
@@ -59,7 +59,7 @@ def differentiable_gradients(
         upstream: The gradients of outputs, final hidden state and final cell.
         arguments: Inputs, input weight, recurrent weight, complete bias, hidden state and cell.
         wanted: Those of the arguments whose gradients are returned.
-        problem: What the scan computes.
+        options: What the scan computes.
     """
     inputs, input_weight, recurrent_weight, bias, *state = arguments
     assert inputs is not None
@@ -74,7 +74,7 @@ def differentiable_gradients(
             None,
             tuple(part for part in state if part is not None),
             save="activations",
-            **problem,
+            **options,
         )
         given = [(part, grad) for part, grad in zip((outputs, *final), upstream, strict=False) if grad is not None]
         return torch.autograd.grad(
@@ -87,7 +87,7 @@ def differentiable_gradients(
 
 
 def second_derivatives(
-    upstream: Tensors, arguments: Tensors, grads: Tensors, **problem: Unpack[Problem]
+    upstream: Tensors, arguments: Tensors, grads: Tensors, **options: Unpack[ScanOptions]
 ) -> list[Tensor | None]:
     """The gradients of `upstream`, then of `arguments`, from those of the gradients that a backward pass gave.
 
@@ -95,7 +95,7 @@ def second_derivatives(
         upstream: As for `differentiable_gradients`, which the backward pass is replaced by.
         arguments: See there.
         grads: The gradients of the gradients of `arguments`, in that order.
-        problem: See there.
+        options: See there.
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -109,7 +109,7 @@ def second_derivatives(
             for argument, grad in zip(arguments, grads, strict=True)
             if argument is not None and argument.requires_grad and grad is not None
         ]
-        gradients = differentiable_gradients(upstream, arguments, [argument for argument, _ in first], **problem)
+        gradients = differentiable_gradients(upstream, arguments, [argument for argument, _ in first], **options)
         wanted = [tensor for tensor in (*upstream, *arguments) if tensor is not None and tensor.requires_grad]
         found = torch.autograd.grad(
             gradients, wanted, [grad for _, grad in first], create_graph=again, allow_unused=True

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, saved_shape, step
-from urzoo.recurrence.derivatives import Problem, refuse, second_derivatives
+from urzoo.recurrence.derivatives import ScanOptions, refuse, second_derivatives
 from urzoo.recurrence.gates import State
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -229,8 +229,8 @@ def _second(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if ctx.named:
         raise refuse("cpu", "second derivatives")
     tensors, kind = ctx.saved_tensors, Kind.read(ctx.kind, ctx.dtype)
-    problem = Problem(gating=kind.gating, mask=tensors[9], reverse=kind.reverse, dtype=ctx.dtype)
-    found = second_derivatives(tensors[:3], tensors[3:9], grads, **problem)
+    options = ScanOptions(gating=kind.gating, mask=tensors[9], reverse=kind.reverse, dtype=ctx.dtype)
+    found = second_derivatives(tensors[:3], tensors[3:9], grads, **options)
     # The outputs and what was saved follow from the other arguments.
     return (*found, *(None,) * 8)
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.derivatives import Problem as Derivatives
-from urzoo.recurrence.derivatives import differentiable_gradients, refuse
+from urzoo.recurrence.derivatives import ScanOptions, differentiable_gradients, refuse
 from urzoo.recurrence.gates import Gating
 from urzoo.recurrence.triton import loops
 from urzoo.recurrence.triton.graphs import Recorder
@@ -293,8 +292,8 @@ def _by_the_reference(
         # Aliases, because one may depend on another: that way is differentiated outside.
         arguments = tuple(None if tensor is None else tensor.view_as(tensor) for tensor in arguments)
     wanted = [tensor for tensor in arguments if tensor is not None and tensor.requires_grad]
-    problem = Derivatives(gating=gating, mask=mask, reverse=reverse, dtype=ctx.dtype)
-    found = iter(differentiable_gradients(upstream, arguments, wanted, **problem))
+    options = ScanOptions(gating=gating, mask=mask, reverse=reverse, dtype=ctx.dtype)
+    found = iter(differentiable_gradients(upstream, arguments, wanted, **options))
     return (None if tensor is None or not tensor.requires_grad else next(found) for tensor in arguments)
 
 
