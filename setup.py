@@ -24,29 +24,29 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 def wanted():
-    """The variants to compile: the baseline and the best that this machine runs, or what URZOO_BUILD_VARIANTS says.
+    """The variants to compile: the best that this machine runs, or what URZOO_BUILD_VARIANTS says.
 
-    It is "native" (the default), "all" (for a wheel that others install), or names with commas between them.
+    It is "native" (the default), "all" (for a wheel that others install), "none", or names with commas between them.
     """
-    asked = os.environ.get("URZOO_BUILD_VARIANTS") or "native"
-    if asked not in ("native", "all"):
-        names = asked.split(",")
-        if unknown := [name for name in names if name not in VARIANTS]:
-            raise SystemExit(
-                f"error: URZOO_BUILD_VARIANTS names {unknown[0]!r}, expected native, all, or some of "
-                f"{','.join(VARIANTS)}: URZOO_BUILD_VARIANTS={','.join(VARIANTS)}"
-            )
-        # The baseline tells which of the others the processor can run.
-        return dict.fromkeys(["baseline", *names])
+    asked = (os.environ.get("URZOO_BUILD_VARIANTS") or "native").split(",")
+    if unknown := set(asked) - {"native", *VARIANTS}:
+        if asked in (["all"], ["none"]):
+            return list(VARIANTS) if asked == ["all"] else []
+        raise SystemExit(
+            f"error: URZOO_BUILD_VARIANTS names {min(unknown)!r}, expected all, none, or some of native,"
+            f"{','.join(VARIANTS)}: URZOO_BUILD_VARIANTS=native"
+        )
+    return sorted({found for name in asked for found in (native() if name == "native" else [name])})
+
+
+def native():
+    """The best variant that this machine runs."""
     try:
         processor = Path("/proc/cpuinfo").read_text().split()
     except OSError:  # not Linux: what the processor has is not known
         return list(VARIANTS)
-    if asked == "all":
-        return list(VARIANTS)
     # From the smallest set to the largest.
-    runnable = [name for name, needs in VARIANTS.items() if set(needs) <= set(processor)]
-    return dict.fromkeys(["baseline", runnable[-1]])
+    return [name for name, needs in VARIANTS.items() if set(needs) <= set(processor)][-1:]
 
 
 class BuildLibraries(build_ext):
@@ -83,18 +83,24 @@ class Wheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-def library(variant):
+def library(name, sources, instructions=()):
     return Extension(
-        f"urzoo.recurrence.cpu._fused_{variant}",
-        sources=[str(path) for path in sorted(SOURCE.glob("*.cpp"))],
+        f"urzoo.recurrence.cpu.{name}",
+        sources=[str(path) for path in sorted(sources)],
         depends=[str(path) for path in sorted(SOURCE.glob("*.h"))],
-        extra_compile_args=[*COMMON, "-pthread", *("-m" + name.replace("_", "") for name in VARIANTS[variant])],
+        extra_compile_args=[*COMMON, "-pthread", *("-m" + name.replace("_", "") for name in instructions)],
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,
     )
 
 
-setup(
-    ext_modules=[library(variant) for variant in wanted()], cmdclass={"build_ext": BuildLibraries, "bdist_wheel": Wheel}
-)
+def libraries():
+    # This one tells which of the others the processor runs, before one of them is loaded.
+    chooser = SOURCE / "variants.cpp"
+    kernels = set(SOURCE.glob("*.cpp")) - {chooser}
+    fused = [library(f"_fused_{variant}", kernels, VARIANTS[variant]) for variant in wanted()]
+    return [library("_variants", [chooser]), *fused] if fused else []
+
+
+setup(ext_modules=libraries(), cmdclass={"build_ext": BuildLibraries, "bdist_wheel": Wheel})

@@ -17,8 +17,8 @@ pytestmark = [
 ]
 
 
-def build(folder: Path, answer: int) -> None:
-    """Build in place, from sources that hold one function; all variants at once."""
+def build(folder: Path, answer: int, variants: str = "baseline") -> None:
+    """Build in place, from sources that hold one function."""
     source = folder / "urzoo" / "recurrence" / "cpu" / "source"
     source.mkdir(parents=True, exist_ok=True)
     for path in (SETUP.parent / "urzoo" / "recurrence" / "cpu" / "source").glob("*.cpp"):
@@ -29,9 +29,9 @@ def build(folder: Path, answer: int) -> None:
         '__attribute__((visibility("default"))) extern const char filler[1 << 25];\n'
         "const char filler[1 << 25] = {1};\n"
     )
-    environment = {**os.environ, "CXX": "g++", "CC": "gcc"}
+    environment = {**os.environ, "CXX": "g++", "CC": "gcc", "URZOO_BUILD_VARIANTS": variants}
     command = [sys.executable, str(SETUP), "-q", "build_ext", "--inplace", "--force"]
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
 
 
 def test_a_library_that_is_built_anew_is_replaced_at_once(tmp_path: Path):
@@ -61,3 +61,39 @@ def test_a_library_that_is_built_anew_is_replaced_at_once(tmp_path: Path):
     code = f"import ctypes; print(ctypes.CDLL({str(path)!r}).answer())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"2\n"
     assert not [other.name for other in path.parent.iterdir() if other.name.startswith(".")]
+
+
+def built(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "urzoo" / "recurrence" / "cpu").glob("*.so"))
+
+
+def test_a_clone_compiles_the_best_variant_alone_and_what_it_is_told_to(tmp_path: Path):
+    """Each takes half a minute: compiling one that the machine would not use is time lost."""
+    processor = Path("/proc/cpuinfo").read_text().split()
+    best = next(
+        variant
+        for variant, needs in (
+            ("avx512bf16", {"avx512_bf16", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"}),
+            ("avx512", {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"}),
+            ("avx2", {"avx2", "fma"}),
+            ("baseline", set[str]()),
+        )
+        if needs <= set(processor)
+    )
+    for variants, expected in (
+        ("", {f"_fused_{best}", "_variants"}),
+        ("none", set[str]()),
+        ("baseline,native", {"_fused_baseline", f"_fused_{best}", "_variants"}),
+    ):
+        folder = tmp_path / (variants or "default")
+        build(folder, 1, variants)
+        assert set(built(folder)) == expected
+
+
+def test_an_unknown_variant_is_refused_in_one_line(tmp_path: Path):
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        build(tmp_path, 1, "native,avx3")
+    assert failure.value.stderr.splitlines() == [
+        "error: URZOO_BUILD_VARIANTS names 'avx3', expected all, none, or some of native,"
+        "baseline,avx2,avx512,avx512bf16: URZOO_BUILD_VARIANTS=native"
+    ]

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -298,6 +299,10 @@ def test_without_its_libraries_the_reference_runs_and_the_reason_names_the_remed
     reason = library.load()
     assert isinstance(reason, str)
     assert "was not compiled at installation; install a C++17 compiler" in reason
+    (tmp_path / "_fused_avx2.so").touch()
+    monkeypatch.setattr(library, "_handle", lambda _: SimpleNamespace(urzoo_supports=lambda _: 0))
+    assert str(library.load()).startswith("_fused_avx2.so was compiled for another processor than this; install")
+    assert library.variants() == []
     monkeypatch.setattr(library, "_loaded", reason)
     assert backends()["cpu"] == reason
     assert backend_for(torch.zeros(1, 1, 1), backend="reference") == "reference"

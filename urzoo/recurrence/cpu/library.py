@@ -89,15 +89,22 @@ def _path(variant: str) -> Path:
     return Path(__file__).with_name(f"_fused_{'avx512bf16' if variant == 'amx' else variant}.so")
 
 
-def _open(variant: str) -> Library | str:
-    """The library of a variant, or why it cannot be had."""
-    path = _path(variant)
+def _handle(path: Path) -> ctypes.CDLL | str:
+    """A compiled library, or why it cannot be had."""
     if not path.exists():
         return f"{path.name} was not compiled at installation; {REMEDY}"
     try:
-        handle = ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} cannot be loaded ({error}); {REMEDY}"
+
+
+def _open(variant: str) -> Library | str:
+    """The library of a variant, or why it cannot be had."""
+    path = _path(variant)
+    handle = _handle(path)
+    if isinstance(handle, str):
+        return handle
     if not _is_ours(handle):
         return f"{path.name} was compiled from another version of its source; {REMEDY}"
     for function in (handle.urzoo_packed_size, handle.urzoo_gru_packed_size):
@@ -111,30 +118,33 @@ def _is_ours(handle: ctypes.CDLL) -> bool:
     return interface is not None and interface() == INTERFACE and handle.urzoo_problem_size() == ctypes.sizeof(Problem)
 
 
-def _runnable(baseline: Library) -> list[str]:
-    """The variants whose instructions this processor has and whose library is there."""
-    return [name for name in VARIANTS if baseline.handle.urzoo_supports(name.encode()) and _path(name).exists()]
+def _runnable() -> list[str] | str:
+    """The variants whose instructions this processor has and whose library is there, or why there is none."""
+    chooser = _handle(Path(__file__).with_name("_variants.so"))
+    if isinstance(chooser, str):
+        return chooser
+    there = [name for name in VARIANTS if _path(name).exists()]
+    runnable = [name for name in there if chooser.urzoo_supports(name.encode())]
+    if there and not runnable:
+        return f"{_path(there[0]).name} was compiled for another processor than this; {REMEDY}"
+    return runnable or f"{_path('baseline').name} was not compiled at installation; {REMEDY}"
 
 
 def load(variant: str | None = None) -> Library | str:
     """The library of a variant (the best one when omitted), or why the back end cannot run."""
-    baseline = _open("baseline")
-    if isinstance(baseline, str):
-        return baseline
-    runnable = _runnable(baseline)
+    runnable = _runnable()
+    if isinstance(runnable, str):
+        return runnable
     if variant is not None and variant not in runnable:
         return f"URZOO_CPU_VARIANT is {variant!r}, expected one of {', '.join(runnable)}"
-    chosen = variant or runnable[0]
-    opened = baseline if chosen == "baseline" else _open(chosen)
+    opened = _open(variant or runnable[0])
     return opened.choose() if isinstance(opened, Library) else opened
 
 
 def variants() -> list[str]:
     """The variants that run on this machine, fastest first."""
-    baseline = _open("baseline")
-    if isinstance(baseline, str):
-        return []
-    return [name for name in _runnable(baseline) if isinstance(_open(name), Library)]
+    runnable = _runnable()
+    return [] if isinstance(runnable, str) else [name for name in runnable if isinstance(_open(name), Library)]
 
 
 _loaded = load(os.environ.get("URZOO_CPU_VARIANT") or None)

@@ -1,4 +1,4 @@
-// Which variants the processor can run. Compiled into the baseline library, which every processor can load.
+// Which variants the processor can run: a library of its own, compiled for any processor.
 #include <cstring>
 
 #if defined(__x86_64__) && defined(__linux__)
