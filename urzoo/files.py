@@ -56,7 +56,22 @@ def write_json(path: Path, content: Any) -> None:
 
     NaN and infinities are refused with ValueError: JSON has no such numbers.
     """
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file at `path`, which need not be there.
+
+    Raises:
+        UrzooError: It cannot be removed.
+    """
+    with _one_line(path):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

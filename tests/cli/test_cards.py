@@ -27,3 +27,15 @@ def test_several_cards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     assert main(["card", *folders, "--results", str(results)]) == 0
     assert main(["card", *folders, "--check", "--results", str(results)]) == 0
+
+
+def test_a_card_that_cannot_be_rendered_leaves_the_others_as_they_were(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    whole, damaged = (tmp_path / name for name in ("whole", "damaged"))
+    for folder in (whole, damaged):
+        export(path("urlstm-128-smnist"), folder)
+    (whole / "README.md").write_text("mine\n", encoding="utf-8")
+    (damaged / "training.json").write_text("{}", encoding="utf-8")
+    assert main(["card", str(whole), str(damaged), "--results", str(results)]) == 1
+    assert (whole / "README.md").read_text(encoding="utf-8") == "mine\n"

@@ -6,8 +6,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from tests.zoo.test_zoo import with_summary
 from urzoo import zoo
 from urzoo.errors import CheckpointError, ResultError, StaleError
+from urzoo.evaluation import load_task
 from urzoo.hub.card import check_card, render_card, write_card
 
 from .results import result
@@ -115,3 +117,17 @@ def test_a_name_that_is_none_is_refused(folder):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(CheckpointError, match="the checkpoint is called"):
         render_card(folder, [])
+
+
+def test_a_score_outside_of_what_a_checkpoint_was_made_for_says_so(folder, tmp_path):
+    pages = {
+        "task": {"name": "wikitext103_pages", "version": 1},
+        "metrics": {"word_perplexity": 4700.5},
+        "primary_metric": "word_perplexity",
+    }
+    caveat = load_task("wikitext103_pages").caveat
+    with_summary(folder, task="wikitext103")
+    card = render_card(folder, [result(folder, **pages)])
+    assert f"WikiText-103, page by page: {caveat}." in card
+    with_summary(folder, task="wikitext103_pages")
+    assert caveat not in render_card(folder, [result(folder, **pages)])

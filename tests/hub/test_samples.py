@@ -11,18 +11,21 @@ from tests.zoo.test_zoo import with_summary
 from urzoo import zoo
 from urzoo.cli import main
 from urzoo.errors import StaleError, UsageError
-from urzoo.hub.card import check_card, render_card, write_card
+from urzoo.hub.card import CARD, check_card, render_card, render_files, write_files
 from urzoo.hub.export import export
-from urzoo.hub.samples import prompts, write_samples
+from urzoo.hub.samples import make_samples, prompts
 
 from .checkpoints import image_checkpoint, language_checkpoint
+
+
+def write_with_samples(folder: Path) -> None:
+    write_files(folder, render_files(folder, [], make_samples(folder)))
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = with_summary(language_checkpoint(tmp_path_factory.mktemp("samples") / "model"), task="text")
-    write_samples(folder)
-    write_card(folder, [])
+    write_with_samples(folder)
     return folder
 
 
@@ -52,7 +55,7 @@ def test_the_card_of_a_model_without_a_task_of_its_own_says_so(folder: Path) -> 
 
 def test_the_same_is_written_again(folder: Path) -> None:
     before = (folder / "samples.json").read_bytes()
-    write_samples(folder)
+    write_with_samples(folder)
     assert (folder / "samples.json").read_bytes() == before
 
 
@@ -63,8 +66,7 @@ def test_samples_of_another_checkpoint_or_of_other_prompts_are_stale(
     (folder / "generation_config.json").write_text(json.dumps(generation | {"bad_words_ids": [[5]]}))
     with pytest.raises(StaleError, match=r"is of another checkpoint or of other prompts.*--samples"):
         check_card(folder, [])
-    write_samples(folder)
-    write_card(folder, [])
+    write_with_samples(folder)
     asked = prompts()
     monkeypatch.setattr("urzoo.hub.samples.prompts", lambda: asked.model_copy(update={"new_tokens": 3}))
     with pytest.raises(StaleError, match="other prompts"):
@@ -80,6 +82,21 @@ def test_only_a_language_model_of_text_writes_samples(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match="is no language model of text; leave --samples out"):
-        write_samples(image_checkpoint(tmp_path / "image"))
+        make_samples(image_checkpoint(tmp_path / "image"))
     assert main(["card", str(folder), "--samples", "--check"]) == 2
     assert "leave it out with --check" in capsys.readouterr().err
+
+
+def test_of_several_none_is_written_if_one_is_refused(folder: Path, tmp_path: Path, capsys) -> None:
+    other = image_checkpoint(tmp_path / "image")
+    (folder / "samples.json").unlink()
+    (folder / CARD).write_text("mine\n", encoding="utf-8")
+    results = tmp_path / "results"
+    results.mkdir()
+    assert main(["card", str(folder), str(other), "--samples", "--results", str(results)]) == 2
+    assert "no language model of text" in capsys.readouterr().err
+    assert not (folder / "samples.json").exists()
+    assert (folder / CARD).read_text(encoding="utf-8") == "mine\n"
+    assert main(["card", str(folder), "--samples", "--results", str(results)]) == 0
+    assert (folder / "samples.json").is_file()
+    check_card(folder, [])

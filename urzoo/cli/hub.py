@@ -12,6 +12,7 @@ from urzoo.cli.output import note, print_json
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from urzoo.evaluation import Result
     from urzoo.hub.names import Located
     from urzoo.hub.plan import PushPlan
 
@@ -192,7 +193,8 @@ def card(
         typer.Option("--samples", help="First have a language model write after fixed prompts; the card shows it."),
     ] = False,
     results: Annotated[
-        Path | None, typer.Option(help="Folder of the result files; leaderboard/results when omitted.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of the result files; leaderboard/results when omitted."),
     ] = None,
 ) -> None:
     """Generate checkpoints' cards, and their results in the Hub's format, from configuration, recipe and results.
@@ -203,49 +205,63 @@ def card(
 
         urzoo card urlstm-128-pmnist --check
     """
+    from urzoo.hub.card import render_card, render_files, write_files
+    from urzoo.hub.samples import check_writes, make_samples
+
+    if samples and check:
+        raise UsageError("--samples writes into a folder; leave it out with --check.")
+    # All are looked up, and rendered, before one is written: what is refused leaves nothing half written.
+    jobs = [(one, _own_results(one, results)) for one in map(_located, checkpoints)]
+    if check:
+        _check_cards(jobs)
+        return
+    if samples:
+        if remote := next((one.name for one, _ in jobs if one.commit is not None), None):
+            raise UsageError(f"--samples writes into a folder; leave it out of {remote}, a checkpoint on the Hub.")
+        for one, _ in jobs:
+            check_writes(one.folder)
+    rendered: list[str | dict[str, str]] = [
+        render_card(one.folder, found)
+        if one.commit is not None
+        else render_files(one.folder, found, make_samples(one.folder) if samples else None)
+        for one, found in jobs
+    ]
+    for (one, _), made in zip(jobs, rendered, strict=True):
+        # The kept copy of one on the Hub is that of the commit, and stays so.
+        if isinstance(made, str):
+            typer.echo(made, nl=False)
+        else:
+            typer.echo(write_files(one.folder, made))
+
+
+def _check_cards(jobs: list[tuple["Located", list["Result"]]]) -> None:
     from urzoo.errors import StaleError
+    from urzoo.hub.card import check_card
 
     stale = []
-    # All are looked up first: a mistyped name leaves nothing half written.
-    for located in [_located(checkpoint) for checkpoint in checkpoints]:
+    for one, found in jobs:
         try:
-            _card(located, check=check, samples=samples, results=results)
+            check_card(one.folder, found)
+            typer.echo(f"The card of {one.name} is up to date.")
         except StaleError as error:
-            if not check:
-                raise
             stale.append(str(error))
     if stale:
         raise StaleError("\n".join(stale))
 
 
-def _card(located: "Located", *, check: bool, samples: bool, results: Path | None) -> None:
+def _own_results(located: "Located", results: Path | None) -> list["Result"]:
+    """The results of a checkpoint; a reader could not repeat those on data that are only here."""
     from urzoo.evaluation import read_result, result_name
     from urzoo.evaluation.schema import folder_name
-    from urzoo.hub.card import check_card, render_card, write_card
     from urzoo.hub.eval_results import generated_files
     from urzoo.hub.names import described
-    from urzoo.hub.samples import write_samples
 
-    folder, name = located.folder, located.name
-    if samples and (check or located.commit is not None):
-        raise UsageError("--samples writes into a folder; leave it out with --check and of a checkpoint on the Hub.")
-    committed = RESULTS if results is None else results
+    folder, committed = located.folder, RESULTS if results is None else results
     if not committed.is_dir() and (results is not None or generated_files(folder)):
         raise UsageError(f"there is no folder {str(committed)!r} with result files; name it with --results.")
     of_model = committed / folder_name(result_name(described(located)))
     found = [read_result(file) for file in sorted(of_model.glob("*.json"))]
-    # A reader could not repeat what was measured on data that are only here.
-    found = [result for result in found if result.data.source != "local"]
-    if samples:
-        write_samples(folder)
-    if check:
-        check_card(folder, found)
-        typer.echo(f"The card of {name} is up to date.")
-    elif located.commit is not None:
-        # The kept copy is that of the commit, and stays so.
-        typer.echo(render_card(folder, found), nl=False)
-    else:
-        typer.echo(write_card(folder, found))
+    return [result for result in found if result.data.source != "local"]
 
 
 def _located(checkpoint: str) -> "Located":

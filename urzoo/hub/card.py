@@ -7,7 +7,7 @@ the front matter, open a heading, a link or a table cell, or begin HTML; the fro
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ from urzoo.data.schema import DataSet, data_sets, load_data_set
 from urzoo.errors import CheckpointError, ResultError, StaleError
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
-from urzoo.files import write_text
+from urzoo.files import json_text, write_text
 from urzoo.hub.eval_results import generated_files, render_eval_results
 from urzoo.hub.merge import BEGIN, end_mark, merge
-from urzoo.hub.samples import read_samples
+from urzoo.hub.samples import SAMPLES, Samples, prompts, read_samples
 from urzoo.markdown import markdown, markdown_code, printable
 from urzoo.models.card_urlstm import PIPELINES, TAGS
 from urzoo.schema import parse_yaml, read_json, read_text, read_yaml
@@ -42,12 +42,13 @@ _EXAMPLES = {
 }
 
 
-def render_card(folder: Path, results: Sequence[Result]) -> str:
+def render_card(folder: Path, results: Sequence[Result], samples: Samples | None = None) -> str:
     """The model card of a checkpoint folder.
 
     Args:
         folder: The folder; its README.md, if any, does not matter.
         results: Those of this checkpoint, in any order; partial ones are left out.
+        samples: What it writes; that of its samples.json when omitted.
 
     Raises:
         CheckpointError: The folder is not a complete checkpoint.
@@ -71,9 +72,15 @@ def render_card(folder: Path, results: Sequence[Result]) -> str:
         recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
         processor=_processor(folder),
         time_scales=_time_scales(recipe),
-        samples=read_samples(folder),
+        samples=samples or read_samples(folder),
+        settings=prompts(),
         neural_cache=_neural_cache(folder),
         rows=[row for result in kept for row in _rows(name, result)],
+        caveats=[
+            {"task": task.title, "text": caveat}
+            for task in (load_task(result.task.name) for result in kept)
+            if (caveat := task.caveat_of(checkpoint.task)) is not None
+        ],
         reproduce=[f"urzoo eval {name} --task {result.task.name}" for result in kept],
         licence=_licence(recipe),
         curve=(folder / "learning_curve.png").is_file(),
@@ -90,7 +97,11 @@ def write_card(folder: Path, results: Sequence[Result]) -> Path:
     Returns:
         The path of README.md.
     """
-    files = _render_all(folder, results)
+    return write_files(folder, render_files(folder, results))
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write what `render_files` gave; returns the path of README.md."""
     for name in generated_files(folder).keys() - files.keys():
         (folder / name).unlink()
     for name, content in files.items():
@@ -104,20 +115,21 @@ def check_card(folder: Path, results: Sequence[Result]) -> None:
     Raises:
         StaleError: They differ, or one is missing or left over.
     """
-    files = _render_all(folder, results)
+    files = render_files(folder, results)
     for name in sorted(files.keys() | generated_files(folder).keys()):
         path = folder / name
         if name not in files or not path.is_file() or path.read_bytes() != files[name].encode():
             raise StaleError(f"{path} is stale or edited by hand. Write it again with: urzoo card {folder}")
 
 
-def _render_all(folder: Path, results: Sequence[Result]) -> dict[str, str]:
-    """Every generated file, by its path in the folder, README.md last."""
-    card, present = render_card(folder, results), folder / CARD
+def render_files(folder: Path, results: Sequence[Result], samples: Samples | None = None) -> dict[str, str]:
+    """Every generated file by its path in the folder, README.md last; for arguments and errors see `render_card`."""
+    card, present = render_card(folder, results, samples), folder / CARD
     if present.is_file():
         card = merge(card, read_text(present, error=CheckpointError), force=True).text
     name = _name(_recipe(folder), info(folder))
-    return {**render_eval_results(name, [result for result in results if not result.partial]), CARD: card}
+    made = {} if samples is None else {SAMPLES: json_text(samples.model_dump(mode="json"))}
+    return {**made, **render_eval_results(name, [result for result in results if not result.partial]), CARD: card}
 
 
 def _fenced(content: str, language: str) -> str:

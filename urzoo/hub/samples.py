@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from urzoo.errors import CheckpointError, StaleError, UsageError
-from urzoo.files import write_json
 from urzoo.provenance import hardware, urzoo_version
 from urzoo.schema import Count, Line, Number, Positive, Sha256, Strict, content_sha256, read_json, read_yaml, validated
 from urzoo.zoo import info
@@ -64,8 +63,8 @@ def prompts() -> Prompts:
     return validated(Prompts, read_yaml(_PROMPTS, error=CheckpointError), _PROMPTS, error=CheckpointError)
 
 
-def write_samples(folder: Path) -> Path:
-    """Have the language model in `folder` go on after every prompt, and keep what it writes there.
+def make_samples(folder: Path) -> Samples:
+    """Have the language model in `folder` go on after every prompt; `samples.json` is what keeps it.
 
     Raises:
         UsageError: It is no language model that reads text.
@@ -76,9 +75,8 @@ def write_samples(folder: Path) -> Path:
 
     from urzoo.zoo import load, load_tokenizer
 
+    check_writes(folder)
     checkpoint, asked = info(folder), prompts()
-    if not checkpoint.architecture.endswith("ForCausalLM") or not (folder / "tokenizer_config.json").is_file():
-        raise UsageError(f"{checkpoint.name} is no language model of text; leave --samples out.")
     model: Any = load(folder)
     tokenizer = load_tokenizer(folder)
     kept = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -98,7 +96,7 @@ def write_samples(folder: Path) -> Path:
         new: str = tokenizer.decode(ids[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
         return new
 
-    made = Samples(
+    return Samples(
         checkpoint_sha256=checkpoint.checkpoint_sha256,
         prompts_sha256=_sha256(asked),
         urzoo_version=urzoo_version(),
@@ -108,12 +106,22 @@ def write_samples(folder: Path) -> Path:
             Sample(prompt=one, greedy=written(one, "greedy"), sampled=written(one, "sampled")) for one in asked.prompts
         ],
     )
-    write_json(folder / SAMPLES, made.model_dump(mode="json"))
-    return folder / SAMPLES
 
 
-def read_samples(folder: Path) -> dict[str, Any] | None:
-    """The samples in `folder` with the settings they were made with; None where there are none.
+def check_writes(folder: Path) -> None:
+    """Make sure that `make_samples` can ask what is in `folder`.
+
+    Raises:
+        UsageError: It is no language model that reads text.
+        CheckpointError: A file of it is missing or damaged.
+    """
+    checkpoint = info(folder)
+    if not checkpoint.architecture.endswith("ForCausalLM") or not (folder / "tokenizer_config.json").is_file():
+        raise UsageError(f"{checkpoint.name} is no language model of text; leave --samples out.")
+
+
+def read_samples(folder: Path) -> Samples | None:
+    """The samples in `folder`, made with the settings of today; None where there are none.
 
     Raises:
         CheckpointError: The file is malformed.
@@ -122,12 +130,12 @@ def read_samples(folder: Path) -> dict[str, Any] | None:
     file = folder / SAMPLES
     if not file.is_file():
         return None
-    found, asked = validated(Samples, read_json(file, error=CheckpointError), file, error=CheckpointError), prompts()
-    if (found.checkpoint_sha256, found.prompts_sha256) != (info(folder).checkpoint_sha256, _sha256(asked)):
+    found = validated(Samples, read_json(file, error=CheckpointError), file, error=CheckpointError)
+    if (found.checkpoint_sha256, found.prompts_sha256) != (info(folder).checkpoint_sha256, _sha256(prompts())):
         raise StaleError(
             f"{file} is of another checkpoint or of other prompts. Write it again with: urzoo card {folder} --samples"
         )
-    return {"settings": asked, "samples": found.samples}
+    return found
 
 
 def _sha256(asked: Prompts) -> str:
