@@ -4,8 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from urzoo.evaluation import load_task
 from urzoo.leaderboard.build import make_board
+from urzoo.leaderboard.charts import charts
 from urzoo.leaderboard.columns import CSV
+from urzoo.leaderboard.page import render_page
+from urzoo.leaderboard.report import render_report
 from urzoo.leaderboard.tables import overview_table, render_csv, render_markdown
 
 from .conftest import BuiltBoard
@@ -76,14 +80,42 @@ def test_the_head_shows_interval_recommendation_and_what_is_published(put: Calla
         if "Sequential MNIST" in line
     ]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[2:7] == [
+    assert cells[2:] == [
         "**99.00** (98.80 to 99.18), someone/better",
         "urlstm-256-smnist",
         "102,154",
-        "241",
         "99.28 (S4 paper Table 12; also listed by the aggregator)",
+        "99.63, S4 (S4 paper Table 12)",
     ]
-    assert cells[7] == "99.63, S4 (S4 paper Table 12)"
+
+
+def test_what_there_is_to_say_of_a_score_stands_wherever_it_is_shown(put: Callable[..., Path], results: Path):
+    perplexity = {"metrics": {"word_perplexity": 4700.5}, "primary_metric": "word_perplexity", "intervals": {}}
+    put(
+        "urlstm-9", "wikitext103_pages", 0.5, **perplexity, data__subset="60 pages", model__training__task="wikitext103"
+    )
+    put("chance", "smnist", 0.1135)
+    board = make_board(results, results.parent)[0]
+    caveat = load_task("wikitext103_pages").caveat
+    assert caveat
+    [pages] = [line for line in overview_table(board).splitlines() if "page by page" in line]
+    assert f"**4700.50**, urlstm-9; 60 pages; {caveat}" in pages
+    text, page = render_markdown(board), render_page(board, charts(board))
+    assert text.count(f"60 pages; {caveat}") == 2  # in the head and in the task's table
+    report = render_report(board, remarks=results / "none", folders=[])
+    assert f"| urlstm-9; 60 pages; {caveat} | 4700.50" in report
+    assert page.count(f'remark">{caveat}') == page.count(f'why">{caveat}') == 1
+    assert "no better than chance" in next(line for line in text.splitlines() if "| Sequential MNIST |" in line)
+    [row] = [row for row in csv.DictReader(io.StringIO(render_csv(board))) if row["task"] == "wikitext103_pages"]
+    assert caveat in row["note"]
+
+
+def test_a_caveat_is_of_checkpoints_made_for_the_other_task_alone(put: Callable[..., Path], results: Path):
+    perplexity = {"metrics": {"word_perplexity": 4700.5}, "primary_metric": "word_perplexity", "intervals": {}}
+    put("own", "wikitext103_pages", 0.5, **perplexity, model__training__task="wikitext103_pages")
+    put("another", "wikitext103_pages", 0.5, **perplexity, model__training=None, model__cell=None)
+    section = make_board(results, results.parent)[0].section("wikitext103_pages")
+    assert [row.caveat for row in section.measured] == [None, None]
 
 
 def test_a_deviation_beyond_the_scale_is_clipped_in_csv(put: Callable[..., Path], results: Path):

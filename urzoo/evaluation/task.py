@@ -74,7 +74,8 @@ class Task(Strict):
     """A task file.
 
     `requires` is for images only. `time_scale`, for series only, is how many steps stand for each step of the data:
-    2.0 is twice the sampling rate. `trained_as` names the task whose checkpoints are evaluated, where that is another.
+    2.0 is twice the sampling rate. `trained_as` names the task whose checkpoints are evaluated, where that is another,
+    and `caveat` what a reader must know of their scores here.
     `context`, for language models only, names what they may use beside their state: "neural-cache" with the settings of
     the checkpoint's configuration. Rows of different contexts are rows of different tasks, and never ranked together.
     `chance` is what the primary metric gives, as stored, for an answer that is always the same, the best of those.
@@ -92,6 +93,7 @@ class Task(Strict):
     requires: Requirements | None = None
     time_scale: Annotated[float, Field(gt=0)] | None = None
     trained_as: Name | None = None
+    caveat: Line | None = None
     context: Literal["neural-cache"] | None = None
     metrics: Annotated[list[MetricSpec], Field(min_length=1)]
     chance: float | None = None
@@ -111,9 +113,15 @@ class Task(Strict):
             raise ValueError("requires is needed with problem image-classification, and only there")
         if (self.problem == "series-classification") != (self.time_scale is not None):
             raise ValueError("time_scale is needed with problem series-classification, and only there")
+        if self.caveat is not None and self.trained_as is None:
+            raise ValueError("caveat goes with trained_as only")
         if self.context is not None and not self.problem.startswith("language-modelling"):
             raise ValueError("context goes with language-modelling problems only")
         return self
+
+    def caveat_of(self, trained_for: str | None) -> str | None:
+        """What to know of the score here of a checkpoint that was trained for a task, if there is anything."""
+        return self.caveat if trained_for is not None and trained_for == self.trained_as else None
 
     @property
     def checkpoints_of(self) -> str:
@@ -139,8 +147,8 @@ def load_task(name: str) -> Task:
             by its path before, in this process.
 
     Raises:
-        UsageError: There is no such task; the message has near matches.
-        UrzooError: The file, or the `dataset.yaml` of its data, is malformed or missing.
+        UsageError: There is no such task, with near matches in the message, or the file is malformed.
+        DataError: The `dataset.yaml` of its data is malformed or missing.
     """
     if name.endswith((".yaml", ".yml")):
         task = _local_task(Path(name).expanduser())
@@ -166,13 +174,16 @@ def _local_task(file: Path) -> Task:
     """
     if not file.is_file():
         raise UsageError(f"there is no task file {str(file)!r}; expected one, or a name: {', '.join(tasks())}.")
-    content = read_yaml(file, error=UrzooError)
+    content = read_yaml(file, error=UsageError)
     data = content.get("data") if isinstance(content, dict) else None
     if not (isinstance(data, dict) and data.keys() == {"folder", "split"} and isinstance(data["folder"], str)):
-        raise UrzooError(
+        raise UsageError(
             f"{file}: key data is {data!r}; expected a folder and a split: {{folder: ./digits, split: test}}."
         )
-    data_set = register(file.parent / Path(data["folder"]).expanduser())
+    folder = file.parent / Path(data["folder"]).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"{file}: key data.folder is {data['folder']!r}, and there is no folder {folder}; name one.")
+    data_set = register(folder)
     shipped = [_shipped_task(name) for name in tasks()]
     alike = next((task for task in shipped if task.problem == content.get("problem")), None)
     defaults: dict[str, Any] = {
@@ -184,13 +195,13 @@ def _local_task(file: Path) -> Task:
         "published": None,
     }
     own = {**defaults, **content, "data": {"name": data_set.name, "split": data["split"]}}
-    task = validated(Task, own, file, error=UrzooError)
+    task = validated(Task, own, file, error=UsageError)
     if task.name in tasks():
-        raise UrzooError(f"{file}: key name is {task.name!r}, a task of urzoo's; give it another name.")
+        raise UsageError(f"{file}: key name is {task.name!r}, a task of urzoo's; give it another name.")
     if task.data.split not in data_set.splits:
-        raise UrzooError(f"{file}: key data.split: {unknown('split', task.data.split, data_set.splits)}")
+        raise UsageError(f"{file}: key data.split: {unknown('split', task.data.split, data_set.splits)}")
     if missing := _COLUMNS[task.problem] - {column.kind for column in data_set.columns.values()}:
-        raise UrzooError(
+        raise UsageError(
             f"{file}: problem {task.problem} needs a column of kind {sorted(missing)[0]} in {data['folder']}."
         )
     return task

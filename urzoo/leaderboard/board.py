@@ -7,6 +7,7 @@ test split; `reason` says why another is not. The rows of a study (checkpoints t
 among themselves.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from urzoo.evaluation.schema import Result, folder_name, plain_name
 from urzoo.evaluation.task import MetricSpec, Task
 from urzoo.leaderboard.groups import groups, in_groups
 from urzoo.leaderboard.published import Published, PublishedFile
-from urzoo.leaderboard.schema import Board, Curve, Kind, ProblemCurve, PublishedRow, Row, Section, Status
+from urzoo.leaderboard.schema import Board, Curve, Kind, ProblemCurve, PublishedRow, Row, Section, Status, bounds
 from urzoo.recurrence.gates import CELLS, GATINGS
 
 
@@ -84,7 +85,8 @@ def refuse_unfit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
 
     Raises:
         ResultError: The task, gating or cell is unknown; the model was selected on the test split; a model of urzoo's
-            does not say how it was trained; today's task has another primary metric or number of rows.
+            does not say how it was trained; the score is none that the metric can have; today's task has another
+            primary metric or other data.
     """
     result, file = evidence.result, evidence.file
     if result.task.name not in tasks:
@@ -106,6 +108,8 @@ def refuse_unfit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
             "board. Choose it on validation rows and evaluate again."
         )
     task = tasks[result.task.name].task
+    for spec in task.metrics:
+        _refuse_impossible(file, result, spec)
     if result.task.version == task.version:
         if result.primary_metric != task.primary_metric.name:
             raise ResultError(
@@ -117,6 +121,20 @@ def refuse_unfit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
                 f"{file}: key data is {result.data.name} {result.data.split}; expected "
                 f"{task.data.name} {task.data.split}, that of task {task.name} version {task.version}."
             )
+
+
+def _refuse_impossible(file: str, result: Result, spec: MetricSpec) -> None:
+    if spec.name not in result.metrics:
+        return
+    least, most = bounds(spec.unit)
+    around = result.intervals.get(spec.name)
+    for key, figure in {
+        f"metrics.{spec.name}": result.metrics[spec.name],
+        **({f"intervals.{spec.name}.{end}": getattr(around, end) for end in ("low", "high")} if around else {}),
+    }.items():
+        if not least <= figure * spec.scale <= most or math.isinf(figure * spec.scale):
+            expected = f"{least:g} to {most:g} {spec.unit}" if most < math.inf else f"a finite number from {least:g} on"
+            raise ResultError(f"{file}: key {key} is {figure!r}; expected {expected}.")
 
 
 def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> Row:
@@ -154,6 +172,7 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> R
         interval=_interval_text(result, spec),
         samples=result.samples,
         context=result.data.subset,
+        caveat=task.caveat_of(training.task if training else None),
         group=None,
         training_seconds=training.wall_seconds if training else None,
         selection_split=training.selection_split if training else "unknown",

@@ -74,6 +74,11 @@ def name_of(row: Any) -> str:
     return str(row.name if isinstance(row, SeedGroup) else row.model)
 
 
+def name_html(row: Any) -> Markup:
+    """The name, with places to break a line that browsers do not know: after an underscore."""
+    return Markup("_<wbr>").join(name_of(row).split("_"))
+
+
 def remarks(section: Section, row: Any) -> list[str]:
     """What there is to say of a row beside its figures."""
     if isinstance(row, SeedGroup):
@@ -83,7 +88,7 @@ def remarks(section: Section, row: Any) -> list[str]:
         return [text for text in (of_metric, row.note) if text]
     other = None if row.cell else f"not urzoo's: {row.architecture}"
     chance = "no better than chance" if section.at_chance(row) else None
-    return [text for text in (other, row.context, row.reason, chance) if text]
+    return [text for text in (other, row.context, row.reason, row.caveat, chance) if text]
 
 
 def _of(name: str) -> Callable[[Section, Any], Any]:
@@ -116,7 +121,7 @@ def _csv_note(section: Section, row: Any) -> str | None:
 def _model_html(section: Section, row: Any) -> Markup:
     chip = Markup(' <span class="chip">recommended</span>') if getattr(row, "recommended", False) else Markup()
     whys = Markup().join(Markup('<span class="why">{}</span>').format(text) for text in remarks(section, row))
-    return Markup('<a href="#{}">{}</a>{}{}').format(row.id, name_of(row), chip, whys)
+    return Markup('<a href="#{}">{}</a>{}{}').format(row.id, name_html(row), chip, whys)
 
 
 def _model_markdown(_: Section, row: Any) -> str:

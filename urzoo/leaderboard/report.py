@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from urzoo.errors import UrzooError
 from urzoo.leaderboard.schema import Board, ProblemCurve, PublishedRow, Row, Section, SeedGroup
-from urzoo.leaderboard.tables import Right, table
+from urzoo.leaderboard.tables import Right, table, with_remarks
 from urzoo.leaderboard.text import count, duration
 from urzoo.markdown import markdown
 from urzoo.schema import read_text
@@ -104,7 +104,7 @@ def _standings(board: Board) -> str | None:
         rows.append(
             [
                 markdown(section.title),
-                markdown(best.model),
+                with_remarks(section, best),
                 f"{best.shown} {_unit(section)}".strip(),
                 best.interval or "",
                 f"{reference.shown} ({markdown(reference.listed)})" if reference else "none found",

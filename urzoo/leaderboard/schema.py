@@ -19,7 +19,8 @@ class Row(Strict):
     task, chosen by its validation scores.
     `study` is true of a checkpoint that is one of several of different seeds, there to be compared with others: its
     rank is among those of the study. `training_seconds` is None where the checkpoint does not tell. `context` says
-    how much of the data the model reads at a time, where that is not all. `group` is the id of the group of seeds
+    how much of the data the model reads at a time, where that is not all; `caveat` what the task says of the scores of
+    checkpoints that were made for another one. `group` is the id of the group of seeds
     the row is in. `provenance` is all of the result file.
     """
 
@@ -44,6 +45,7 @@ class Row(Strict):
     interval: str | None
     samples: int
     context: str | None
+    caveat: str | None
     group: str | None
     training_seconds: float | None
     selection_split: str
@@ -123,6 +125,11 @@ class ProblemCurve(Strict):
     high: tuple[float, ...]
 
 
+def bounds(unit: str) -> tuple[float, float]:
+    """Between what a metric in this unit lies: no accuracy is above 100 %, no error or perplexity below 0."""
+    return 0.0, 100.0 if unit == "%" else math.inf
+
+
 class Section(Strict):
     """A task's part of the board. `version` is None where there are published figures but no task yet.
 
@@ -184,8 +191,8 @@ class Section(Strict):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Between what the metric lies: no accuracy is above 100 %, no error or perplexity below 0."""
-        return 0.0, 100.0 if self.unit == "%" else math.inf
+        """Between what the metric lies."""
+        return bounds(self.unit)
 
     def clipped(self, group: SeedGroup) -> tuple[float, float]:
         """A group's mean less and plus its deviation, within the metric's bounds."""

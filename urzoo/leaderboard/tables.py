@@ -19,6 +19,7 @@ from urzoo.leaderboard.columns import (
     SCORE,
     Column,
     filled,
+    remarks,
 )
 from urzoo.leaderboard.problem_curves import CURVES as CURVES_FOLDER
 from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section
@@ -58,8 +59,7 @@ def render_markdown(board: Board, pictures: Sequence[tuple[str, str]] = ()) -> s
         "# Leaderboard",
         "Rows under *Measured* were evaluated with urzoo, each from a result file with its full provenance, and can be "
         "repeated with the command shown. Rows under *Published* are quoted from the papers named, were not measured "
-        "here, and have no rank. *Recommended* is the shipped checkpoint that did best on validation rows; rows a "
-        "second are those of its evaluation, on the machine that its provenance names. Open "
+        "here, and have no rank. *Recommended* is the shipped checkpoint that did best on validation rows. Open "
         "[index.html](index.html) in a browser to sort, filter and see each row's provenance; "
         "[leaderboard.csv](leaderboard.csv) and [leaderboard.json](leaderboard.json) hold the same rows for programs; "
         "[REPORT.md](REPORT.md) sums up what was trained and how it compares.",
@@ -72,7 +72,7 @@ def render_markdown(board: Board, pictures: Sequence[tuple[str, str]] = ()) -> s
 
 
 def overview_table(board: Board) -> str:
-    """The board's head: for each task the best measured model, with its interval, and what is published."""
+    """The board's head: for each task the best measured model, with its interval and remarks, and what is published."""
     rows = []
     for section in board.sections:
         best, take, reference, published = (
@@ -84,7 +84,7 @@ def overview_table(board: Board) -> str:
         measured = "none yet"
         if best is not None:
             around = f" ({best.interval})" if best.interval else ""
-            measured = f"**{best.shown}**{around}, {markdown(best.model)}"
+            measured = f"**{best.shown}**{around}, {with_remarks(section, best)}"
         rows.append(
             [
                 markdown(section.title),
@@ -92,20 +92,18 @@ def overview_table(board: Board) -> str:
                 measured,
                 markdown(take.model) if take else "",
                 count(take.parameters) if take else "",
-                _speed(take) if take else "",
                 f"{reference.shown} ({markdown(reference.listed)})" if reference else "",
                 f"{published.shown}, {markdown(published.model)} ({markdown(published.listed)})" if published else "",
             ]
         )
-    costs = (Right("Parameters"), Right("Rows a second"))
-    head = ["Task", "Metric", "Best measured", "Recommended", *costs, "UR-LSTM, published", "Best published"]
+    head = [*("Task", "Metric", "Best measured", "Recommended"), Right("Parameters")]
+    head += ["UR-LSTM, published", "Best published"]
     return table(head, rows)
 
 
-def _speed(row: Row) -> str:
-    """How many rows of its split a model was evaluated on in a second, on the machine that its provenance names."""
-    speed = row.samples / max(row.provenance["wall_seconds"], 0.001)
-    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+def with_remarks(section: Section, row: Row) -> str:
+    """A row's model and what there is to say of its score, as Markdown."""
+    return markdown("; ".join([row.model, *remarks(section, row)]))
 
 
 def _section(section: Section) -> Iterable[str]:
