@@ -2,8 +2,9 @@
 
 import functools
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from urzoo.evaluation.schema import result_path
 from urzoo.leaderboard.collect import current_tasks
+
+from .browser import Page, browser
 
 
 def _record(model: str, task: str, accuracy: float, **changes: Any) -> dict[str, Any]:
@@ -213,3 +216,26 @@ def write_training(folder: Path, task: str, weights_sha256: str, validation: dic
         "weights_sha256": weights_sha256,
     }
     (folder / "training.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture
+def address(pristine: BuiltBoard) -> str:
+    return (pristine.out / "index.html").as_uri()
+
+
+@pytest.fixture
+def page(chromium: Page, address: str) -> Iterator[Page]:
+    """The example's page at desktop size, which must leave no complaint behind and ask for nothing but itself."""
+    chromium.console.clear()
+    chromium.requests.clear()
+    chromium.dress()
+    chromium.open(address)
+    yield chromium
+    assert chromium.console == []
+    assert {re.split(r"[?#]", request)[0] for request in chromium.requests} == {address}

@@ -5,43 +5,19 @@ Skipped where there is no Chromium; what the page says and allows is tested with
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from urzoo.leaderboard.build import build
 
-from .browser import CHROMIUM, Page, browser
-from .conftest import BuiltBoard
+from .browser import CHROMIUM, Page
 from .test_page import HOSTILE
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 ROW = "smnist/urlstm-128-smnist"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
-
-
-@pytest.fixture
-def address(pristine: BuiltBoard) -> str:
-    return (pristine.out / "index.html").as_uri()
-
-
-@pytest.fixture
-def page(chromium: Page, address: str) -> Iterator[Page]:
-    """The example's page at desktop size, which must leave no complaint behind and ask for nothing but itself."""
-    chromium.console.clear()
-    chromium.requests.clear()
-    chromium.dress()
-    chromium.open(address)
-    yield chromium
-    assert chromium.console == []
-    assert {re.split(r"[?#]", request)[0] for request in chromium.requests} == {address}
 
 
 def visible_models(page: Page, task: str = "smnist", kind: str = "measured") -> list[str]:
@@ -225,23 +201,22 @@ def test_all_text_has_enough_contrast(page: Page, address: str, dark: bool):
     assert page.run(CONTRAST) == []
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_the_page_itself_never_scrolls_sideways(page: Page, address: str, width: int):
-    page.dress(width=width, height=800)
-    page.open(f"{address}#{ROW}")
-    assert page.run("document.documentElement.scrollWidth") <= width
-    inside = page.run("document.querySelector('.detail .inside').getBoundingClientRect().right")
-    assert inside <= width
-
-
-def test_on_a_phone_buttons_are_large_enough_for_a_finger(page: Page, address: str):
-    page.dress(width=390, height=844)
-    page.open(address)
-    sizes = page.run(
-        "[...document.querySelectorAll('.c-open button, .filters select, .filters button')]"
-        ".map((element) => element.getBoundingClientRect()).map(({ width, height }) => [width, height])"
+def test_a_command_and_a_link_are_copied_and_a_refusal_is_told(page: Page, address: str):
+    page.run(f"document.getElementById('{ROW}').querySelector('button').click()")
+    page.run("navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }")
+    command, link = (
+        "document.querySelectorAll('.detail .command button')[0]",
+        ("document.querySelectorAll('.detail .command button')[1]"),
     )
-    assert all(width >= 32 and height >= 32 for width, height in sizes)
+    page.run(f"{command}.click()")
+    assert page.run("window.copied").startswith("urzoo eval urlstm-128-smnist")
+    assert page.run(f"{command}.textContent") == "Copied"
+    page.run(f"{link}.click()")
+    assert page.run("window.copied") == f"{address}#{ROW}"
+    page.run("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    page.run(f"{command}.click()")
+    assert page.run(f"{command}.textContent") == "Not allowed"
+    assert page.run("getSelection().toString()").startswith("urzoo eval urlstm-128-smnist")
 
 
 def test_without_javascript_the_tables_and_plots_are_there(page: Page, address: str):

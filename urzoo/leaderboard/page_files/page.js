@@ -59,7 +59,16 @@
       for (const [name, text] of [["Copy command", record.command], ["Copy link", link]]) {
         const copy = make("button", name);
         copy.type = "button";
-        copy.addEventListener("click", () => navigator.clipboard.writeText(text).then(() => { copy.textContent = "Copied"; }));
+        const say = (word) => {
+          copy.textContent = word;
+          setTimeout(() => { copy.textContent = name; }, 2000);
+        };
+        // A browser may refuse: then what was to be copied is shown selected, where it stands on the page.
+        const refused = () => {
+          if (text === record.command) getSelection().selectAllChildren(code);
+          say("Not allowed");
+        };
+        copy.addEventListener("click", () => navigator.clipboard.writeText(text).then(() => say("Copied"), refused));
         command.append(copy);
       }
     }
