@@ -1,7 +1,9 @@
 """A board on the Hub: a static Space and a data set, one atomic commit each, and the way back."""
 
+import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from urzoo.leaderboard.publish import published_files
 
 from .conftest import OTHER, TOKEN
 from .server import HubServer
+from .store import Blob
 from .test_commands import use_endpoint
 
 BOARD = Path("leaderboard")
@@ -105,6 +108,117 @@ def test_a_repository_that_holds_something_else_is_left_alone(hub: HubServer, te
     assert ("space", "alice/board") not in hub.store.repositories
 
 
+def test_a_space_that_holds_something_else_leaves_the_data_set_unsent_too(hub: HubServer, tell: Tell):
+    repository = hub.store.create("space", "alice/board", private=False)
+    head = repository.commit("main")
+    tree = {**head.tree, "app.py": next(iter(head.tree.values()))}
+    repository.branches["main"] = repository.add_commit(tree, parent=head.oid, title="Add", author="alice").oid
+    _, err = tell("--publish", "alice/board", "--yes", code=2)
+    assert "the space alice/board holds something else ('app.py')" in err
+    assert ("dataset", "alice/board") not in hub.store.repositories
+    assert not hub.asked("POST|PUT|DELETE")
+
+
+def test_an_interruption_between_the_two_is_made_good_by_the_same_command(
+    hub: HubServer, tell: Tell, monkeypatch: pytest.MonkeyPatch
+):
+    from urzoo.hub import push
+
+    committed = push.Push._commit
+
+    def interrupted(self):
+        if self.plan.kind == "space":
+            raise KeyboardInterrupt
+        return committed(self)
+
+    monkeypatch.setattr(push.Push, "_commit", interrupted)
+    _, err = tell("--publish", "alice/board", "--yes", code=130)
+    assert "interrupted" in err
+    assert published(hub, "dataset") == published_files("alice/board", BOARD)[1]
+    monkeypatch.setattr(push.Push, "_commit", committed)
+    out, _ = tell("--publish", "alice/board", "--yes")
+    assert "already holds exactly this" in out
+    assert published(hub, "space") == published_files("alice/board", BOARD)[0]
+
+
+def test_a_board_without_results_is_not_published(hub: HubServer, tell: Tell):
+    shutil.rmtree(BOARD / "results")
+    (BOARD / "results").mkdir()
+    _, err = tell("--publish", "alice/board", "--yes", code=2)
+    assert "leaderboard/results holds no result to publish" in err
+    assert not hub.asked("POST|PUT|DELETE")
+
+
+@pytest.mark.parametrize("reference", ["hf://datasets/alice/board", "{endpoint}/datasets/alice/board/tree/main"])
+def test_a_data_set_is_named_by_its_addresses_too(hub: HubServer, tell: Tell, reference: str):
+    tell("--publish", "alice/board", "--yes")
+    tell("--from", reference.format(endpoint=hub.endpoint), "--out", "again")
+    assert Path("again/index.html").is_file()
+
+
+HOSTILE_TEXT = "<script>alert(1)</script> [x](javascript:alert(1)) | a | **b** =cmd|' /C calc'!A0"
+
+
+def _put(hub: HubServer, path: str, record: dict) -> None:
+    """Put a result into the published data set, as anybody who may write there can."""
+    repository = hub.store.repositories["dataset", "alice/board"]
+    head = repository.commit("main")
+    tree = {**head.tree, path: Blob(json.dumps(record).encode())}
+    repository.branches["main"] = repository.add_commit(tree, parent=head.oid, title="Add", author="alice").oid
+
+
+def _hostile(**changes) -> dict:
+    record = json.loads((BOARD / "results" / "urlstm-128-smnist" / "smnist.json").read_text())
+    record["model"] |= {"name": "x", "source": "folder"}
+    record["intervals"] = {}
+    for key, value in changes.items():
+        place = record
+        *parents, last = key.split("__")
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return record
+
+
+def test_text_of_a_strangers_row_stays_text(hub: HubServer, tell: Tell):
+    tell("--publish", "alice/board", "--yes")
+    texts = dict.fromkeys(("hardware", "device", "command", "model__architecture", "data__subset"), HOSTILE_TEXT)
+    _put(hub, "results/x/smnist.json", _hostile(**texts, model__parameters=10**30))
+    tell("--from", "alice/board", "--out", "again")
+    page = Path("again/index.html").read_text()
+    assert "<script>alert" not in page
+    assert 'href="javascript' not in page
+    assert "](javascript" not in Path("again/README.md").read_text()
+    with Path("again/leaderboard.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert str(10**30) in cells
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"hardware": "a\u202eb"}, "U+202E"),
+        ({"hardware": "a\x1b[31mb"}, "hardware"),
+        ({"metrics": {"accuracy": 1e308}}, "key metrics.accuracy is 1e+308; expected 0 to 100 %"),
+        ({"metrics": {"accuracy": 5.0}}, "key metrics.accuracy is 5.0; expected 0 to 100 %"),
+        ({"wall_seconds": -1}, "wall_seconds"),
+        ({"model__name": "urlstm-128-smnist"}, "expected it at"),
+    ],
+    ids=["bidirectional", "control", "huge score", "five of one", "negative time", "duplicate"],
+)
+def test_a_strangers_impossible_row_is_refused_with_its_file_and_key(
+    hub: HubServer, tell: Tell, changes: dict, complaint: str
+):
+    tell("--publish", "alice/board", "--yes")
+    _put(hub, "results/x/smnist.json", _hostile(**changes))
+    _, err = tell("--from", "alice/board", "--out", "again", code=1)
+    assert "alice/board: results/x/smnist.json" in err
+    assert complaint in err
+    assert all(char.isprintable() or char == "\n" for char in err)
+    assert not Path("again").exists()
+
+
 def test_a_commit_whose_answer_is_lost_is_made_once(hub: HubServer, tell: Tell, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub.fail("POST /api/datasets/.*/commit/", cut=True, after=True)
@@ -172,7 +286,10 @@ def test_a_result_damaged_on_the_way_is_refused(hub: HubServer, tell: Tell):
         (("--dry-run",), "go with --publish"),
         (("--publish", "board"), "is not OWNER/NAME"),
         (("--publish", "alice/board", "--results", "elsewhere"), "--results elsewhere is another folder"),
-        (("--from", "alice/board"), "leaderboard exists and is not empty"),
+        (("--from", "alice/board"), "--from alice/board makes a new folder; name it: --out DIR"),
+        (("--from", "alice/board", "--out", "leaderboard/results"), "exists and is not empty"),
+        (("--from", "hf://spaces/alice/board", "--out", "x"), "names no data set; expected hf://datasets/OWNER/NAME"),
+        (("--from", "https://huggingface.co/alice/board", "--out", "x"), "is of no data set"),
         (("--from", "alice/board@", "--out", "x"), "ends in '@'"),
     ],
 )

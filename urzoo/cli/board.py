@@ -1,13 +1,16 @@
 """What `urzoo leaderboard` does with the Hub: publishing a board, and building one from what was published."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from urzoo.cli.hub import asker, show_plan
 from urzoo.cli.output import note
 from urzoo.errors import ResultError
+
+if TYPE_CHECKING:
+    from urzoo.hub.plan import PushResult
 
 MARK = "leaderboard.json"
 
@@ -19,8 +22,9 @@ def publish(repo_id: str, out: Path, *, private: bool, dry_run: bool, yes: bool)
 
     space, data_set = published_files(repo_id, out)
     parts: tuple[tuple[Literal["dataset", "space"], dict[str, bytes]], ...] = (("dataset", data_set), ("space", space))
-    for kind, files in parts:
-        result = push_files(
+
+    def send(kind: Literal["dataset", "space"], files: dict[str, bytes], *, dry_run: bool) -> "PushResult":
+        return push_files(
             files,
             repo_id,
             kind,
@@ -31,8 +35,13 @@ def publish(repo_id: str, out: Path, *, private: bool, dry_run: bool, yes: bool)
             dry_run=dry_run,
             confirm=asker(yes=yes),
         )
+
+    # Both are planned before one is sent: a repository that holds something else is refused while nothing has changed.
+    planned = [send(kind, files, dry_run=True) for kind, files in parts]
+    for (kind, files), plan in zip(parts, planned, strict=True):
         if dry_run:
-            show_plan(result.plan)
+            show_plan(plan.plan)
+        result = plan if dry_run else send(kind, files, dry_run=False)
         if result.sent:
             typer.echo(result.commit_url)
         elif result.plan.sends_nothing:
@@ -51,7 +60,7 @@ def build_from(reference: str, out: Path) -> None:
     from urzoo.leaderboard.build import build
     from urzoo.leaderboard.publish import LARGEST_SOURCE_BYTES, MOST_SOURCES, RESULTS, is_source
 
-    repo_id, revision = parse_reference(reference)
+    repo_id, revision = parse_reference(reference, "dataset")
     check_empty(out)
     fetched = fetch_files(
         repo_id,

@@ -8,28 +8,32 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from urzoo.errors import UsageError
+from urzoo.hub.plan import Kind
 
+_CALLED = {"model": "model", "dataset": "data set", "space": "Space"}
 _EXAMPLE = "for example alice/urlstm-128-smnist"
 # What stands between a repository and a revision in the address of a page.
 _PAGES = frozenset({"tree", "blob", "resolve", "raw", "commit", "commits"})
 
 
-def parse_reference(reference: str) -> tuple[str, str | None]:
+def parse_reference(reference: str, kind: Kind = "model") -> tuple[str, str | None]:
     """A repository and, if one is named, a revision.
 
     Args:
         reference: OWNER/NAME[@REVISION], hf://OWNER/NAME[@REVISION], or the address of a page of the repository.
+        kind: What it is one of; an address of another kind is refused.
 
     Raises:
         UsageError: It is none of these.
     """
     if re.match(r"https?://", reference):
-        return _of_page(reference)
+        return _of_page(reference, kind)
     name = reference.removeprefix("hf://")
     if name != reference:
-        name = name.removeprefix("models/").rstrip("/")
-        if name.startswith(("datasets/", "spaces/", "buckets/")):
-            raise UsageError(f"{reference!r} names no model; expected hf://OWNER/NAME, {_EXAMPLE}")
+        name = name.removeprefix(f"{kind}s/").rstrip("/")
+        if name.startswith(("models/", "datasets/", "spaces/", "buckets/")):
+            expected = "hf://OWNER/NAME" if kind == "model" else f"hf://{kind}s/OWNER/NAME"
+            raise UsageError(f"{reference!r} names no {_CALLED[kind]}; expected {expected}, {_EXAMPLE}")
     repo_id, _, revision = name.partition("@")
     if "@" in name and not revision:
         raise UsageError(f"repository {reference!r} ends in '@'; name a branch, tag or commit after it, or omit it")
@@ -70,16 +74,18 @@ def check_revision(revision: str) -> str:
     return revision
 
 
-def _of_page(address: str) -> tuple[str, str | None]:
+def _of_page(address: str, kind: Kind) -> tuple[str, str | None]:
     parts, endpoint = urlsplit(address), urlsplit(constants.ENDPOINT)
     if parts.netloc not in ("huggingface.co", "hf.co", "www.huggingface.co", endpoint.netloc):
         raise UsageError(
             f"address {address!r} is not one of the Hub at {endpoint.netloc}; expected OWNER/NAME, {_EXAMPLE}"
         )
     path = parts.path.removeprefix(endpoint.path.rstrip("/") if parts.netloc == endpoint.netloc else "")
-    owner, name, *rest = [*path.strip("/").split("/"), ""]
-    if owner in ("datasets", "spaces"):
-        raise UsageError(f"address {address!r} is of no model; expected that of OWNER/NAME, {_EXAMPLE}")
+    named = path.strip("/").split("/")
+    found = named.pop(0) if named[0] in ("datasets", "spaces") else "models"
+    owner, name, *rest = [*named, "", ""]
+    if found != f"{kind}s":
+        raise UsageError(f"address {address!r} is of no {_CALLED[kind]}; expected that of OWNER/NAME, {_EXAMPLE}")
     repo_id = check_repo_id(f"{owner}/{name.removesuffix('.git')}")
     if rest[:1] and rest[0] in _PAGES:
         revision = "/".join(rest[1:4]) if rest[1:3] == ["refs", "pr"] else unquote(rest[1])

@@ -6,6 +6,7 @@ What they hold is put together here; `urzoo.hub` sends and fetches. A board can 
 import re
 from pathlib import Path
 
+from urzoo.errors import UsageError
 from urzoo.leaderboard.build import make_board, render
 from urzoo.leaderboard.charts import charts
 from urzoo.leaderboard.problem_curves import CURVES
@@ -64,6 +65,7 @@ def published_files(
         checkpoints: Where the shipped checkpoints are.
 
     Raises:
+        UsageError: There is no result that is not partial.
         ResultError: A result file cannot be read or must not be on a board.
     """
     results = out / RESULTS
@@ -74,6 +76,8 @@ def published_files(
         for path in sorted(results.glob("**/*.json"))
         if path.relative_to(results).as_posix() not in partial
     }
+    if not sources:
+        raise UsageError(f"{results} holds no result to publish; evaluate a model first: urzoo eval --help")
     sources |= {f"{CURVES}/{path.name}": path.read_bytes() for path in sorted((out / CURVES).glob("*.csv"))}
     # How the study's networks were trained; their weights stay here.
     for file in ("training.json", "log.jsonl"):
