@@ -11,7 +11,8 @@ import pytest
 
 from urzoo.cli import app, main
 from urzoo.evaluation.recommended import recommended_checkpoints
-from urzoo.zoo import checkpoints, study_checkpoints
+from urzoo.hub.export import export
+from urzoo.zoo import checkpoints, path, study_checkpoints
 
 COMMANDS = [
     "list",
@@ -53,53 +54,111 @@ def test_help_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["lst"], "Did you mean 'list'?"),
-        (["list", "--plian"], "--plain"),
-        (["list", "--plain", "--json"], "exclude each other"),
-        (["list", "--hub", "alice", "--all"], "leave --all out"),
-        (["info", "urlstm-128-smnst"], "Did you mean 'urlstm-128-smnist'"),
-        (["eval"], "no checkpoint is named"),
-        (["eval", "--all", "urlstm-128-smnist"], "not both"),
-        (["eval", "urlstm-128-smnist", "--task", "smnst"], "Did you mean 'smnist'"),
-        (["eval", "urlstm-128-smnist", "--overwrite", "yes"], "Available: always, never, stale"),
-        (["eval", "urlstm-128-smnist", "--dtype", "float23"], "Did you mean 'float32'"),
-        (["eval", "urlstm-128-smnist", "--batch-size", "none"], "batch-size"),
-        (["train", "nowhere.yaml"], "nowhere.yaml"),
-        (["train"], "recipe"),
-        (["bench", "--shape", "h127"], "Did you mean"),
-        (["bench", "--gate", "XR"], "unknown gate 'XR'"),
-        (["bench", "--threads", "2,x"], "threads is '2,x', expected a number from 1 to 256"),
-        (["bench", "--threads", "0"], "threads is '0'"),
-        (["push", "urlstm-128-smnist", "no-owner"], "no-owner"),
-        (["pull", "alice/../x"], "alice/../x"),
-        (["export", "nothing", "folder"], "unknown checkpoint 'nothing'"),
-        (["card", "nothing"], "unknown checkpoint 'nothing'. Recommended: urgru-"),
-        (["eval", "urlstm-256-smnst"], "Did you mean 'urlstm-256-smnist'"),
-        (["list", "--all", "--study"], "--all and --study exclude each other"),
-        (["list", "--hub", "alice", "--study"], "leave --study out"),
-        (["card", "urlstm-128-smnist", "--check"], "no folder 'leaderboard/results' with result files"),
-        (["card", "urlstm-128-smnist", "--results", "nowhere"], "no folder 'nowhere' with result files"),
-        (["info", ""], "unknown checkpoint ''"),
-        (["eval", "alice/m@"], "ends in '@'"),
-        (["compare", "a", "b", "--task", "smnst"], "Did you mean 'smnist'"),
-        (["list", "--hub", "a b"], "a b"),
-        (["data", "digest"], "folder"),
-        (["eval", "urlstm-128-smnist", "--task", "digits.yaml"], "there is no task file 'digits.yaml'"),
-        (["train", "x.yaml", "--task", "digits.yaml"], "there is no task file 'digits.yaml'"),
-        (["reproduce", "--task", "smnst", "--results", "."], "Did you mean 'smnist'"),
-    ],
-    ids=" ".join,
-)
+MISTAKES = [
+    (["lst"], "Did you mean 'list'?"),
+    (["list", "--plian"], "--plain"),
+    (["list", "--plain", "--json"], "exclude each other"),
+    (["list", "--hub", "alice", "--all"], "leave --all out"),
+    (["info", "urlstm-128-smnst"], "Did you mean 'urlstm-128-smnist'"),
+    (["eval"], "no checkpoint is named"),
+    (["eval", "--all", "urlstm-128-smnist"], "not both"),
+    (["eval", "urlstm-128-smnist", "--task", "smnst"], "Did you mean 'smnist'"),
+    (["eval", "urlstm-128-smnist", "--overwrite", "yes"], "Available: always, never, stale"),
+    (["eval", "urlstm-128-smnist", "--dtype", "float23"], "Did you mean 'float32'"),
+    (["eval", "urlstm-128-smnist", "--batch-size", "none"], "batch-size"),
+    (["train", "nowhere.yaml"], "nowhere.yaml"),
+    (["train"], "recipe"),
+    (["bench", "--shape", "h127"], "Did you mean"),
+    (["bench", "--gate", "XR"], "unknown gate 'XR'"),
+    (["bench", "--threads", "2,x"], "threads is '2,x', expected a number from 1 to 256"),
+    (["bench", "--threads", "0"], "threads is '0'"),
+    (["push", "urlstm-128-smnist", "no-owner"], "no-owner"),
+    (["pull", "alice/../x"], "alice/../x"),
+    (["export", "nothing", "folder"], "unknown checkpoint 'nothing'"),
+    (["card", "nothing"], "unknown checkpoint 'nothing'. Recommended: urgru-"),
+    (["eval", "urlstm-256-smnst"], "Did you mean 'urlstm-256-smnist'"),
+    (["list", "--all", "--study"], "--all and --study exclude each other"),
+    (["list", "--hub", "alice", "--study"], "leave --study out"),
+    (["card", "urlstm-128-smnist", "--check"], "no folder 'leaderboard/results' with result files"),
+    (["card", "urlstm-128-smnist", "--results", "nowhere"], "no folder 'nowhere' with result files"),
+    (["info", ""], "unknown checkpoint ''"),
+    (["eval", "alice/m@"], "ends in '@'"),
+    (["compare", "a", "b", "--task", "smnst"], "Did you mean 'smnist'"),
+    (["list", "--hub", "a b"], "a b"),
+    (["data", "digest"], "folder"),
+    (["eval", "urlstm-128-smnist", "--task", "digits.yaml"], "there is no task file 'digits.yaml'"),
+    (["train", "FILE.yaml", "--task", "digits.yaml"], "there is no task file 'digits.yaml'"),
+    (["reproduce", "--task", "smnst", "--results", "."], "Did you mean 'smnist'"),
+    (["info", "./nowhere"], "there is no folder './nowhere'"),
+    (["info", "."], "has no config.json"),
+    (["eval", "./nowhere", "--task", "smnist"], "there is no folder './nowhere'"),
+    (["eval", "urlstm-128-smnist", "--task", "smnist", "--data-root", "nowhere"], "'nowhere' does not exist"),
+    (["eval", "urlstm-128-smnist", "--limit", "x"], "unable to parse string as an integer; it is 'x'"),
+    (["eval", "urlstm-128-smnist", "--results", "FILE"], "FILE' is a file"),
+    (["eval", "urlstm-128-smnist", "--task", "FILE.yaml"], "FILE.yaml: key data is None"),
+    (["reproduce", "--results", "nowhere"], "there is no folder 'nowhere' with result files"),
+    (["reproduce", "--results", ".", "--out", "FILE"], "FILE' is a file"),
+    (["compare", "a", "b", "--task", "smnist"], "there is no folder 'leaderboard/results' with result files"),
+    (["compare", "a", "b", "--task", "smnist", "--results", "."], "unknown model 'a'"),
+    (["leaderboard"], "there is no folder 'leaderboard/results' with result files"),
+    (["leaderboard", "--results", "nowhere"], "there is no folder 'nowhere' with result files"),
+    (["leaderboard", "--results", ".", "--readme", "nowhere"], "'nowhere' does not exist"),
+    (["leaderboard", "--results", ".", "--out", "o", "--readme", "FILE"], "FILE must hold the lines"),
+    (["leaderboard", "--submission", "nowhere", "--checkpoint", "m"], "'nowhere' does not exist"),
+    (["leaderboard", "--from", "alice/board"], "name it: --out DIR"),
+    (["train", "FILE.yaml"], "FILE.yaml holds no keys; expected a recipe"),
+    (["train", "FILE.yaml", "--data-root", "nowhere"], "'nowhere' does not exist"),
+    (["train", "FILE.yaml", "--runs", "FILE"], "FILE' is a file"),
+    (["push", "./nowhere", "alice/x"], "there is no folder './nowhere'"),
+    (["push", ".", "alice/x"], "has no config.json"),
+    (["pull", "alice/x", "FILE"], "FILE exists and is no folder"),
+    (["export", "./nowhere", "folder"], "there is no folder './nowhere'"),
+    (["export", "urlstm-128-smnist", "FILE"], "FILE exists and is no folder"),
+    (["card", "./nowhere"], "there is no folder './nowhere'"),
+    (["bench", "--out", "nowhere", "--check"], "there is no folder 'nowhere' with CSV files"),
+    (["bench", "--out", "nowhere", "--summary"], "there is no folder 'nowhere' with CSV files"),
+    (["bench", "--out", "FILE"], "FILE' is a file"),
+    (["data", "digest", "nowhere"], "'nowhere' does not exist"),
+    (["data", "digest", "."], "holds no parquet file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=" ".join)
 def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("FILE", "FILE.yaml"):
+        (tmp_path / name).touch()
     assert main(arguments) == 2
     assert said in _error(capsys)
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["FILE", "FILE.yaml"]
+
+
+def test_every_command_is_among_the_mistakes() -> None:
+    tried = {arguments[0] for arguments, _ in MISTAKES}
+    assert set(COMMANDS) | {"data"} <= tried
+
+
+@pytest.mark.parametrize("failing", ["training.json", "model.safetensors"])
+def test_what_went_wrong_is_exit_code_1_whatever_the_command(
+    failing: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    damaged = export(path("urlstm-128-smnist"), tmp_path / "damaged").folder
+    (damaged / failing).write_bytes(b"{")
+    (tmp_path / "results").mkdir()
+    for arguments in (
+        ["info", "./damaged"],
+        ["eval", "./damaged", "--task", "smnist"],
+        ["push", "./damaged", "alice/x", "--dry-run"],
+        ["export", "./damaged", "out"],
+        ["card", "./damaged", "--results", "results"],
+        ["leaderboard", "--results", "results", "--check"],
+    ):
+        assert main(arguments) == 1, arguments
+        assert arguments[0] == "leaderboard" or failing in _error(capsys)
+        capsys.readouterr()
 
 
 def test_version_and_module_agree_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +240,7 @@ def test_lacking_data_that_were_asked_for_fail(
 
 
 def test_a_stale_board_exits_with_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
     assert main(["leaderboard", "--check", "--results", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
     assert "urzoo leaderboard" in _error(capsys)
 

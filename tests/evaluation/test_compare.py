@@ -115,8 +115,11 @@ def test_what_cannot_be_compared_is_refused(results: Path):
     save(results, "other", {**classes(right), "row": np.arange(100, 109)})
     with pytest.raises(ResultError, match="different rows"):
         compare(results, "one", "other", "smnist")
-    with pytest.raises(ResultError, match="evaluate with --save-predictions first"):
+    with pytest.raises(UsageError, match=r"unknown model 'nobody'.* Available: one, other"):
         compare(results, "one", "nobody", "smnist")
+    (results / "other" / "smnist.predictions.parquet").rename(results / "aside")
+    with pytest.raises(ResultError, match="evaluate with --save-predictions first"):
+        compare(results, "one", "other", "smnist")
     with pytest.raises(UsageError, match="unknown task 'smnits'"):
         compare(results, "one", "other", "smnits")
     predictions_path(results, "one", "smnist").write_bytes(b"PAR1")

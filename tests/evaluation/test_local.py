@@ -101,7 +101,8 @@ def test_training_finds_own_data_by_their_name(own: Path):
         ({"name": "smnist"}, "a task of urzoo's; give it another name"),
         ({"data": {"name": "mnist", "split": "test"}}, "expected a folder and a split"),
         ({"data": {"folder": "./data", "split": "tset"}}, "Did you mean 'test'"),
-        ({"data": {"folder": "./nowhere", "split": "test"}}, "urzoo data digest"),
+        ({"data": {"folder": "./nowhere", "split": "test"}}, "key data.folder is './nowhere', and there is no folder"),
+        ({"data": {"folder": ".", "split": "test"}}, "make it with: urzoo data digest"),
         ({"problem": "text-classification", "requires": None}, "needs a column of kind text"),
         ({"problem": "singing"}, "key problem is 'singing'"),
         ({"colour": "red"}, "unknown key colour"),
@@ -125,7 +126,7 @@ def test_data_that_changed_are_refused_with_what_to_do(own: Path, raster: Path):
 
 
 def test_what_cannot_be_described_is_refused(own: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="holds no parquet file"):
+    with pytest.raises(UsageError, match="holds no parquet file"):
         describe(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="there is no task file"):
         load_task(str(tmp_path / "other.yaml"))

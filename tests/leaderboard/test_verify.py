@@ -152,7 +152,15 @@ def test_a_baseline_of_another_library_may_be_sent_in(
         (["--submission", "x.json", "--checkpoint", "urlstm-128-smnist", "--samples", "0"], "samples is 0"),
     ],
 )
-def test_a_wrong_use_of_the_command_is_told(options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]):
+def test_a_wrong_use_of_the_command_is_told(
+    options: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.json").write_text("{}")
     assert main(["leaderboard", *options]) == 2
     assert complaint in capsys.readouterr().err
 

@@ -149,10 +149,11 @@ def test_an_unknown_name_is_refused(name: str):
 
 
 def test_a_missing_folder_and_one_without_config_are_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="there is no folder"):
-        path(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"has no config\.json"):
-        path(tmp_path)
+    for kind in (UsageError, CheckpointError):
+        with pytest.raises(kind, match="there is no folder"):
+            path(tmp_path / "nowhere")
+        with pytest.raises(kind, match=r"has no config\.json"):
+            path(tmp_path)
 
 
 def test_every_truncation_is_refused(checkpoint: Path):

@@ -1,8 +1,11 @@
 """The `urzoo` command: it parses arguments, calls the package's functions and prints what they return.
 
-A user's mistake ends in one line on standard error, without a traceback. Exit codes: 0 done, 1 failed,
-2 wrong use, 130 interrupted. What torch or transformers is needed for is imported inside the commands,
-so that `urzoo --help` answers at once.
+A user's mistake ends in one line on standard error, without a traceback. What torch or transformers is needed for is
+imported inside the commands, so that `urzoo --help` answers at once.
+
+Exit codes: 0 done; 2 what was typed is wrong (an option, a name, a folder that is not there, a recipe or task file);
+1 anything else that went wrong or does not hold (damaged files, data that are not at hand, the Hub's refusal, a figure
+that differs, a stale board); 130 interrupted.
 """
 
 import os
@@ -85,6 +88,9 @@ def _wrong_use(mistake: TyperException) -> int:
     if type(mistake).__name__ == "NoArgsIsHelpError":
         typer.echo(mistake.format_message())
         return 2
+    if (details := getattr(mistake.__cause__, "errors", None)) is not None:
+        # Of what does not fit a type typer tells the reason, and not what was given.
+        message = f"{message.rstrip('.')}; it is {details()[0]['input']!r}"
     stop = "" if message.endswith((".", "?")) else "."
     return _fail(f"{message}{stop} See '{command} --help'.", mistake.exit_code)
 

@@ -39,7 +39,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes and figures, 20 seconds.")] = False,
     untied: Annotated[bool, typer.Option("--untied", help="An input gate of its own, as torch.nn.LSTM has.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the CSV, the plot and their page.")] = FOLDER,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the CSV, the plot and their page.")] = FOLDER,
     summary: Annotated[
         bool, typer.Option("--summary", help="Time nothing; make the page again from the CSV files in the folder.")
     ] = False,
@@ -60,6 +60,8 @@ def bench(
 
     # A run kept elsewhere is no figure of this project.
     readme = README if out == FOLDER and README.is_file() and BEGIN in README.read_text("utf-8") else None
+    if (check or summary) and not out.is_dir():
+        raise UsageError(f"there is no folder {str(out)!r} with CSV files; run this in a clone, or name it with --out.")
     if check:
         check_summary(out, readme=readme)
         typer.echo("The page of benchmarks is up to date.")

@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 
 def digest(
     folder: Annotated[
-        Path, typer.Argument(help="A folder with one parquet file a split: train.parquet, test.parquet.")
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="A folder with one parquet file a split: train.parquet, test.parquet."
+        ),
     ],
 ) -> None:
     """Print the dataset.yaml of a folder of parquet files: columns as found, rows and digest of every split.

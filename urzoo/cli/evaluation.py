@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,10 @@ BOARD = Path("leaderboard")
 README = Path("README.md")
 
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted.")
+    Path | None,
+    typer.Option(
+        exists=True, file_okay=False, help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted."
+    ),
 ]
 
 
@@ -51,7 +54,7 @@ def evaluate(
         bool, typer.Option("--all", help="Every checkpoint, the study's too, on every task whose data are at hand.")
     ] = False,
     data_root: DataRoot = None,
-    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
+    results: Annotated[Path, typer.Option(file_okay=False, help="Folder of the result files.")] = RESULTS,
     overwrite: Annotated[
         str, typer.Option(help="What to do about an earlier result: never, stale or always replace it.")
     ] = "stale",
@@ -87,7 +90,8 @@ def evaluate(
     # Of several processes the first one speaks for all, except of what failed.
     first = os.environ.get("RANK", "0") == "0"
     settings = Settings(batch_size, device, dtype, backend, limit, seed)  # type: ignore[arg-type] # it checks dtype
-    done, failures = [], 0
+    done: list[dict[str, Any]] = []
+    codes: list[int] = []
     for pair in evaluate_pairs(
         None if everything else [_subject(model) for model in models or ()],
         task,
@@ -97,7 +101,8 @@ def evaluate(
         overwrite=overwrite,
         save_predictions=save_predictions,
     ):
-        failures += _is_failure(pair, asked=not everything)
+        if _is_failure(pair, asked=not everything):
+            codes.append(1 if pair.error is None else pair.error.exit_code)
         if pair.result is not None:
             done.append(pair.result.model_dump(mode="json"))
         if not first and pair.status != "failed":
@@ -110,9 +115,10 @@ def evaluate(
             typer.echo(pair.message)
     if as_json and first:
         print_json(done)
-    if not done and not failures and not everything:
+    if not done and not codes and not everything:
         raise UsageError(f"no task is made for {' or '.join(models or ())}; name one with --task.")
-    raise typer.Exit(1 if failures else 0)
+    # Where something went wrong beside what was mistyped, the former counts.
+    raise typer.Exit(min(codes, default=0))
 
 
 def reproduce(
@@ -122,9 +128,12 @@ def reproduce(
         bool, typer.Option("--all", help="Every checkpoint, the study's too, on all rows, however long that takes.")
     ] = False,
     data_root: DataRoot = None,
-    results: Annotated[Path, typer.Option(help="Folder of the committed result files.")] = RESULTS,
+    results: Annotated[Path, typer.Option(file_okay=False, help="Folder of the committed result files.")] = RESULTS,
     out: Annotated[
-        Path, typer.Option(help="Folder of the board; what this machine measures is kept in its folder measured/.")
+        Path,
+        typer.Option(
+            file_okay=False, help="Folder of the board; what this machine measures is kept in its folder measured/."
+        ),
     ] = BOARD,
 ) -> None:
     """Measure the recommended checkpoints here, compare with the committed results, and regenerate the board.
@@ -138,8 +147,7 @@ def reproduce(
     """
     from urzoo.evaluation.reproduction import reproduce as reproduced
 
-    if not results.is_dir():
-        raise UsageError(f"there is no folder {str(results)!r} with result files; run this in a clone, or name it.")
+    _need(results)
     failures = 0
     left_out: dict[str, list[str]] = {}
     for row in reproduced(task, everything=everything, results=results, measured=out / "measured", data_root=data_root):
@@ -164,7 +172,7 @@ def compare(
     second: Annotated[str, typer.Argument(metavar="B", help="Another's.")],
     *,
     task: Annotated[str, typer.Option(help="The task both were evaluated on, or the YAML file of your own.")],
-    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
+    results: Annotated[Path, typer.Option(file_okay=False, help="Folder of the result files.")] = RESULTS,
     rows: Annotated[int, typer.Option(min=0, help="How many of the rows on which they differ are listed.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="The comparison as JSON, for scripts.")] = False,
 ) -> None:
@@ -177,6 +185,8 @@ def compare(
     from urzoo.evaluation import load_task
     from urzoo.evaluation.comparison import compare as compared
 
+    load_task(task)
+    _need(results)
     found = compared(results, _name_in_results(first), _name_in_results(second), task)
     if as_json:
         print_json(asdict(found) | {"difference": found.difference.model_dump()})
@@ -203,7 +213,10 @@ def leaderboard(
         int | None, typer.Option(help="Evaluate so many rows again, picked at random; fail if one differs.")
     ] = None,
     submission: Annotated[
-        Path | None, typer.Option(help="Check a result file that was sent in, against its --checkpoint.")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Check a result file that was sent in, against its --checkpoint."
+        ),
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
@@ -214,10 +227,13 @@ def leaderboard(
     samples: Annotated[
         int | None, typer.Option(help="With --submission: repeat only so many rows, drawn at random.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
-    out: Annotated[Path, typer.Option(help="Folder of the board.")] = BOARD,
+    results: Annotated[Path, typer.Option(file_okay=False, help="Folder of the result files.")] = RESULTS,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the board.")] = BOARD,
     readme: Annotated[
-        Path | None, typer.Option(help="README to show the board's head in; README.md here if it has the marks.")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="README to show the board's head in; README.md here if it has the marks."
+        ),
     ] = None,
     data_root: DataRoot = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of rows for --verify and --samples.")] = 0,
@@ -254,13 +270,16 @@ def leaderboard(
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} are different jobs; give one of them.")
     if publish is not None:
-        if results.resolve() != (out / "results").resolve():
+        _need(out / "results")
+        if results not in (RESULTS, out / "results"):
             raise UsageError(
                 f"--publish sends the results in {out / 'results'}; --results {results} is another folder."
             )
         board.publish(publish, out, private=private, dry_run=dry_run, yes=yes)
         return
     if source is not None:
+        if out == BOARD:
+            raise UsageError(f"--from {source} makes a new folder; name it: --out DIR")
         board.build_from(source, out)
         return
     if submission is not None:
@@ -268,6 +287,7 @@ def leaderboard(
         return
     if samples is not None or (checkpoint and verify is None):
         raise UsageError("--samples goes with --submission, and --checkpoint with --submission or --verify.")
+    _need(results)
     if verify is not None:
         _verify(results, verify, checkpoint or [], seed=seed, data_root=data_root)
         return
@@ -279,6 +299,13 @@ def leaderboard(
         return
     for path in _build(results, out, readme):
         typer.echo(path)
+
+
+def _need(results: Path) -> None:
+    if not results.is_dir():
+        raise UsageError(
+            f"there is no folder {str(results)!r} with result files; run this in a clone, or name it with --results."
+        )
 
 
 def _build(results: Path, out: Path, readme: Path | None) -> tuple[Path, ...]:

@@ -16,16 +16,26 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[
         Path,
-        typer.Argument(help="The recipe, a YAML file such as those in configs/.", autocompletion=complete_recipe),
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="The recipe, a YAML file such as those in configs/.",
+            autocompletion=complete_recipe,
+        ),
     ],
     *,
     task: Annotated[
         Path | None, typer.Option(help="The YAML file of your own task and data that the recipe names.")
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted.",
+        ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where the state of runs is kept.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(file_okay=False, help="Where the state of runs is kept.")] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="The checkpoint folder to make; RUNS/<name>/checkpoint when omitted.")
     ] = None,

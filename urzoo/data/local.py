@@ -21,7 +21,7 @@ from urzoo.data import schema
 from urzoo.data.decode import decode
 from urzoo.data.digest import content_digest
 from urzoo.data.schema import Column, DataSet, LocalDataSet, SplitSpec
-from urzoo.errors import DataError, one_line
+from urzoo.errors import DataError, UsageError, one_line
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
 
 if TYPE_CHECKING:
@@ -83,14 +83,15 @@ def describe(folder: Path) -> dict[str, Any]:
     no digest depends on them.
 
     Raises:
-        DataError: There are no parquet files, splits have different columns, or a column is of no kind of urzoo's.
+        UsageError: There are no parquet files.
+        DataError: Splits have different columns, or a column is of no kind of urzoo's.
     """
     splits: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.parquet")):
         if (named := _FILE.fullmatch(path.name)) is not None:
             splits.setdefault(named[1], []).append(path)
     if not splits:
-        raise DataError(f"{folder} holds no parquet file; expected one a split, such as {folder / 'test.parquet'}.")
+        raise UsageError(f"{folder} holds no parquet file; expected one a split, such as {folder / 'test.parquet'}.")
     columns = _columns([path for paths in splits.values() for path in paths])
     # A name is wanted before there is a description; it is the folder's.
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", folder.resolve().name).strip("-._") or "data"

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from urzoo.data.generate import COPIED
-from urzoo.errors import ResultError, UsageError
+from urzoo.errors import ResultError, UsageError, unknown
 from urzoo.evaluation.predictions import Predictions, predictions_path, read_predictions
-from urzoo.evaluation.schema import Interval, folder_name
+from urzoo.evaluation.schema import Interval, folder_name, plain_name
 from urzoo.evaluation.task import load_task
 
 Values = npt.NDArray[Any]
@@ -66,7 +66,7 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
         task: The task both were evaluated on.
 
     Raises:
-        UsageError: The task is unknown, or a name stands for several models.
+        UsageError: The task or a model is unknown, or a name stands for several models.
         ResultError: Predictions are missing, damaged, or of different data or task versions.
     """
     task = load_task(task).name
@@ -92,7 +92,12 @@ def _place(results: Path, model: str, task: str) -> Path:
     """The predictions of `model`, which may lack the digits of its digest."""
     path = predictions_path(results, model, task)
     found = sorted(results.glob(f"{glob.escape(folder_name(model))}+*/{path.name}"))
-    if path.exists() or not found:
+    if path.exists():
+        return path
+    if not found:
+        known = sorted(folder.name for folder in results.iterdir() if folder.is_dir())
+        if plain_name(path.parent.name) not in map(plain_name, known):
+            raise UsageError(unknown("model", model, known))
         return path
     if len(found) > 1:
         names = ", ".join(path.parent.name for path in found)

@@ -19,6 +19,7 @@ from urzoo.evaluation.recommended import has_context
 from urzoo.evaluation.runner import Evaluation, Outcome, Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path, write_result
 from urzoo.evaluation.task import Task, load_task, tasks
+from urzoo.files import remove_file
 from urzoo.processes import Processes
 from urzoo.zoo import checkpoints, study_checkpoints
 from urzoo.zoo.schema import CheckpointInfo
@@ -237,7 +238,7 @@ class Keeper:
             write_predictions(predictions, outcome)
         else:
             # Those of an earlier result do not belong to this one.
-            predictions.unlink(missing_ok=True)
+            remove_file(predictions)
         write_result(self.results, result)
 
 

@@ -24,6 +24,7 @@ from urzoo.evaluation.repetition import Repetition, repetitions, settings_of
 from urzoo.evaluation.runner import Settings, Subject
 from urzoo.evaluation.schema import Result, read_result, result_path
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
+from urzoo.files import remove_file
 from urzoo.zoo import checkpoints, study_checkpoints
 
 DEFAULT_MEASURED = Path("leaderboard/measured")
@@ -158,7 +159,7 @@ class _CommittedRow:
             self.measured, replace(settings, limit=limit), "always", save_predictions=True, progress=self.progress
         )
         # What was measured of other weights or other data is no use any more.
-        result_path(self.measured, subject.name, task.name).unlink(missing_ok=True)
+        remove_file(result_path(self.measured, subject.name, task.name))
         result = keeper.evaluated(subject, task, split, order=order).result
         assert result is not None
         return result

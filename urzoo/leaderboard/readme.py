@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from urzoo.errors import StaleError, UrzooError
+from urzoo.errors import StaleError, UrzooError, UsageError
 from urzoo.files import write_text
 from urzoo.leaderboard.charts import charts
 from urzoo.leaderboard.schema import Board
@@ -40,7 +40,7 @@ def between(text: str, begin: str, end: str, content: str, name: str) -> str:
     """
     block = re.compile(rf"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
     if len(block.findall(text)) != 1:
-        raise UrzooError(f"{name} must hold the lines '{begin}' and '{end}' once each, in this order.")
+        raise UsageError(f"{name} must hold the lines '{begin}' and '{end}' once each, in this order.")
     return block.sub(lambda _: f"{begin}\n{content}\n{end}", text)
 
 

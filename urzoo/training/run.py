@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urzoo.errors import CheckpointError, RecipeError, UrzooError
+from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
 from urzoo.files import write_bytes, write_json
 from urzoo.processes import reporting_lost_processes
 from urzoo.training.job import Job, Parents, Sources
@@ -109,7 +109,7 @@ def _is_checkpoint_of(folder: Path, recipe: BaseRecipe) -> bool:
 def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
     """Before hours of training, see that the checkpoint can be written to its folder."""
     if folder.exists() and not folder.is_dir():
-        raise UrzooError(f"--out {folder} is a file; name a folder, which need not exist yet.")
+        raise UsageError(f"--out {folder} is a file; name a folder, which need not exist yet.")
     identity = run.read_identity()
     replace = restart or (identity is not None and identity.replace_checkpoint)
     if folder.exists() and any(folder.iterdir()) and not replace and not _is_checkpoint_of(folder, recipe):

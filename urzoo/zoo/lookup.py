@@ -43,7 +43,11 @@ _DECIDING = (
 )
 
 
-class UnknownCheckpointError(UsageError):
+class NoCheckpointError(UsageError, CheckpointError):
+    """A folder that was named is not there, or holds no checkpoint."""
+
+
+class UnknownCheckpointError(NoCheckpointError):
     """A name is neither that of a checkpoint nor that of a folder.
 
     Args:
@@ -75,8 +79,7 @@ def path(name_or_folder: str | Path) -> Path:
         name_or_folder: The name of a shipped checkpoint or of one of the study, or a folder with a `config.json`.
 
     Raises:
-        UsageError: It is neither; the message has near matches.
-        CheckpointError: The folder has no `config.json`.
+        NoCheckpointError: It is neither, or the folder has no `config.json`; the message has near matches.
     """
     text = str(name_or_folder)
     if isinstance(name_or_folder, str):
@@ -86,10 +89,12 @@ def path(name_or_folder: str | Path) -> Path:
     folder = Path(name_or_folder).expanduser()
     if text and folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} is no checkpoint folder: it has no config.json.")
+            raise NoCheckpointError(
+                f"{folder} is no checkpoint folder: it has no config.json; expected one as `urzoo export` makes it."
+            )
         return folder
     if isinstance(name_or_folder, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise CheckpointError(
+        raise NoCheckpointError(
             f"there is no folder {text!r}; expected a checkpoint folder, or a name of `urzoo list --all`."
         )
     raise UnknownCheckpointError(text)
