@@ -161,7 +161,7 @@ FAULTS = {
     ),
     ("gru", "reset after the product"): ("gru_forward.h", "values[Cell::kReset] * load(hidden", "load(hidden"),
     ("gru", "the padding is not skipped"): ("layout.h", "p.mask[row * p.time + time] != 0", "true"),
-    ("gru", "gradient of the first chunk only"): ("gru_backward.h", "chunk.last == p.time && segment == 0);", "true);"),
+    ("gru", "gradient of the first chunk only"): ("gru_deltas.h", "fresh && segment == 0);", "true);"),
 }
 # In what only gates that couple the units of a row use, and master gates.
 FAULTS |= {

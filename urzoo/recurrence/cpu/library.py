@@ -19,7 +19,7 @@ VARIANTS = ("amx", "avx512bf16", "avx512", "avx2", "baseline")
 "amx" is the library of "avx512bf16" with its products of bfloat16 on the processor's matrix tiles.
 """
 
-INTERFACE = 4
+INTERFACE = 5
 """`kInterface` of source/problem.h: raised with it whenever a function changes its meaning."""
 
 REMEDY = (
@@ -71,9 +71,9 @@ class Library:
         if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem)):
             raise MemoryError(f"no memory for the workspace of {function} in the fused CPU back end")
 
-    def packed_size(self, function: str, **arguments: Tensor | int | None) -> int:
+    def size(self, function: str, problem: Problem) -> int:
         """The number of floats that `function` says the packed weights of a `Problem` of such sizes take."""
-        return int(getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem_of(**arguments))))
+        return int(getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem)))
 
 
 def problem_of(**arguments: Tensor | int | None) -> Problem:

@@ -48,7 +48,22 @@ class Forward : public Work {
     for (int64_t step = 0; step < p.time; ++step) {
       int64_t slot = step % layout.chunk_steps();
       if (slot == 0) project(step, rows, units, mine);
-      for (int64_t index = 0; index < units.size();) index += advance(step, slot, rows, units, index, mine);
+      if (rows.size() == 1) {
+        // Of a single row the products of several vectors of units are taken at once.
+        int64_t several = at_once(gates), parts = units.size() / several, last = units.begin + parts * several;
+        for (int64_t index = 0; index < parts; ++index) {
+          int64_t unit = units.begin + layout.part_of(step, index, parts) * several;
+          advance(step, slot, rows, units, unit, nullptr, true, mine);
+        }
+        for (int64_t unit = last; unit < units.end; ++unit)
+          advance(step, slot, rows, units, unit, nullptr, false, mine);
+      } else {
+        for (int64_t index = 0; index < units.size(); ++index) {
+          int64_t next = units.begin + layout.part_after(step, index, units.size());
+          advance(step, slot, rows, units, units.begin + layout.part_of(step, index, units.size()),
+                  packed.recurrent(next), false, mine);
+        }
+      }
       if (cumax_gates.any()) {
         group.wait();
         Range some = share(rows.size(), layout.unit_groups, thread % layout.unit_groups);
@@ -126,19 +141,16 @@ class Forward : public Work {
     }
   }
 
-  // Pre-activations, gates and new state of vectors of units at one step, from the `index`-th of this thread on. Returns
-  // how many they were.
-  int advance(int64_t step, int64_t slot, Range rows, Range units, int64_t index, const Own& mine) {
-    // Of a single row the products of several vectors of units are taken at once.
-    bool single = rows.size() == 1, several = single && index + at_once(gates) <= units.size();
-    int64_t unit = units.begin + (single ? index : layout.part_of(step, index, units.size()));
-    int64_t next_unit = units.begin + layout.part_after(step, index, units.size());
+  // Pre-activations, gates and new state of one vector of units at one step, or of as many as are taken at once; `next`
+  // are the weights of those after them.
+  void advance(int64_t step, int64_t slot, Range rows, Range units, int64_t unit, const float* next, bool several,
+               const Own& mine) {
     bool coupled = cumax_gates.any();
     float* sums = coupled ? preactivations_at(rows.begin, unit) : mine.sums;
     int64_t stride = coupled ? layout.units * columns : columns;
     int64_t started = layout.chunk_steps() * rows.size() * columns;
     Product product{rows.size(), hidden[step % 2] + rows.begin * hidden_stride, hidden_stride, packed.recurrent(unit),
-                    gates, packed.hidden_words(), sums, stride, true, single ? nullptr : packed.recurrent(next_unit)};
+                    gates, packed.hidden_words(), sums, stride, true, next};
     product.bias = packed.bias(unit);
     if (packed.fused()) {
       product.more_a = mine.inputs + slot * rows.size() * packed.input_words();
@@ -157,7 +169,6 @@ class Forward : public Work {
       multiply_lines<Words>(gates, product);
     if (!coupled)
       for (int one = 0; one < count; ++one) finish_unit(step, unit + one, rows, sums + one * columns, stride);
-    return count;
   }
 
   float* preactivations_at(int64_t row, int64_t unit) const {

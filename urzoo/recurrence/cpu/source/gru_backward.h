@@ -4,6 +4,7 @@
 #pragma once
 
 #include "gru_activations.h"
+#include "gru_deltas.h"
 
 template <class Number>
 class GruBackward final : public Work {
@@ -39,39 +40,8 @@ class GruBackward final : public Work {
  private:
   using Words = typename Number::Words;
   using Element = typename Number::Element;
+  using Deltas = GruDeltas<Number>;
   static constexpr int kPack = Number::kPack;
-
-  // What belongs to one of the two products. A tile of its gradients of weights is `wide` vectors wide where it can be.
-  struct Deltas {
-    explicit Deltas(int wide) : rows(max_rows(wide)) {}
-    const int64_t rows;  // factors of a tile
-    int64_t columns;     // of the deltas
-    int64_t depth, stride, factors, lines, panel_stride, panel_size, grad_size;
-    float *hidden_weights, *input_weights;  // [block][word of columns][vector]
-    float* deltas;   // (row group, line, stride): factors of all columns
-    // (row group) [factor block][word of lines][rows], or on tiles [factor][word of lines]: what was multiplied, input
-    float* panels;
-    float* grads;    // (row group) [unit or block][factor][column]
-
-    void lay_out(Workspace& workspace, int64_t width, int64_t size, int64_t inputs, int64_t most_lines, int64_t groups,
-                 int64_t most_factors) {
-      columns = width;
-      lines = most_lines;
-      depth = columns / kPack;
-      stride = depth + 16;
-      factors = (most_factors + rows - 1) / rows * rows;
-      // On tiles a row of the panel is a factor, and rows that lie whole 4 KiB apart would share lines of the cache.
-      panel_stride = words<Number>(lines) + (on_tiles<Words>() ? kWidth : 0);
-      panel_size = panel_stride * factors;
-      grad_size = factors * columns;
-      hidden_weights = workspace.floats(size * depth);
-      input_weights = workspace.floats(inputs * depth);
-      deltas = workspace.floats(groups * lines * stride);
-      panels = workspace.floats(groups * panel_size);
-      grads = workspace.floats(groups * grad_size);
-    }
-    float* deltas_of(int64_t group, int64_t line) const { return deltas + (group * lines + line) * stride; }
-  };
 
   struct Chunk : Lines {
     float* recalled;   // (line, unit): what the reset gate lets through
@@ -139,9 +109,12 @@ class GruBackward final : public Work {
       }
       fill_panels(chunk, share(words<Number>(chunk.used()), layout.unit_groups, part));
       barrier.wait();
+      bool fresh = chunk.last == p.time;
       for (int64_t unit = units.begin; unit < units.end; ++unit)
-        weigh(chunk, gates, gate_count, unit * gate_count * kWidth);
-      for_blocks(units, [&](int width, int64_t block) { weigh(chunk, candidates, width, block * kWidth); });
+        gates.weigh(chunk, gate_count, unit * gate_count * kWidth, fresh, chunk.own);
+      for_blocks(units, [&](int width, int64_t block) {
+        candidates.weigh(chunk, width, block * kWidth, fresh, chunk.own);
+      });
       if (p.inputs_grad != nullptr)
         for_blocks({0, vectors(p.input_size)},
                    [&](int width, int64_t block) { differentiate_inputs(chunk, lines, block, width); });
@@ -324,52 +297,19 @@ class GruBackward final : public Work {
     for (int64_t factor = p.hidden_size + p.input_size; factor < product.factors; ++factor) to[factor] = 0.0f;
   }
 
-  // gradient += panel^T deltas, for `wide` vectors of columns from `column` on.
-  void weigh(const Chunk& chunk, const Deltas& product, int wide, int64_t column) {
-    int64_t across = wide * kWidth, rows = product.rows;
-    auto tile = Kernels<Words>::weigh(wide, rows);
-    int64_t lines = words<Number>(chunk.used()), segments = (lines + kSegment - 1) / kSegment;
-    for (int64_t word = 0; word < lines; ++word) {
-      const float* low = product.deltas_of(chunk.group, word * kPack);
-      bool paired = kPack == 2 && word * kPack + 1 < chunk.used();
-      for (int64_t at = 0; at < across; at += kWidth) {
-        vf other = paired ? Number::load_factors(low + product.stride, column + at) : vf{};
-        store(chunk.own + word * across + at, Number::word(Number::load_factors(low, column + at), other));
-      }
-    }
-    const float* panel = product.panels + chunk.group * product.panel_size;
-    float* to = product.grads + chunk.group * product.grad_size + column * product.factors;
-    if (on_tiles<Words>())
-      return multiply_tiles(panel, product.panel_stride, product.factors, chunk.own, wide, wide, lines, to, across,
-                            chunk.last == p.time);
-    for (int64_t segment = 0; segment < segments; ++segment) {
-      int64_t begin = lines * segment / segments, end = lines * (segment + 1) / segments;
-      for (int64_t block = 0; block < product.factors / rows; ++block)
-        tile(panel + (block * words<Number>(product.lines) + begin) * rows, chunk.own + begin * across, end - begin,
-             to + block * rows * across, chunk.last == p.time && segment == 0);
-    }
-  }
-
   // Adds up the row groups' gradients, always in the same order, and brings them into torch's order.
   void collect(int thread) {
     Range units = layout.units_of(thread);
     for_some_blocks(units, layout.row_groups, layout.row_group(thread), [&](int width, int64_t block) {
       for (int64_t unit = block; unit < block + width; ++unit) {
-        float* sums = add_groups(gates, gate_count, unit * gate_count * kWidth);
+        float* sums = gates.add_groups(layout.row_groups, gate_count, unit * gate_count * kWidth);
         for (int gate = 0; gate < gate_count; ++gate) deliver(sums + gate * kWidth, gate_count * kWidth, gate, unit);
         collect_bias(unit);
       }
-      float* sums = add_groups(candidates, width, block * kWidth);
+      float* sums = candidates.add_groups(layout.row_groups, width, block * kWidth);
       for (int column = 0; column < width; ++column)
         deliver(sums + column * kWidth, width * kWidth, gate_count, block + column);
     });
-  }
-
-  float* add_groups(const Deltas& product, int wide, int64_t column) {
-    float* sums = product.grads + column * product.factors;
-    for (int64_t group = 1; group < layout.row_groups; ++group)
-      add_up(sums, sums + group * product.grad_size, product.factors * wide * kWidth);
-    return sums;
   }
 
   void collect_bias(int64_t unit) {
@@ -381,26 +321,11 @@ class GruBackward final : public Work {
                   layout.units_left(unit));
   }
 
-  static void add_up(float* sums, const float* more, int64_t count) {
-    for (int64_t at = 0; at < count; at += kWidth) store(sums + at, load(sums + at) + load(more + at));
-  }
-
   // The gradients of one vector of rows of both weights, whose factors lie `apart` floats apart.
   void deliver(const float* sums, int64_t apart, int block, int64_t unit) {
     int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit)), row = block * p.hidden_size + unit * kWidth;
     deliver_columns(sums, apart, p.recurrent_weight_grad + row * p.hidden_size, p.hidden_size, lanes);
     deliver_columns(sums + p.hidden_size * apart, apart, p.input_weight_grad + row * p.input_size, p.input_size, lanes);
-  }
-
-  static void deliver_columns(const float* sums, int64_t apart, float* to, int64_t width, int64_t lanes) {
-    for (int64_t factor = 0; factor < width; factor += kWidth) {
-      vf columns[kWidth];
-      for (int64_t index = 0; index < kWidth; ++index)
-        columns[index] = factor + index < width ? load(sums + (factor + index) * apart) : vf{};
-      transpose(columns);
-      for (int64_t lane = 0; lane < lanes; ++lane)
-        store_first(to + lane * width + factor, columns[lane], width - factor);
-    }
   }
 
   const Problem& p;

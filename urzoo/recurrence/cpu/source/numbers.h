@@ -117,9 +117,12 @@ INLINE vf load_words(const Element* from, int64_t count) {
     return Number::rounded(load_first(from, count));
   } else {
     if constexpr (std::is_same<Element, typename Number::Element>::value) {
-      float both[kWidth];
-      if (count < 2 * kWidth) std::memset(both, 0, sizeof(both));
-      std::memcpy(both, from, sizeof(Element) * static_cast<size_t>(std::min<int64_t>(count, 2 * kWidth)));
+      float both[kWidth] = {};
+      // Of a size that is known, a copy is one instruction, and else a call.
+      if (count >= 2 * kWidth)
+        std::memcpy(both, from, sizeof(both));
+      else
+        std::memcpy(both, from, sizeof(Element) * static_cast<size_t>(count));
       return load(both);
     } else {
       return Number::words_of(load_first(from, count),

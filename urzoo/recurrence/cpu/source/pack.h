@@ -21,29 +21,34 @@ INLINE vf bias_of(const Problem& p, int64_t block, int64_t unit) {
   return p.raised >> block & 1 ? bias + gate_bias : p.lowered >> block & 1 ? bias - gate_bias : bias;
 }
 
-// At most kWidth rows of a matrix of `depth` columns -> to[word of depth][lane], vectors of lanes `apart` floats apart;
-// zero beyond the last row.
+// At most kWidth rows of a matrix of `depth` columns -> to[word of depth][lane], vectors of lanes `apart` floats apart,
+// for the words [word, word + kWidth) that there are; zero beyond the last row.
+template <class Number, class Element>
+INLINE void pack_block(const Element* rows, int64_t count, int64_t depth, int64_t word, float* to, int64_t apart) {
+  vf block[kWidth];
+  for (int lane = 0; lane < kWidth; ++lane) {
+    int64_t k = word * Number::kPack;
+    block[lane] = lane < count ? load_words<Number>(rows + lane * depth + k, depth - k) : vf{};
+  }
+  transpose(block);
+  for (int64_t place = word; place < std::min(word + kWidth, words<Number>(depth)); ++place)
+    store(to + place * apart, block[place - word]);
+}
+
 template <class Number, class Element>
 void pack_vector(const Element* rows, int64_t count, int64_t depth, float* to, int64_t apart) {
-  int64_t used = words<Number>(depth);
-  for (int64_t word = 0; word < used; word += kWidth) {
-    vf block[kWidth];
-    for (int lane = 0; lane < kWidth; ++lane) {
-      int64_t k = word * Number::kPack;
-      block[lane] = lane < count ? load_words<Number>(rows + lane * depth + k, depth - k) : vf{};
-    }
-    transpose(block);
-    for (int64_t place = word; place < std::min(word + kWidth, used); ++place)
-      store(to + place * apart, block[place - word]);
-  }
+  for (int64_t word = 0; word < words<Number>(depth); word += kWidth)
+    pack_block<Number>(rows, count, depth, word, to, apart);
 }
 
 // Rows of a (gates * hidden, depth) matrix -> to[word of k][gate][lane] for the vector `unit` of hidden units.
 template <class Number, class Element>
 void pack_columns(const Element* weight, int gates, int64_t hidden_size, int64_t depth, int64_t unit, float* to) {
-  for (int gate = 0; gate < gates; ++gate)
-    pack_vector<Number>(weight + (gate * hidden_size + unit * kWidth) * depth, hidden_size - unit * kWidth, depth,
-                        to + gate * kWidth, gates * kWidth);
+  // All gates of some words, and not one gate after another: what lies together is written together.
+  for (int64_t word = 0; word < words<Number>(depth); word += kWidth)
+    for (int gate = 0; gate < gates; ++gate)
+      pack_block<Number>(weight + (gate * hidden_size + unit * kWidth) * depth, hidden_size - unit * kWidth, depth,
+                         word, to + gate * kWidth, gates * kWidth);
 }
 
 // Columns [first, first + columns) vectors of a (gates * hidden, width) matrix -> to[unit][gate][word of lanes][column],

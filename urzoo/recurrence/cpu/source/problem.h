@@ -5,7 +5,7 @@
 
 // Raised, here and in library.py, whenever a function of the interface comes or goes or means something else: a library
 // compiled from an older source is then refused.
-constexpr int64_t kInterface = 4;
+constexpr int64_t kInterface = 5;
 
 struct Problem {
   int64_t batch, time, input_size, hidden_size;
@@ -14,7 +14,7 @@ struct Problem {
   // The factors of all products are bfloat16, and so is every `void*` that is no weight; but not the GRU's hidden state
   // and its gradient, which are floats because they are carried over time.
   int64_t bf16;
-  int64_t weights_bf16;   // the weights are bfloat16 tensors, as they may be if the factors are
+  int64_t weights_bf16;   // the weights are bfloat16 tensors, as they may be if the factors are; of a step they then are
   int64_t raised, lowered;  // bits of the blocks that the gate bias is added to and subtracted from
   int64_t segment;        // recompute instead of saving: steps from one kept state to the next, else 0
   int64_t threads;

@@ -1,5 +1,6 @@
 // One step of few rows, as decoding takes it: reads the weights once, in torch's order, because packing them would
-// take longer than the step. So its sums run over the lanes of vectors, and its bits are not those of a sequence.
+// take longer than the step. So its sums run over the lanes of vectors, and its bits are not those of a sequence. The
+// weights are of the type of the factors: rounding them would take longer than it spares.
 #pragma once
 
 #include "cells.h"
@@ -70,11 +71,10 @@ void multiply_unit(const Problem& p, int blocks, vf (*sums)[kWidth], int64_t uni
   if constexpr (Least < Most)
     if (blocks > Least)
       return multiply_unit<Number, Least + 1, Most>(p, blocks, sums, unit, vector, weight, depth, first, fresh);
-  with_weight<Number>(p, weight, [&](auto* weights) {
-    multiply_rows<Number, Least>(sums, std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth), vector,
-                                 weights + (first * p.hidden_size + unit * kWidth) * depth, depth, p.hidden_size,
-                                 fresh);
-  });
+  multiply_rows<Number, Least>(
+      sums, std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth), vector,
+      static_cast<const typename Number::Element*>(weight) + (first * p.hidden_size + unit * kWidth) * depth, depth,
+      p.hidden_size, fresh);
 }
 
 template <class Number>

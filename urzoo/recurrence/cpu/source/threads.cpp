@@ -192,7 +192,7 @@ class Pool {
 };
 
 // Never destroyed: its threads may outlive every static object. A forked child has none of the threads and perhaps a
-// locked mutex, so it begins anew.
+// locked mutex, so it begins again.
 std::atomic<Pool*> pool{nullptr};
 std::atomic<bool> forked{false};
 

@@ -1,6 +1,7 @@
 // The micro-kernel: a tile of `Rows` x `Columns` vectors of accumulators, kept in registers.
 #pragma once
 
+#include "numbers.h"
 #include "tiles.h"
 
 // The most rows of a tile that leaves its accumulators, one row of weights and a broadcast in the registers.
@@ -216,15 +217,6 @@ void weigh_tile(const float* panel, const float* deltas, int64_t depth, float* t
   fresh ? store_to(to, kStride, sum) : add_to(to, kStride, sum);
 }
 
-// One row of a tile's left factors to its place in a panel.
-INLINE void copy_row(float* to, const float* from, int64_t rows) {
-  // As many bytes as a move has, where there is one: a call would take longer.
-  if (rows == 6) std::memcpy(to, from, 6 * sizeof(float));
-  else if (rows == 8) std::memcpy(to, from, 8 * sizeof(float));
-  else
-    for (int64_t row = 0; row < rows; ++row) to[row] = from[row];
-}
-
 // What kernels.cpp compiles once for all passes. A product whose width is free is cut into blocks of `kWide` vectors.
 constexpr int kMostColumns = 6, kWide = 4;
 template <class Words>
@@ -251,13 +243,15 @@ INLINE void for_segments(int64_t depth, const Body& body) {
 template <class Words>
 void multiply_on_tiles(int columns, const Product& p) {
   multiply_tiles(p.a, p.stride, p.lines, p.b, p.across, columns, p.depth, p.to, p.to_stride, p.fresh);
-  if (p.more_depth != 0)
-    multiply_tiles(p.more_a, p.more_depth, p.lines, p.more_b, p.across, columns, p.more_depth, p.to, p.to_stride, false);
-  if (p.start == nullptr && p.bias == nullptr) return;
+  if (p.more_depth == 0 && p.start == nullptr && p.bias == nullptr) return;
   for (int64_t line = 0; line < p.lines; ++line)
     for (int64_t at = 0; at < columns * kWidth; at += kWidth) {
       float* to = p.to + line * p.to_stride + at;
       vf sum = load(to);
+      // A few words: to shape the tiles for them, and back again for the next product, would take longer.
+      for (int64_t k = 0; k < p.more_depth; ++k)
+        sum = Words::multiply_add(sum, broadcast_word(p.more_a + line * p.more_depth + k),
+                                  load(p.more_b + k * p.across * kWidth + at));
       if (p.start != nullptr) sum += load(p.start + line * p.start_stride + at);
       if (p.bias != nullptr) sum += load(p.bias + at);
       store(to, sum);

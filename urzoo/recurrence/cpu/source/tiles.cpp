@@ -4,6 +4,8 @@ bool tiles_in_use = false;
 
 #if defined(__AVX512BF16__)
 
+#include "numbers.h"
+
 #define ON_TILES __attribute__((target("amx-tile,amx-bf16")))
 
 namespace {

@@ -4,8 +4,6 @@
 
 #include <cstdint>
 
-#include "numbers.h"
-
 // For all passes of this library; false at first.
 extern bool tiles_in_use;
 
@@ -18,24 +16,6 @@ void multiply_tiles(const float* a, int64_t stride, int64_t lines, const float* 
 void release_tiles();
 
 template <class Words>
-INLINE bool on_tiles() {
+inline bool on_tiles() {
   return Words::kPairs && tiles_in_use;
-}
-
-// Rows of words that a pass brings together before they go into a panel of left factors.
-template <class Words>
-INLINE int64_t gathered() {
-  return on_tiles<Words>() ? kWidth : 1;
-}
-
-// Words of `count` rows, at most a vector of them, `width` words each and `apart` from row to row: to[word][row], rows
-// of `to` lying `stride` apart.
-INLINE void transpose_words(const float* rows, int64_t apart, int64_t count, int64_t width, float* to, int64_t stride) {
-  for (int64_t first = 0; first < width; first += kWidth) {
-    vf block[kWidth];
-    for (int64_t row = 0; row < kWidth; ++row) block[row] = row < count ? load(rows + row * apart + first) : vf{};
-    transpose(block);
-    for (int64_t lane = 0; lane < std::min<int64_t>(kWidth, width - first); ++lane)
-      store_first(to + (first + lane) * stride, block[lane], count);
-  }
 }

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "pack.h"
-#include "tile.h"
+#include "panels.h"
 
 // What each line of a chunk was multiplied with: its input, and the hidden state before its step.
 template <class Number>
@@ -154,22 +154,12 @@ class WeightGrads {
                                      high == nullptr ? vf{} : load_first(high + first, count - first)));
   }
 
-  static void add_up(float* sums, const float* more, int64_t count) {
-    for (int64_t index = 0; index < count; index += kWidth) store(sums + index, load(sums + index) + load(more + index));
-  }
-
   // The first `width` rows of columns become rows of a (gates * hidden, width) gradient.
   void deliver(const float* sums, int64_t unit, float* grad, int64_t width) {
     int64_t lanes = std::min<int64_t>(kWidth, layout.units_left(unit));
     for (int gate = 0; gate < gates; ++gate)
-      for (int64_t factor = 0; factor < width; factor += kWidth) {
-        vf block[kWidth];
-        for (int64_t index = 0; index < kWidth; ++index)
-          block[index] = factor + index < width ? load(sums + (factor + index) * columns + gate * kWidth) : vf{};
-        transpose(block);
-        float* to = grad + (gate * p.hidden_size + unit * kWidth) * width + factor;
-        for (int64_t lane = 0; lane < lanes; ++lane) store_first(to + lane * width, block[lane], width - factor);
-      }
+      deliver_columns(sums + gate * kWidth, columns, grad + (gate * p.hidden_size + unit * kWidth) * width, width,
+                      lanes);
   }
 
   const Problem& p;
