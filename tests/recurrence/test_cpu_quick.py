@@ -54,12 +54,45 @@ def test_it_gives_the_bits_of_the_operator(gating: Gating, dtype: torch.dtype):
             assert torch.equal(outputs[:, 0], expected[0].to(dtype))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gating", ALL_GATINGS, ids=gating_id)
+def test_so_it_does_under_autocast(gating: Gating, dtype: torch.dtype):
+    for batch in (1, 13):
+        weights, state = problem(gating, dtype, batch=batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert quick.step(weights, state, gating) is not None
+            found, expected = step(*weights, state, gating=gating), general(*weights, state, gating=gating)
+        assert all(map(torch.equal, found, expected))
+        assert [part.dtype for part in found] == [part.dtype for part in expected]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gating", ALL_GATINGS, ids=gating_id)
+def test_a_sequence_has_the_bits_of_the_operator(gating: Gating, dtype: torch.dtype, reverse: bool, autocast: bool):
+    weights, state = problem(gating, dtype, batch=2)
+    inputs = torch.randn(2, 4, 5).to(dtype)
+    options = {"gating": gating, "reverse": reverse}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for given in (state, None):
+            assert quick.scan([inputs, *weights[1:]], given, gating, reverse=reverse) is not None
+            outputs, after = scan(inputs, *weights[1:], given, **options)
+            with FlopCounterMode(display=False):
+                expected, final = scan(inputs, *weights[1:], given, **options)
+            assert torch.equal(outputs, expected)
+            assert outputs.dtype == expected.dtype
+            assert all(map(torch.equal, after, final))
+            assert [part.dtype for part in after] == [part.dtype for part in final]
+
+
 class Labelled(Tensor):
     pass
 
 
 ODD: dict[str, Callable[[Tensor], Tensor]] = {
-    "strided": lambda tensor: torch.stack([tensor, tensor], dim=-1)[..., 0],
     "negated lazily": lambda tensor: torch._neg_view(-tensor),
     "of a subclass": lambda tensor: tensor.as_subclass(Labelled),
 }
@@ -76,6 +109,17 @@ def test_tensors_that_are_not_plain_go_the_general_way(odd: str, where: int):
     assert quick.step(tensors[:5], tuple(tensors[5:]), Gating()) is None
     for ours, reference in zip(step(*tensors[:5], tuple(tensors[5:]), gating=Gating()), expected, strict=True):
         torch.testing.assert_close(ours.as_subclass(Tensor), reference)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("where", range(7))
+def test_strides_make_no_difference(where: int):
+    weights, state = problem(Gating())
+    expected = step(*weights, state, gating=Gating())
+    tensors = [*weights, *state]
+    tensors[where] = torch.stack([tensors[where]] * 2, dim=-1)[..., 0]
+    assert (quick.step(tensors[:5], tuple(tensors[5:]), Gating()) is None) == (1 <= where <= 4)
+    assert all(map(torch.equal, step(*tensors[:5], tuple(tensors[5:]), gating=Gating()), expected))
 
 
 @torch.no_grad()
@@ -110,11 +154,9 @@ def test_so_are_a_state_of_another_cell_and_a_gate_bias_too_many():
         step(*weights, state, gating=Gating("OR"))
 
 
-def test_gradients_autocast_and_tracing_go_the_general_way():
+def test_gradients_and_tracing_go_the_general_way():
     weights, state = problem(Gating())
     assert quick.step(weights, state, Gating()) is None
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert quick.step(weights, state, Gating()) is None
     with torch.inference_mode():
         assert quick.step(weights, state, Gating()) is not None
         assert quick.step([None if one is None else one.clone() for one in weights], state, Gating()) is not None

@@ -4,5 +4,15 @@ from urzoo.nn.cells import URGRUCell, URLSTMCell
 from urzoo.nn.convert import from_torch_lstm, from_ur_lstm_torch
 from urzoo.nn.layers import URGRU, URLSTM
 from urzoo.nn.stream import Stream
+from urzoo.recurrence.held import HeldWeights
 
-__all__ = ["URGRU", "URLSTM", "Stream", "URGRUCell", "URLSTMCell", "from_torch_lstm", "from_ur_lstm_torch"]
+__all__ = [
+    "URGRU",
+    "URLSTM",
+    "HeldWeights",
+    "Stream",
+    "URGRUCell",
+    "URLSTMCell",
+    "from_torch_lstm",
+    "from_ur_lstm_torch",
+]

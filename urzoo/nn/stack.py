@@ -219,6 +219,8 @@ class Stack(nn.Module):
                 finals.append(final)
             if self.bidirectional:
                 outputs = torch.cat(directions, dim=-1)
+        if len(finals) == 1:
+            return outputs, tuple(part.unsqueeze(0) for part in finals[0])
         return outputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def check_state(self, state: State, shape: tuple[int, ...]) -> None:

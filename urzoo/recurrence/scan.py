@@ -7,7 +7,7 @@ replaced by another.
 
 import importlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
 import torch
@@ -97,14 +97,28 @@ _BACKENDS: dict[str, Backend] = {
     **{name: module for name in PREFERENCE[:-1] if (module := _load(name)) is not None},
     "reference": _REFERENCE,
 }
-# A step that is plainly right goes past the checks, where the CPU's back end is the first that takes it.
-_quick_step: Callable[..., State | None] | None = None
+
+
+class Quick(Protocol):
+    """The way past the checks for what is plainly right, see `urzoo.recurrence.cpu.quick`."""
+
+    def step(self, tensors: Sequence[Tensor | None], state: State | None, gating: Gating) -> State | None:
+        """The state after one step, or None."""
+
+    def scan(
+        self, tensors: Sequence[Tensor | None], state: State | None, gating: Gating, *, reverse: bool
+    ) -> tuple[Tensor, State] | None:
+        """The outputs of a sequence and the state after it, or None."""
+
+
+# Where the CPU's back end is the first that takes what is on the CPU.
+_quick: Quick | None = None
 if "cpu" in _BACKENDS and (
     "triton" not in _BACKENDS
     or _BACKENDS["triton"].unsupported(Gating(), torch.float32, torch.device("cpu"))
     or _BACKENDS["triton"].unavailable()
 ):
-    _quick_step = getattr(_BACKENDS["cpu"], "quick_step", None)
+    _quick = getattr(_BACKENDS["cpu"], "quick", None)
 _warned = False
 
 
@@ -153,11 +167,16 @@ def scan(
         UsageError: `save` is unknown.
     """
     check_options(None, save)
-    if inputs.dim() == 3 and inputs.shape[1] == 1 and mask is None and not _recorded():
-        # What generation does at every token: none of the set-up of a sequence.
-        weights = input_weight, recurrent_weight, bias, gate_bias
-        state = step(inputs[:, 0], *weights, state, gating=gating, backend=backend)
-        return state[0].unsqueeze(1).to(product_dtype(inputs)), state
+    weights = input_weight, recurrent_weight, bias, gate_bias
+    if inputs.dim() == 3 and mask is None and not _recorded():
+        if inputs.shape[1] == 1:
+            # What generation does at every token: none of the set-up of a sequence.
+            state = step(inputs[:, 0], *weights, state, gating=gating, backend=backend)
+            return state[0].unsqueeze(1).to(product_dtype(inputs)), state
+        if _quick is not None and backend in (None, "cpu"):
+            found = _quick.scan((inputs, *weights), state, gating, reverse=reverse)
+            if found is not None:
+                return found
     if inputs.dim() != 3:
         raise ShapeError(
             f"inputs has {inputs.dim()} dimensions, expected 3: (batch, time, input_size); "
@@ -167,7 +186,6 @@ def scan(
     state = checked_state(inputs, input_weight, recurrent_weight, bias, gate_bias, state, gating, dtype)
     if mask is not None:
         check_mask(mask, inputs)
-    weights = input_weight, recurrent_weight, bias, gate_bias
     chosen = _choose_for((inputs, *weights, *state), gating, dtype, backend)
     named = backend is not None
     return chosen.scan(
@@ -207,8 +225,8 @@ def step(
         BackendError: `backend` is unknown, or cannot run on these inputs.
     """
     weights = input_weight, recurrent_weight, bias, gate_bias
-    if _quick_step is not None and state is not None and backend in (None, "cpu"):
-        after = _quick_step((inputs, *weights), state, gating)
+    if _quick is not None and backend in (None, "cpu"):
+        after = _quick.step((inputs, *weights), state, gating)
         if after is not None:
             return after
     if inputs.dim() != 2:

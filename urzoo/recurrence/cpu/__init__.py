@@ -1,22 +1,20 @@
 """The fused CPU back end: the whole sequence, forward and backward, in one call of a compiled library.
 
 The C++ source in `source/` is compiled with the package when a compiler is there (setup.py) and knows nothing of torch;
-`library` loads it, `ops` makes operators of it, `quick` takes a step without them.
+`library` loads it, `ops` makes operators of it, `quick` goes without them where nobody would notice.
 """
 
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu import memory
+from urzoo.recurrence.cpu import memory, quick
 from urzoo.recurrence.cpu.library import problem_with_it, variants
 from urzoo.recurrence.cpu.ops import cpu_scan, cpu_step
 from urzoo.recurrence.cpu.packed import PackedSteps
-from urzoo.recurrence.cpu.passes import Kind, refusal
-from urzoo.recurrence.cpu.quick import FEW_ROWS, FEW_ROWS_BF16
-from urzoo.recurrence.cpu.quick import step as quick_step
+from urzoo.recurrence.cpu.passes import FEW_ROWS, Kind, refusal
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
-__all__ = ["PackedSteps", "name", "quick_step", "release", "scan", "step", "unavailable", "unsupported", "variants"]
+__all__ = ["PackedSteps", "name", "quick", "release", "scan", "step", "unavailable", "unsupported", "variants"]
 
 name = "cpu"
 
@@ -85,8 +83,7 @@ def step(
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     weights = input_weight, recurrent_weight, bias, gate_bias
-    few = inputs.shape[0] <= (FEW_ROWS_BF16 if dtype == torch.bfloat16 else FEW_ROWS)
-    if not few or _differentiated(inputs, *weights, *state):
+    if inputs.shape[0] > FEW_ROWS or _differentiated(inputs, *weights, *state):
         one = inputs[:, None]
         _, state = scan(
             one,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, saved_shape, step
+from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, multiplied_as, saved_shape, step
 from urzoo.recurrence.derivatives import ScanOptions, refuse, second_derivatives
 from urzoo.recurrence.gates import State
 
@@ -137,9 +137,10 @@ def cpu_step(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
-    what = Kind.read(kind, dtype)
-    state = _state(hidden, cell)
-    final = step(make_sequence(what, inputs[:, None], input_weight, recurrent_weight, bias, state), what)
+    what, same = Kind.read(kind, dtype), input_weight.dtype == recurrent_weight.dtype
+    way = multiplied_as(what, recurrent_weight.dtype if same else torch.float32)
+    sequence = make_sequence(way, inputs[:, None], input_weight, recurrent_weight, bias, _state(hidden, cell))
+    final = tuple(part.to(dtype) for part, dtype in zip(step(sequence, way), what.state_dtypes, strict=True))
     return final[0], _cell(final)
 
 

@@ -6,21 +6,25 @@ pass computes the activations of each segment again before it goes back through 
 are alive.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu.library import current
+from urzoo.recurrence.cpu.library import current, problem_of
 from urzoo.recurrence.cpu.memory import empty
 from urzoo.recurrence.gates import Gating, State
 
 SEGMENT_LINES = 512
 """Steps times rows of a segment: enough for a well-shaped product, few enough for the cache."""
 
-SHARED_WEIGHTS = 1 << 23
-"""With fewer weights times rows than this a single step is over before another thread has woken."""
+FEW_ROWS = 12
+"""A sequence begins by packing the weights, which takes longer than one step of so few rows without it."""
+
+WEIGHTS_A_THREAD = 1 << 18
+"""Weights times rows of a single step for each thread: with fewer it is over before the others have woken."""
 
 _STATE = ("hidden", "cell")
 _FINAL = ("final_hidden", "final_cell")
@@ -160,12 +164,24 @@ def backward(
 
 
 def step(sequence: Sequence, kind: Kind) -> State:
-    """The state after the one step of the sequence, without the packing that a sequence begins with."""
+    """The state after the one step of the sequence, without the packing that a sequence begins with.
+
+    The weights are in the dtype of the kind.
+    """
     final = tuple(map(torch.empty_like, sequence.state))
     arguments = _common(sequence, kind)
-    arguments["threads"] = step_threads(sequence.recurrent_weight.numel(), sequence.inputs.shape[0])
+    arguments["threads"] = step_threads(sequence.recurrent_weight.numel() * sequence.inputs.shape[0])
     current().run(kind.function("step"), **arguments, **dict(zip(_FINAL, final, strict=False)))
     return final
+
+
+def multiplied_as(kind: Kind, weights: torch.dtype) -> Kind:
+    """What a step of few rows computes in place of `kind`: it multiplies weights as they are, of float32 or bfloat16.
+
+    It reads each weight once, so that rounding float32 weights to bfloat16, as autocast has it, would take longer than
+    the product. Nothing is lost then, but where the state is rounded in the end.
+    """
+    return dataclasses.replace(kind, dtype=weights)
 
 
 def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -182,14 +198,14 @@ def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bia
         "bias": None if bias is None else bias.contiguous(),
         "threads": torch.get_num_threads(),
     }
-    packed = empty(current().packed_size(kind.function("packed_size"), **arguments))
+    packed = empty(current().size(kind.function("packed_size"), problem_of(**arguments)))
     current().run(kind.function("pack"), **arguments, packed=packed)
     return packed
 
 
-def step_threads(weights: int, batch: int) -> int:
-    """The threads for a step of so many weights."""
-    return 1 if weights * batch < SHARED_WEIGHTS else torch.get_num_threads()
+def step_threads(weights: int) -> int:
+    """The threads for a step of so many weights times rows."""
+    return 1 if weights < 2 * WEIGHTS_A_THREAD else min(torch.get_num_threads(), weights // WEIGHTS_A_THREAD)
 
 
 def options(kind: Kind) -> dict[str, Tensor | int | None]:

@@ -1,13 +1,13 @@
-"""One step past everything that it does not need: torch's dispatcher, operators, and checks that explain what is wrong.
+"""Steps and sequences without gradients past what they do not need: torch's dispatcher, operators, explaining checks.
 
 A small step takes a few microseconds, a fraction of what the general way to it takes in Python. What is not plainly
 right here is left to the general way. Nothing of a tensor is kept from one call to the next: the weights are read where
-they are, in torch's order, and only what follows from shapes and dtypes is remembered.
+they are, and only what follows from shapes and dtypes is remembered; unless the caller holds them (`HeldWeights`).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -16,15 +16,12 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from urzoo.recurrence.cpu.library import Problem, current, problem_of, problem_with_it
-from urzoo.recurrence.cpu.passes import Kind, options, refusal, step_threads
+from urzoo.recurrence.cpu.memory import empty
+from urzoo.recurrence.cpu.passes import FEW_ROWS, Kind, multiplied_as, options, refusal, step_threads
 from urzoo.recurrence.gates import Gating, State, bias_signs
+from urzoo.recurrence.held import held_weights
 
-FEW_ROWS, FEW_ROWS_BF16 = 12, 3
-"""A sequence begins by packing the weights, which takes longer than one step of so few rows without it; of fewer in
-bfloat16, where such a step converts the weights for every row."""
-
-_ARGUMENTS = ("inputs", "input_weight", "recurrent_weight", "bias", "gate_bias", "hidden", "cell")
-_FINAL = ("final_hidden", "final_cell")
+_GIVEN = ("inputs", "input_weight", "recurrent_weight", "bias", "gate_bias")
 
 Described = torch.Size | torch.dtype | None
 
@@ -35,15 +32,34 @@ with torch.inference_mode():
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What follows from the shapes and dtypes of a step: the function of the library, and the sizes of `Problem`."""
+class Way:
+    """A function of the library, and what it takes.
+
+    `sizes` are those of `Problem`, `names` its tensors in the order of the arguments, the state and the state after.
+    `plain` says that the arguments are in the dtypes that the function takes.
+    """
 
     function: str
     sizes: bytes
+    names: tuple[str, ...]
+    dtype: torch.dtype  # of the inputs
+    carried: tuple[torch.dtype, ...]
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from the shapes and dtypes of a call; `step` is None if the weights are to be packed first."""
+
+    kind: Kind
+    shape: tuple[int, int, int]  # of the outputs
+    step: Way | None
+    forward: Way
+    weights: int  # of a step, times rows
     rounded: bool  # the biases are bfloat16
 
 
-def step(tensors: Sequence[Tensor | None], state: State, gating: Gating) -> State | None:
+def step(tensors: Sequence[Tensor | None], state: State | None, gating: Gating) -> State | None:
     """The state after one step; None if the step is not for here. The arguments may be anything yet.
 
     Args:
@@ -51,83 +67,197 @@ def step(tensors: Sequence[Tensor | None], state: State, gating: Gating) -> Stat
         state: As there.
         gating: As there.
     """
+    plan, contiguous = _plan_of(tensors, state, gating, reverse=False)
+    if plan is None:
+        return None
+    way = plan.step
+    if way is None or held_weights() is not None:
+        return _forward(plan, tensors, state, contiguous=contiguous)[1]
+    if state is None or not (way.plain and contiguous):
+        tensors, state = _prepared(plan, way, tensors, state)
+    after = tuple(map(torch.empty_like, state))
+    problem = _problem(plan, way, (*tensors, *state, *after))
+    current().call(way.function, problem)
+    carried = plan.forward.carried
+    return after if way.carried == carried else _as(after, carried)
+
+
+def scan(
+    tensors: Sequence[Tensor | None], state: State | None, gating: Gating, *, reverse: bool
+) -> tuple[Tensor, State] | None:
+    """The outputs of a sequence and the state after it; None if it is not for here. The arguments may be anything yet.
+
+    Args:
+        tensors: The inputs, weights and biases, in the order of `urzoo.recurrence.scan`.
+        state: As there.
+        gating: As there.
+        reverse: As there.
+    """
+    plan, contiguous = _plan_of(tensors, state, gating, reverse=reverse)
+    return None if plan is None else _forward(plan, tensors, state, contiguous=contiguous)
+
+
+def _forward(
+    plan: Plan, tensors: Sequence[Tensor | None], state: State | None, *, contiguous: bool
+) -> tuple[Tensor, State]:
+    way, given = plan.forward, tensors
+    if state is None or not (way.plain and contiguous):
+        tensors, state = _prepared(plan, way, tensors, state)
+    outputs, after = empty(*plan.shape, dtype=plan.kind.dtype), tuple(map(torch.empty_like, state))
+    packed, block = None, held_weights()
+    if block is not None:
+        what = plan.kind, plan.rounded, current().variant
+        packed = block.made(what, tuple(given[1:]), partial(_pack, plan, tensors))
+    problem = _problem(plan, way, (*tensors, *state, *after))
+    problem.outputs = outputs.data_ptr()
+    if packed is not None:
+        problem.packed = packed.data_ptr()
+    current().call(way.function, problem)
+    return outputs, after
+
+
+def _pack(plan: Plan, tensors: Sequence[Tensor | None]) -> Tensor:
+    """The weights as the forward pass reads them."""
+    problem = _problem(plan, plan.forward, tensors)
+    problem.threads = torch.get_num_threads()
+    packed = empty(current().size(plan.kind.function("packed_size"), problem))
+    problem.packed = packed.data_ptr()
+    current().call(plan.kind.function("pack"), problem)
+    return packed
+
+
+def _problem(plan: Plan, way: Way, tensors: Sequence[Tensor | None]) -> Problem:
+    """The problem of the tensors, which must live until it is solved."""
+    problem = Problem.from_buffer_copy(way.sizes)
+    problem.threads = step_threads(plan.weights) if plan.shape[1] == 1 else torch.get_num_threads()
+    for name, tensor in zip(way.names, tensors, strict=False):
+        if tensor is not None:
+            setattr(problem, name, tensor.data_ptr())
+    return problem
+
+
+def _prepared(
+    plan: Plan, way: Way, tensors: Sequence[Tensor | None], state: State | None
+) -> tuple[Sequence[Tensor | None], State]:
+    """Arguments and state as `way` takes them."""
+    inputs, *weights = tensors
+    assert inputs is not None
+    if plan.rounded:
+        weights[2:] = [None if tensor is None else tensor.float() for tensor in weights[2:]]
+    if state is None:
+        state = tuple(torch.zeros(plan.shape[0], plan.shape[2], dtype=dtype) for dtype in way.carried)
+    else:
+        state = _as(state, way.carried)
+    return [_typed(inputs, way.dtype), *weights], state
+
+
+def _as(state: State, dtypes: tuple[torch.dtype, ...]) -> State:
+    return tuple(map(_typed, state, dtypes))
+
+
+def _typed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return (tensor if tensor.dtype is dtype else tensor.to(dtype)).contiguous()
+
+
+def _plan_of(
+    tensors: Sequence[Tensor | None], state: State | None, gating: Gating, *, reverse: bool
+) -> tuple[Plan | None, bool]:
+    """The plan, if the tensors are memory of the CPU and nobody follows what is done; whether all are contiguous."""
     if (
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
         or _functorch.peek_interpreter_stack() is not None
         or _len_torch_dispatch_stack()
         or forward_ad._current_level >= 0
         or _get_tracing_state() is not None
         or problem_with_it()
+        or not (state is None or type(state) is tuple)
     ):
-        return None
+        return None, False
     described: list[Described] = []
-    for tensor in (*tensors, *state):
+    contiguous = True
+    for place, tensor in enumerate((*tensors, *(state or ()))):
         if tensor is None:
             described.append(None)
             continue
         # The keys tell what is nothing but memory of the CPU from everything else.
-        if (
-            type(tensor) not in (Tensor, Parameter)
-            or _dispatch_keys(tensor).raw_repr() not in (_ORDINARY, _INFERENCE)
-            or not tensor.is_contiguous()
-        ):
-            return None
+        if type(tensor) not in (Tensor, Parameter) or _dispatch_keys(tensor).raw_repr() not in (_ORDINARY, _INFERENCE):
+            return None, False
+        if not tensor.is_contiguous():
+            if 0 < place < len(_GIVEN):
+                return None, False
+            contiguous = False
         described += (tensor.shape, tensor.dtype)
-    plan = _plan(gating, *described)
-    if plan is None:
-        return None
-    problem = Problem.from_buffer_copy(plan.sizes)
-    if plan.rounded:
-        # Alive until the call is over.
-        tensors = *tensors[:3], *(None if tensor is None else tensor.float() for tensor in tensors[3:])
-    final = tuple(map(torch.empty_like, state))
-    for name, tensor in zip(_ARGUMENTS, (*tensors, *state), strict=False):
-        if tensor is not None:
-            setattr(problem, name, tensor.data_ptr())
-    for name, tensor in zip(_FINAL, final, strict=False):
-        setattr(problem, name, tensor.data_ptr())
-    current().call(plan.function, problem)
-    return final
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    return _plan(gating, reverse, autocast, *described), contiguous
 
 
 @lru_cache(256)
-def _plan(gating: Gating, *described: Described) -> Plan | None:
+def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *described: Described) -> Plan | None:  # noqa: FBT001
     """The plan for shapes and dtypes, None for both of a tensor that is not given; None if they do not agree."""
     inputs, input_weight, recurrent_weight, bias, gate_bias, *state = _pairs(described)
-    if inputs is None or input_weight is None or recurrent_weight is None or len(inputs[0]) != 2:
+    if inputs is None or input_weight is None or recurrent_weight is None or len(inputs[0]) not in (2, 3):
         return None
-    (batch, input_size), dtype = inputs
-    rows, hidden_size = len(gating.blocks) * recurrent_weight[0][-1], recurrent_weight[0][-1]
-    kind = Kind(gating, reverse=False, dtype=dtype)
+    (batch, *times, input_size), given = inputs
+    time, hidden_size = (times or [1])[0], recurrent_weight[0][-1]
+    rows, kind = len(gating.blocks) * hidden_size, Kind(gating, reverse, given if autocast is None else autocast)
+    # Under autocast each argument may be rounded already.
+    dtypes = (given,) if autocast is None else (torch.float32, torch.bfloat16)
+    weight_dtype = recurrent_weight[1]
+    biases = [each for each in (bias, gate_bias) if each is not None]
     agrees = (
-        not refusal(gating, dtype)
-        and 0 < batch <= (FEW_ROWS_BF16 if kind.bf16 else FEW_ROWS)
-        and min(input_size, hidden_size) > 0
-        and input_weight == ((rows, input_size), dtype)
-        and recurrent_weight == ((rows, hidden_size), dtype)
-        and bias in (None, ((rows,), dtype))
-        and gate_bias in (None, ((hidden_size,), dtype))
+        not refusal(gating, kind.dtype)
+        and min(batch, time, input_size, hidden_size) > 0
+        and given in dtypes
+        and weight_dtype in dtypes
+        and input_weight == ((rows, input_size), weight_dtype)
+        and recurrent_weight[0] == (rows, hidden_size)
+        and (bias is None or bias[0] == (rows,))
+        and (gate_bias is None or gate_bias[0] == (hidden_size,))
+        and all(dtype in dtypes for _, dtype in biases)
         and not (gating.uses_cumax and gate_bias is not None)
-        and state == [((batch, hidden_size), each) for each in kind.state_dtypes]
+        and len(state) in (0, len(kind.state_dtypes))
+        and all(
+            part is not None and part[0] == (batch, hidden_size) and part[1] in (kind.dtype, given, torch.float32)
+            for part in state
+        )
     )
-    if not agrees or step_threads(rows * hidden_size, batch) > 1:
+    if not agrees:
         return None
     signs = bias_signs(gating)
     raised, lowered = (sum(1 << block for block, sign in enumerate(signs) if sign == wanted) for wanted in (1.0, -1.0))
-    sizes = problem_of(
-        **options(kind),
-        raised=raised,
-        lowered=lowered,
-        batch=batch,
-        time=1,
-        input_size=input_size,
-        hidden_size=hidden_size,
-        weights_bf16=kind.bf16,
-        threads=1,
+    rounded = any(dtype == torch.bfloat16 for _, dtype in biases)
+
+    def way(name: str, computed: Kind) -> Way:
+        sizes = problem_of(
+            **options(computed),
+            raised=raised,
+            lowered=lowered,
+            batch=batch,
+            time=time,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            weights_bf16=weight_dtype == torch.bfloat16,
+        )
+        dtypes = computed.state_dtypes
+        parts = ("hidden", "cell")[: len(dtypes)]
+        names = (*_GIVEN, *parts, *(f"final_{part}" for part in parts))
+        plain = (
+            given == kind.dtype == computed.dtype
+            and dtypes == kind.state_dtypes == tuple(part[1] for part in state if part is not None)
+            and not rounded
+        )
+        return Way(kind.function(name), bytes(sizes), names, computed.dtype, dtypes, plain)
+
+    few = not times and batch <= FEW_ROWS
+    return Plan(
+        kind,
+        (batch, time, hidden_size),
+        way("step", multiplied_as(kind, weight_dtype)) if few else None,
+        way("forward", kind),
+        rows * hidden_size * batch,
+        rounded,
     )
-    return Plan(kind.function("step"), bytes(sizes), kind.bf16)
 
 
 def _pairs(described: tuple[Described, ...]) -> Iterator[tuple[torch.Size, torch.dtype] | None]:
