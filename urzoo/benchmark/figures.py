@@ -8,7 +8,7 @@ import torch
 
 from urzoo.benchmark.agreement import check_gradients, check_outputs
 from urzoo.benchmark.contenders import DECODED_STEPS, Contender, Layer, Problem, absence, takes_part
-from urzoo.benchmark.gates import gate_calls, gate_seconds
+from urzoo.benchmark.gates import gate_calls, gate_cost
 from urzoo.benchmark.limit import limit_flops_per_second, products
 from urzoo.benchmark.memory import peak_memory_mib
 from urzoo.benchmark.rows import Figure, Row
@@ -183,11 +183,9 @@ def _timed_row(
         fields["gflops_per_second"] = flops / summary.median / 1e9
         products_seconds = [flops / rate for rate in limits[contender.dtype]]
         fields["share_of_limit"] = median_ratio(products_seconds, own)
-        gates = gate_seconds(seconds)
-        if contender.backend == "cpu" and gates:
-            elements = group.shape.tokens * group.shape.hidden_size
-            bound = [product + elements * gate for product, gate in zip(products_seconds, gates, strict=True)]
-            fields["share_with_gates"] = median_ratio(bound, own)
+        gates = gate_cost(seconds)
+        if contender.backend == "cpu" and gates is not None:
+            fields["share_with_gates"] = gates.least_seconds(group.shape, min(products_seconds)) / min(own)
     for column, other in _compared(contender).items():
         if other in seconds and other != contender.name:
             fields[column] = median_ratio(seconds[other], own)

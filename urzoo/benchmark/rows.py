@@ -53,10 +53,10 @@ class Row(Strict):
     "decode_layer", by a call of the layer), with its least and greatest. `gflops_per_second` is what the figure's
     arithmetic comes to; for the rows of the limit (contender "limit-fp32" or "limit-bf16") it is what the machine
     reaches on large products. The shares and ratios are medians of ratios taken round by round: `share_of_limit` of 1
-    is the machine's limit in the contender's dtype, `share_with_gates` counts the measured time of the gates'
-    arithmetic in that limit, `over_torch_lstm` of 2 is twice as fast as torch.nn.LSTM (fp32),
+    is the machine's limit in the contender's dtype, `over_torch_lstm` of 2 is twice as fast as torch.nn.LSTM (fp32),
     for "decode" as torch.nn.LSTMCell, and for "memory" it is half of torch.nn.LSTM's memory;
-    `over_own_fp32` compares with the same back end in fp32. `share_of_recurrence` is the time of the bare
+    `over_own_fp32` compares with the same back end in fp32. `share_with_gates` counts the measured time of the gates'
+    arithmetic in the limit, and is of the fastest rounds. `share_of_recurrence` is the time of the bare
     recurrence over that of the whole training step.
     """
 
