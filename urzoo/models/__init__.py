@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from urzoo.models.configuration_urlstm import URLSTMConfig
     from urzoo.models.image_processing_urlstm import PixelSequenceImageProcessor, pixel_permutation
     from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel
+    from urzoo.models.stream_urlstm import ClassifierStream
 
 __all__ = [
+    "ClassifierStream",
     "PixelSequenceImageProcessor",
     "URLSTMCache",
     "URLSTMConfig",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ClassifierStream": "stream_urlstm",
     "PixelSequenceImageProcessor": "image_processing_urlstm",
     "URLSTMCache": "cache_urlstm",
     "URLSTMConfig": "configuration_urlstm",

@@ -25,6 +25,7 @@ from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask, may_be_inspected
 from urzoo.models.neural_cache_urlstm import History, keys_of, mixed_scores
 from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, may_be_read, vocabulary_scores
+from urzoo.recurrence.held import HeldWeights, held_weights
 
 
 @dataclass
@@ -248,6 +249,11 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         )
         count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         return total / (count.to(total.device) if isinstance(count, Tensor) else count)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' own, with the weights read once for all tokens: see `urzoo.nn.HeldWeights`."""
+        with held_weights() or HeldWeights():
+            return super().generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(
         self,

@@ -18,6 +18,7 @@ from urzoo.errors import UsageError
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask, may_be_inspected
 from urzoo.models.pooling_urlstm import pool
+from urzoo.models.stream_urlstm import ClassifierStream
 
 
 class ClassificationHead(nn.Module):
@@ -79,6 +80,14 @@ class URLSTMForImageClassification(URLSTMPreTrainedModel):
         loss = None if labels is None else classification_loss(self, logits, labels, **kwargs)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
+    def stream(self) -> ClassifierStream:
+        """A reader of live input with the model's present weights; see `ClassifierStream`.
+
+        Raises:
+            UsageError: The model is bidirectional.
+        """
+        return ClassifierStream(self)
+
 
 class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
     """Classifies a text or a series, from any of the last state, the mean and the maximum over the steps."""
@@ -128,6 +137,14 @@ class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
         logits = self.head(pool(states, mask, self.config))
         loss = None if labels is None else classification_loss(self, logits, labels, **kwargs)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+    def stream(self) -> ClassifierStream:
+        """A reader of live input with the model's present weights; see `ClassifierStream`.
+
+        Raises:
+            UsageError: The model is bidirectional.
+        """
+        return ClassifierStream(self)
 
 
 def classification_loss(

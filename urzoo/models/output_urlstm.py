@@ -22,6 +22,8 @@ from torch._C import _functorch
 from torch.autograd import forward_ad
 from torch.nn.modules import module as module_hooks
 
+from urzoo.recurrence.held import held_weights
+
 # Scores of one chunk: as many as stay in a processor's last-level cache, twice.
 _CHUNK_SCORES = 2 * 1024 * 1024
 IGNORED = -100
@@ -36,13 +38,26 @@ def vocabulary_scores(hidden: Tensor, words: nn.Module, dtype: torch.dtype | Non
         dtype: The type of the product, as autocast has it; that of the map's weights when None.
     """
     device = hidden.device.type
-    if dtype is None or not torch.amp.is_autocast_available(device):
-        scores: Tensor = words(hidden)
+    typed = None if dtype is None else _held(words, dtype)
+    if typed is not None:
+        scores: Tensor = nn.functional.linear(hidden.to(typed[0].dtype), *typed)
+    elif dtype is None or not torch.amp.is_autocast_available(device):
+        scores = words(hidden)
     else:
         # A cached copy of the weights would outlive a write to them.
         with torch.autocast(device, dtype=dtype, cache_enabled=False):
             scores = words(hidden)
     return scores.float()
+
+
+def _held(words: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Weights and bias in another dtype, kept for as long as the caller holds them; None where they are not held."""
+    block = held_weights()
+    if block is None or torch.is_grad_enabled() or not may_be_read(words):
+        return None
+    assert isinstance(words, nn.Linear)
+    weight, bias = words.weight, words.bias
+    return block.made(dtype, (weight, bias), lambda: (weight.to(dtype), bias.to(dtype)))
 
 
 def adaptive_scores(
