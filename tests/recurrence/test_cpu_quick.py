@@ -111,6 +111,21 @@ def test_tensors_that_are_not_plain_go_the_general_way(odd: str, where: int):
         torch.testing.assert_close(ours.as_subclass(Tensor), reference)
 
 
+@pytest.mark.parametrize("time", [1, 4])
+def test_another_default_device_makes_no_difference(time: int):
+    weights, _ = problem(Gating())
+    weights = [weight.requires_grad_() for weight in weights]
+    inputs, upstream = torch.randn(2, time, 5), torch.randn(2, time, 21)
+    found = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            with torch.no_grad():
+                outputs = [scan(inputs, *weights[1:])[0]]
+            again = scan(inputs, *weights[1:])[0]
+            found.append([*outputs, again, *torch.autograd.grad(again, weights[1:], upstream)])
+    assert all(map(torch.equal, *found))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("where", range(7))
 def test_strides_make_no_difference(where: int):

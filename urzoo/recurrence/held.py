@@ -20,7 +20,7 @@ Made = TypeVar("Made")
 @dataclass(frozen=True)
 class _Entry:
     weights: tuple[weakref.ref[Tensor] | None, ...]
-    marks: tuple[tuple[int, int] | None, ...]
+    marks: tuple[object, ...]
     memory: tuple[Tensor | None, ...]  # alive, so that no other weight comes to lie at its address
     made: Any
 
@@ -42,10 +42,7 @@ class HeldWeights:
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Entry] = {}
-        # Torch does not count what its fused optimisers write.
-        this = weakref.ref(self)
-        hook = register_optimizer_step_post_hook(lambda *_: _forget(this))
-        weakref.finalize(self, hook.remove)
+        _count_optimiser_steps()
 
     def __enter__(self) -> "HeldWeights":
         _open.blocks.append(self)
@@ -65,7 +62,7 @@ class HeldWeights:
             make: Returns it.
         """
         key = (what, *map(id, weights))
-        entry, marks = self._entries.get(key), tuple(map(_mark, weights))
+        entry, marks = self._entries.get(key), (_optimiser_steps, *map(_mark, weights))
         if (
             entry is not None
             and entry.marks == marks
@@ -97,15 +94,26 @@ class _Open(threading.local):
 _open = _Open()
 
 
-def _forget(this: "weakref.ref[HeldWeights]") -> None:
-    block = this()
-    if block is not None:
-        block._entries = {}
-
-
 def held_weights() -> HeldWeights | None:
     """The block that is open in this thread, the innermost; None outside of one."""
     return _open.blocks[-1] if _open.blocks else None
+
+
+_optimiser_steps = 0
+_counted = False
+
+
+def _count_optimiser_steps() -> None:
+    """From the first block on: torch does not mark what its fused optimisers write."""
+    global _counted
+    if not _counted:
+        _counted = True
+        register_optimizer_step_post_hook(_after_optimiser_step)
+
+
+def _after_optimiser_step(*_: object) -> None:
+    global _optimiser_steps
+    _optimiser_steps += 1
 
 
 def _mark(weight: Tensor | None) -> tuple[int, int] | None:

@@ -95,7 +95,7 @@ def cpu_scan_backward(
         found[2].to(recurrent_weight.dtype),
         found[3],
         found[4].to(hidden.dtype),
-        torch.empty(0) if cell is None else found[5].to(cell.dtype),
+        torch.empty(0, device="cpu") if cell is None else found[5].to(cell.dtype),
     )
 
 
@@ -191,7 +191,7 @@ def _state(hidden: Tensor, cell: Tensor | None) -> State:
 
 
 def _cell(final: State) -> Tensor:
-    return final[1] if len(final) > 1 else torch.empty(0)
+    return final[1] if len(final) > 1 else torch.empty(0, device="cpu")
 
 
 def _like_cell(hidden: Tensor, cell: Tensor | None) -> Tensor:

@@ -57,7 +57,7 @@ class PackedSteps:
         """The output `(batch, hidden)` after one step; inputs `(batch, input_size)`."""
         if inputs.dtype is not self._dtype or not inputs.is_contiguous() or inputs.is_neg():
             inputs = inputs.to(self._dtype).resolve_neg().contiguous()
-        outputs = torch.empty(self._shape, dtype=self._dtype)
+        outputs = torch.empty(self._shape, dtype=self._dtype, device="cpu")
         self._problem.inputs = inputs.data_ptr()
         self._problem.outputs = outputs.data_ptr()
         self._library.call(self._function, self._problem)

@@ -26,9 +26,9 @@ _GIVEN = ("inputs", "input_weight", "recurrent_weight", "bias", "gate_bias")
 Described = torch.Size | torch.dtype | None
 
 with torch.inference_mode(mode=False):
-    _ORDINARY = _dispatch_keys(torch.empty(0)).raw_repr()
+    _ORDINARY = _dispatch_keys(torch.empty(0, device="cpu")).raw_repr()
 with torch.inference_mode():
-    _INFERENCE = _dispatch_keys(torch.empty(0)).raw_repr()
+    _INFERENCE = _dispatch_keys(torch.empty(0, device="cpu")).raw_repr()
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _prepared(
     if plan.rounded:
         weights[2:] = [None if tensor is None else tensor.float() for tensor in weights[2:]]
     if state is None:
-        state = tuple(torch.zeros(plan.shape[0], plan.shape[2], dtype=dtype) for dtype in way.carried)
+        state = tuple(torch.zeros(plan.shape[0], plan.shape[2], dtype=dtype, device="cpu") for dtype in way.carried)
     else:
         state = _as(state, way.carried)
     return [_typed(inputs, way.dtype), *weights], state
