@@ -44,7 +44,7 @@ def _mean(states: Tensor, mask: Tensor | None) -> Tensor:
         return (states.new_ones(1, states.shape[1]) @ states).squeeze(1) / states.shape[1]
     if mask is not None:
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         total = states.sum(dim=1)
     else:
         first, *rest = states.split(_SUMS, dim=1)
