@@ -1,12 +1,14 @@
 """The worse version of a batch that adversarial training also learns from."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from tests.training.tiny import tiny_texts, tiny_texts_recipe
 from urzoo.errors import RecipeError
-from urzoo.training.adversary import Adversary
+from urzoo.training.adversary import Adversary, virtual_adversarial_loss
 from urzoo.training.log import TrainingLine, read_log
 from urzoo.training.recipe_file import load_recipe
 from urzoo.training.run import train
@@ -67,3 +69,63 @@ def test_the_first_loss_is_that_of_the_texts_as_they_are_and_the_second_is_not(t
 def test_a_radius_that_makes_no_sense_is_refused(tmp_path, radius):
     with pytest.raises(RecipeError, match=r"adversarial_radius"):
         load_recipe(tiny_texts_recipe(tmp_path, run__adversarial_radius=radius))
+
+
+class Classifier(nn.Module):
+    """Two classes, from the mean of the embedded tokens, with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(50, 6)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        weights = attention_mask / attention_mask.sum(1, keepdim=True)
+        states = (torch.tanh(self.dropout(self.embedding(input_ids))) * weights[..., None]).sum(1)
+        return SimpleNamespace(logits=3 * self.head(states))
+
+
+def divergence(model, inputs, movement, seed):
+    """Of the answers to the moved texts from those to the texts, written anew with probabilities."""
+
+    def answers():
+        torch.manual_seed(seed)
+        return model(**inputs).logits.softmax(-1)
+
+    with torch.no_grad():
+        plain = answers()
+        with model.embedding.register_forward_hook(lambda *given: given[-1] + movement):
+            moved = answers()
+        return (plain * (plain / moved).log()).sum(-1).mean()
+
+
+def test_texts_without_labels_move_further_from_their_answers_than_by_chance():
+    model, radius = Classifier(), 0.05
+    torch.manual_seed(1)
+    inputs = {"input_ids": torch.randint(50, (16, 5)), "attention_mask": torch.ones(16, 5)}
+    inputs["attention_mask"][:8, 3:] = 0
+    found = virtual_adversarial_loss(model, model.embedding, inputs, radius=radius, seed=3)
+    embedded = model.embedding(inputs["input_ids"]).detach()
+    by_chance = []
+    for draw in range(50):
+        noise = torch.randn(embedded.shape, generator=torch.Generator().manual_seed(draw))
+        noise *= inputs["attention_mask"][..., None]
+        length = radius * embedded.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
+        by_chance.append(float(divergence(model, inputs, noise * length[:, None, None], 3)))
+    # Divergence grows with the square of the movement: the best of some 30 directions is worth much more than the mean.
+    assert found.item() > 3 * sum(by_chance) / 50
+    assert found.item() > max(by_chance)
+    found.backward()
+    assert all(parameter.grad.isfinite().all() and parameter.grad.any() for parameter in model.parameters())
+    assert not model.embedding._forward_hooks
+
+
+def test_the_divergence_is_that_of_the_movement_alone():
+    model = Classifier()
+    inputs = {"input_ids": torch.arange(12).reshape(3, 4), "attention_mask": torch.ones(3, 4)}
+    found = [virtual_adversarial_loss(model, model.embedding, inputs, radius=r, seed=5) for r in (1e-4, 0.1, 0.1)]
+    values = [value.item() for value in found]
+    # Dropout of half of the embedding would make it far from nothing.
+    assert abs(values[0]) < 1e-6 < values[1] == values[2]

@@ -1,7 +1,7 @@
 import numpy as np
 
 from urzoo.models import PixelSequenceImageProcessor
-from urzoo.training.batches import EpochOrder, LengthOrder
+from urzoo.training.batches import EpochOrder, LengthOrder, PairedData, SequenceData
 from urzoo.training.kinds.images import PixelData
 
 
@@ -63,3 +63,25 @@ def test_batches_of_similar_length_are_a_function_of_seed_and_epoch():
 def test_a_pool_of_one_batch_leaves_the_batches_to_chance():
     plain = EpochOrder(40, batch_size=4, seed=1)
     assert list(LengthOrder(np.arange(40), batch_size=4, pool_batches=1, seed=1)) == list(plain)
+
+
+def test_a_text_goes_with_one_of_its_length_and_another_in_the_next_epoch():
+    def texts(rows, seed):
+        lengths = np.random.default_rng(seed).integers(1, 100, rows)
+        return SequenceData("input_ids", [np.full(n, n, np.int32) for n in lengths], np.zeros(rows, np.int64))
+
+    data = PairedData(texts(200, 0), texts(500, 1), seed=0)
+    rows = np.arange(200)
+    partners = [data.partners(rows, epoch) for epoch in range(4)]
+    # Of 500 the row is the one at some share of the way; the lengths at that share are nearly the same in both.
+    apart = [abs(data.labelled.lengths() - data.others.lengths()[chosen]).mean() for chosen in partners]
+    assert max(apart) < 5
+    assert all(len(set(chosen.tolist())) == 200 for chosen in partners), "each at most once an epoch"
+    assert len(set(np.concatenate(partners).tolist())) > 350
+    # Whoever reads the rows of a batch, alone or in parts, gets the same.
+    assert np.array_equal(data.partners(rows[50:60], 3), partners[3][50:60])
+    batch = data.__getitems__([(3, 7), (3, 9)])
+    assert sorted(batch) == sorted(
+        ["input_ids", "attention_mask", "labels", *map("unlabelled_{}".format, ("input_ids", "attention_mask"))]
+    )
+    assert batch["unlabelled_attention_mask"].sum(1).tolist() == data.others.lengths()[partners[3][[7, 9]]].tolist()

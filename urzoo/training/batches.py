@@ -18,6 +18,8 @@ from torch.utils.data import Dataset, Sampler
 Rows = npt.NDArray[np.int64]
 SampleIndex = tuple[int, int]
 Batch = dict[str, Tensor]
+# What the names of a batch's inputs without labels begin with.
+UNLABELLED = "unlabelled_"
 
 
 class Order(Sampler[SampleIndex]):
@@ -198,8 +200,11 @@ class SequenceData(BatchData):
 
     def order(self, *, batch_size: int, seed: int) -> EpochOrder:
         """Sequences of similar length together."""
-        lengths = np.array([min(len(sequence), self.longest or len(sequence)) for sequence in self.sequences])
-        return LengthOrder(lengths, batch_size=batch_size, pool_batches=self.pool_batches, seed=seed)
+        return LengthOrder(self.lengths(), batch_size=batch_size, pool_batches=self.pool_batches, seed=seed)
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How long training reads each, `(rows,)`."""
+        return np.array([min(len(sequence), self.longest or len(sequence)) for sequence in self.sequences])
 
     def batch(self, rows: Rows, *, epoch: int) -> Batch:
         """The sequences `(batch, longest time, ...)`, the mask `(batch, longest time)`, and the labels."""
@@ -212,6 +217,42 @@ class SequenceData(BatchData):
         if not inputs.is_floating_point():
             inputs = inputs.long()
         return {self.name: inputs, "attention_mask": mask.long(), "labels": self.labels[torch.from_numpy(rows)]}
+
+
+class PairedData(BatchData):
+    """Labelled sequences, each with one without a label that is about as long, mostly another one in each epoch.
+
+    Both are in order of their lengths; a labelled one that is the k-th of n gets one of those between k / n and
+    (k + 1) / n of the others.
+
+    Args:
+        labelled: What an epoch reads.
+        others: Sequences whose labels are left out.
+        seed: With the epoch, it decides who goes with whom.
+    """
+
+    def __init__(self, labelled: SequenceData, others: SequenceData, *, seed: int) -> None:
+        self.labelled, self.others, self.seed = labelled, others, seed
+        self.labels = labelled.labels
+        self.rank = np.argsort(np.argsort(labelled.lengths(), kind="stable"))
+        self.by_length = np.argsort(others.lengths(), kind="stable")
+
+    def order(self, *, batch_size: int, seed: int) -> EpochOrder:
+        """Labelled sequences of similar length together."""
+        return self.labelled.order(batch_size=batch_size, seed=seed)
+
+    def partners(self, rows: Rows, epoch: int) -> Rows:
+        """The rows of the others that go with labelled ones in an epoch."""
+        # The 3 sets this stream apart from those of the order, which have the same seed and epoch.
+        drawn = np.random.default_rng((self.seed, epoch, 3)).random(len(self))
+        share = (self.rank + drawn) / len(self)
+        return self.by_length[(share[rows] * len(self.by_length)).astype(np.int64)]
+
+    def batch(self, rows: Rows, *, epoch: int) -> Batch:
+        """The labelled sequences, and under names that begin with `UNLABELLED` the others."""
+        others = self.others.batch(self.partners(rows, epoch), epoch=epoch)
+        del others["labels"]
+        return self.labelled.batch(rows, epoch=epoch) | {UNLABELLED + name: value for name, value in others.items()}
 
 
 def time_steps(inputs: Batch) -> int:

@@ -106,6 +106,7 @@ class Job:
         size: What is said of the data when training begins.
         loss: The loss of this process's rows of a step, from the model, the batch and the step counted from 0; None
             where the model gives it by itself.
+        unlabelled_loss: A further loss, from the model, the inputs of the batch that have no labels, and a seed.
         carried: What is carried from step to step.
         preprocessor: What is shipped with the model; None where it takes the data as they are.
         further_scores: Scores of the finished model under other conditions, which are written and choose nothing.
@@ -118,6 +119,7 @@ class Job:
     digest: str
     size: str
     loss: Callable[[nn.Module, Batch, int], Tensor] | None = None
+    unlabelled_loss: Callable[[nn.Module, Batch, int], Tensor] | None = None
     carried: Carried | None = None
     preprocessor: PixelSequenceImageProcessor | PreTrainedTokenizerFast | None = None
     further_scores: Callable[[PreTrainedModel], dict[str, float]] | None = None

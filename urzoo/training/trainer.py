@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from urzoo.errors import UrzooError
 from urzoo.processes import end_group_at_exit
 from urzoo.training.adversary import Adversary
-from urzoo.training.batches import time_steps
+from urzoo.training.batches import UNLABELLED, time_steps
 from urzoo.training.heads import HeadWatch, refuse_dead_head
 from urzoo.training.job import Job
 from urzoo.training.log import LogLine, TrainingLine, ValidationLine, read_log, selected, write_log
@@ -175,12 +175,18 @@ class RecipeTrainer(Trainer):
         key = (self.recipe.run.seed, self.state.global_step, self.args.process_index)
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
         torch.manual_seed(seed >> self.job.training.seed_shift)
+        unlabelled = {name: inputs.pop(name) for name in list(inputs) if name.startswith(UNLABELLED)}
         self._tokens += time_steps(inputs) * self.args.world_size
         with self.head.watching(), nullcontext() if self._adversary is None else self._adversary.watching():
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self._adversary is not None:
             with self._adversary.disturbing():
                 super().training_step(model, inputs, num_items_in_batch)
+        if self.job.unlabelled_loss is not None:
+            further = self._prepare_inputs({name.removeprefix(UNLABELLED): unlabelled[name] for name in unlabelled})
+            with self.compute_loss_context_manager():
+                further_loss = self.job.unlabelled_loss(model, further, seed)
+            self.accelerator.backward(further_loss)
         if not math.isfinite(loss):
             raise UrzooError(_not_finite(f"the training loss is {float(loss)} at step {self.state.global_step + 1}"))
         return loss

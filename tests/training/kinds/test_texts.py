@@ -1,18 +1,21 @@
 """Training on texts: what a checkpoint of them holds, and what is refused."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.training.tiny import classification_scores, tiny_texts, tiny_texts_recipe
+from tests.training.tiny import classification_scores, stop_after_a_step, tiny_texts, tiny_texts_recipe
 from urzoo import zoo
 from urzoo.data import hold_out
 from urzoo.errors import DataError, RecipeError
 from urzoo.hub.card import check_card
 from urzoo.training import load_recipe, train
 from urzoo.training.batches import SequenceData
+from urzoo.training.kinds import texts
 from urzoo.training.kinds.texts import stretch
 from urzoo.zoo.schema import read_training_summary
 
@@ -68,3 +71,63 @@ def test_rows_without_a_label_are_refused(tmp_path):
     split.columns["label"][5] = -1
     with pytest.raises(DataError, match=r"has a row without a label"):
         train(tiny_texts_recipe(tmp_path), runs=tmp_path, progress=False, data=split)
+
+
+UNLABELLED = {"split": "unsupervised", "radius": 0.05, "weight": 1.0}
+
+
+@pytest.fixture
+def unlabelled(monkeypatch):
+    """Texts without labels in place of the data set's."""
+    split = tiny_texts(rows=60)
+    columns = {"text": split.texts[20:], "label": np.full(40, -1, np.int64)}
+    found = replace(split, split="unsupervised", digest="ab" * 32, columns=columns)
+    monkeypatch.setattr(texts, "load_split", lambda *_, **__: found)
+
+
+def test_texts_without_labels_change_the_weights_and_are_recorded(tmp_path, unlabelled):
+    weights = {}
+    for name, changes in {"plain": {}, "none": {"radius": 1e-12}, "steady": {"weight": 100.0}}.items():
+        path = tiny_texts_recipe(
+            tmp_path,
+            name=name,
+            run__adversarial_radius=0.0,
+            **({"unlabelled": UNLABELLED | changes} if changes else {}),
+        )
+        place = train(path, runs=tmp_path, progress=False, data=tiny_texts())
+        weights[name] = load_file(place / "model.safetensors")
+        check_card(place, [])
+    summary = read_training_summary(place / "training.json")
+    assert [(data.split, data.rows_train) for data in summary.additional_data] == [("unsupervised", 40)]
+    assert summary.data.rows_train == 35
+    # Texts that do not move change nothing: neither the dropout of the labelled ones nor their order.
+    for name, value in weights["plain"].items():
+        torch.testing.assert_close(weights["none"][name], value, rtol=1e-4, atol=1e-5)
+    assert any((weights["steady"][name] - value).abs().max() > 1e-3 for name, value in weights["plain"].items())
+
+
+def test_a_run_with_texts_without_labels_goes_on_to_the_same_bits(tmp_path, unlabelled):
+    sums = []
+    for way in ("whole", "stopped"):
+        (tmp_path / way).mkdir()
+        path = tiny_texts_recipe(tmp_path / way, unlabelled=UNLABELLED)
+        if way == "stopped":
+            stop_after_a_step("texts", path, tmp_path / way)
+        place = train(path, runs=tmp_path / way, progress=False, data=tiny_texts())
+        sums.append(read_training_summary(place / "training.json").weights_sha256)
+    assert sums[0] == sums[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"split": "train"}, "unlabelled.split is 'train', which has labels; name a split without"),
+        ({"split": "test"}, "unlabelled.split is 'test', which has labels; name a split without"),
+        ({"radius": 0.0}, "unlabelled.radius"),
+        ({"weight": 0.0}, "unlabelled.weight"),
+        ({"wieght": 1.0}, "Did you mean 'weight'"),
+    ],
+)
+def test_a_wrong_section_of_texts_without_labels_is_refused(tmp_path, changes, complaint):
+    with pytest.raises(RecipeError, match=complaint):
+        load_recipe(tiny_texts_recipe(tmp_path, unlabelled=UNLABELLED | changes)).check()

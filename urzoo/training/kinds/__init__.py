@@ -11,7 +11,7 @@ from urzoo.training.kinds.images import ImageRecipe
 from urzoo.training.kinds.language_model import LanguageModelRecipe
 from urzoo.training.kinds.series import SeriesRecipe
 from urzoo.training.kinds.synthetic import SCORES, SyntheticRecipe
-from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe
+from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe, UnlabelledTextRecipe
 from urzoo.training.recipe import BaseRecipe
 
 # By architecture, the sections that set a kind apart from the next ones of its row, and its recipe.
@@ -19,6 +19,7 @@ _KINDS: dict[str, tuple[tuple[set[str], type[BaseRecipe]], ...]] = {
     "URLSTMForImageClassification": ((set(), ImageRecipe),),
     "URLSTMForSequenceClassification": (
         ({"tokenizer", "teacher"}, TaughtTextRecipe),
+        ({"tokenizer", "unlabelled"}, UnlabelledTextRecipe),
         ({"tokenizer"}, TextRecipe),
         (set(), SeriesRecipe),
     ),

@@ -7,12 +7,15 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from urzoo.data import load_split
 from urzoo.errors import CheckpointError, RecipeError
 from urzoo.evaluation.task import load_task
-from urzoo.schema import Name, Number, Positive, read_yaml
-from urzoo.training.batches import SequenceData
+from urzoo.schema import Name, Number, Positive, Strict, read_yaml
+from urzoo.training.adversary import virtual_adversarial_loss
+from urzoo.training.batches import Batch, PairedData, SequenceData
 from urzoo.training.initial import begin_with, find_checkpoint
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.recipe import (
@@ -56,6 +59,18 @@ class TextRunRecipe(SequenceRunRecipe):
     """
 
     adversarial_radius: MayBeLeftOut[Annotated[Number, Field(ge=0, lt=1)]] = None
+
+
+class UnlabelledRecipe(Strict):
+    """Texts without labels, of which each step takes as many as it has with labels: virtual adversarial training.
+
+    The answers to them are to stay the same when they are moved by `radius`, relative to their length; `weight` is that
+    of the answers' divergence in the loss. See `urzoo.training.adversary`; a step takes more than twice the time.
+    """
+
+    split: Name
+    radius: Annotated[Number, Field(gt=0, lt=1)]
+    weight: Annotated[Number, Field(gt=0)]
 
 
 class TextRecipe(SequenceRecipe):
@@ -118,6 +133,17 @@ class TextRecipe(SequenceRecipe):
         """More to learn from: none."""
         return [], np.empty(0, np.int64), ()
 
+    def refuse_labelled(self, key: str, split: str) -> None:
+        """Refuse a split, named under a key, whose rows have labels.
+
+        Raises:
+            RecipeError: They have.
+        """
+        if split in (self.data.split, load_task(self.task).data.split):
+            raise RecipeError(
+                f"{key}.split is {split!r}, which has labels; name a split without, or leave the section {key} out."
+            )
+
 
 class TaughtTextRecipe(TextRecipe):
     """Texts with labels, and more of them without, whose labels a teacher gives (self-training)."""
@@ -131,11 +157,7 @@ class TaughtTextRecipe(TextRecipe):
             RecipeError: They have.
         """
         super().check()
-        if self.teacher.split in (self.data.split, load_task(self.task).data.split):
-            raise RecipeError(
-                f"teacher.split is {self.teacher.split!r}, which has labels; name a split without, or leave the "
-                "section teacher out."
-            )
+        self.refuse_labelled("teacher", self.teacher.split)
 
     def parents(self, runs: Path) -> Parents:
         """The checkpoint to begin with, and the teacher.
@@ -165,6 +187,56 @@ class TaughtTextRecipe(TextRecipe):
             self.teacher, sources.parents.teacher, self.data.name, data_root=sources.data_root, cache=sources.cache
         )
         return texts, labels, (data,)
+
+
+class UnlabelledTextRecipe(TextRecipe):
+    """Texts with labels, and more of them without, to which the answers are to be steady."""
+
+    unlabelled: UnlabelledRecipe
+
+    def check(self) -> None:
+        """Refuse rows without labels that have some.
+
+        Raises:
+            RecipeError: They have.
+        """
+        super().check()
+        self.refuse_labelled("unlabelled", self.unlabelled.split)
+
+    def prepare(self, sources: Sources) -> Job:
+        """As for texts with labels, with a text without for each.
+
+        Raises:
+            DataError: As there, or the texts without labels cannot be had.
+            RecipeError: As there.
+        """
+        job = super().prepare(sources)
+        tokenizer, labelled = job.preprocessor, job.training
+        assert isinstance(tokenizer, PreTrainedTokenizerFast)
+        assert isinstance(labelled, SequenceData)
+        sources.say(f"reading {self.data.name} ({self.unlabelled.split})")
+        split = load_split(self.data.name, self.unlabelled.split, data_root=sources.data_root)
+        others = SequenceData(
+            labelled.name,
+            _encoded(tokenizer, split.texts),
+            np.full(split.rows, -1, np.int64),
+            labelled.changed,
+            padding=labelled.padding,
+            longest=labelled.longest,
+        )
+        record = TrainingData.of(split.data_set, split.split, split.digest, train=split.rows)
+        embedding = job.model.get_input_embeddings()
+
+        def loss(model: nn.Module, inputs: Batch, seed: int) -> Tensor:
+            divergence = virtual_adversarial_loss(model, embedding, inputs, radius=self.unlabelled.radius, seed=seed)
+            return self.unlabelled.weight * divergence
+
+        return replace(
+            job,
+            training=PairedData(labelled, others, seed=self.run.seed),
+            data=[*job.data, record],
+            unlabelled_loss=loss,
+        )
 
 
 def stretch(tokens: Ids, epoch: int, row: int, *, longest: int, seed: int) -> Ids:
