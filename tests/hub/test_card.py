@@ -125,7 +125,7 @@ def test_a_score_outside_of_what_a_checkpoint_was_made_for_says_so(folder, tmp_p
         "metrics": {"word_perplexity": 4700.5},
         "primary_metric": "word_perplexity",
     }
-    caveat = load_task("wikitext103_pages").caveat
+    caveat = load_task("wikitext103_pages").caveat_of("wikitext103")
     with_summary(folder, task="wikitext103")
     card = render_card(folder, [result(folder, **pages)])
     assert f"WikiText-103, page by page: {caveat}." in card

@@ -96,7 +96,7 @@ def test_what_there_is_to_say_of_a_score_stands_wherever_it_is_shown(put: Callab
     )
     put("chance", "smnist", 0.1135)
     board = make_board(results, results.parent)[0]
-    caveat = load_task("wikitext103_pages").caveat
+    caveat = load_task("wikitext103_pages").caveat_of("wikitext103")
     assert caveat
     [pages] = [line for line in overview_table(board).splitlines() if "page by page" in line]
     assert f"**4700.50**, urlstm-9; 60 pages; {caveat}" in pages

@@ -75,7 +75,7 @@ class Task(Strict):
 
     `requires` is for images only. `time_scale`, for series only, is how many steps stand for each step of the data:
     2.0 is twice the sampling rate. `trained_as` names the task whose checkpoints are evaluated, where that is another,
-    and `caveat` what a reader must know of their scores here.
+    and `caveats` what a reader must know of the scores here of checkpoints that were trained for some other task.
     `context`, for language models only, names what they may use beside their state: "neural-cache" with the settings of
     the checkpoint's configuration. Rows of different contexts are rows of different tasks, and never ranked together.
     `chance` is what the primary metric gives, as stored, for an answer that is always the same, the best of those.
@@ -93,7 +93,7 @@ class Task(Strict):
     requires: Requirements | None = None
     time_scale: Annotated[float, Field(gt=0)] | None = None
     trained_as: Name | None = None
-    caveat: Line | None = None
+    caveats: dict[Name, Line] = {}
     context: Literal["neural-cache"] | None = None
     metrics: Annotated[list[MetricSpec], Field(min_length=1)]
     chance: float | None = None
@@ -113,15 +113,13 @@ class Task(Strict):
             raise ValueError("requires is needed with problem image-classification, and only there")
         if (self.problem == "series-classification") != (self.time_scale is not None):
             raise ValueError("time_scale is needed with problem series-classification, and only there")
-        if self.caveat is not None and self.trained_as is None:
-            raise ValueError("caveat goes with trained_as only")
         if self.context is not None and not self.problem.startswith("language-modelling"):
             raise ValueError("context goes with language-modelling problems only")
         return self
 
     def caveat_of(self, trained_for: str | None) -> str | None:
         """What to know of the score here of a checkpoint that was trained for a task, if there is anything."""
-        return self.caveat if trained_for is not None and trained_for == self.trained_as else None
+        return None if trained_for is None else self.caveats.get(trained_for)
 
     @property
     def checkpoints_of(self) -> str:
