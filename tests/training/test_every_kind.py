@@ -10,6 +10,7 @@ from tests.training.tiny import KINDS, stop_after_a_step, tiny_language_model, t
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
 from urzoo.training import load_recipe
+from urzoo.training.heads import DeadHeadError
 from urzoo.training.kinds.images import ImageRecipe
 from urzoo.training.kinds.language_model import LanguageModelRecipe
 from urzoo.training.kinds.series import SeriesRecipe
@@ -182,7 +183,7 @@ def test_a_head_whose_units_have_died_ends_the_run(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopOnSignal, "on_train_begin", kill_units)
-        with pytest.raises(UrzooError, match=r"no unit of the head .* from step 10 to 110: .* have died") as ended:
+        with pytest.raises(DeadHeadError, match=r"no unit of the head .* from step 10 to 110: .* have died") as ended:
             train_tiny("images", recipe, tmp_path)
     assert "model.head_hidden_size" in str(ended.value)
     assert "\n" not in str(ended.value)

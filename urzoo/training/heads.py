@@ -16,6 +16,11 @@ from urzoo.errors import UrzooError
 from urzoo.models.classification_urlstm import ClassificationHead
 from urzoo.training.log import LogLine, TrainingLine
 
+
+class DeadHeadError(UrzooError):
+    """No unit of a head answers to any row any more: the run learns nothing and has ended."""
+
+
 # Steps over which each logged step found no unit alive, after which a run is ended.
 DEAD_STEPS = 100
 
@@ -51,12 +56,12 @@ def refuse_dead_head(lines: Sequence[LogLine]) -> None:
     """End a run whose log shows no live unit over `DEAD_STEPS` steps.
 
     Raises:
-        UrzooError: It does.
+        DeadHeadError: It does.
     """
     latest_first = (line for line in reversed(lines) if isinstance(line, TrainingLine))
     dead = [line.step for line in takewhile(lambda line: line.live_head_share == 0, latest_first)]
     if dead and dead[0] - dead[-1] >= DEAD_STEPS:
-        raise UrzooError(
+        raise DeadHeadError(
             f"no unit of the head has answered to any row from step {dead[-1]} to {dead[0]}: its ReLU "
             "units have died, and the layers below learn nothing. Lower optimiser.learning_rate, raise "
             "schedule.warmup_fraction, or set model.head_hidden_size to 0; then pass --restart."
