@@ -51,9 +51,20 @@ def test_a_neural_cache_is_named(folder):
         render_card(folder, [])
 
 
+def test_a_card_names_all_that_was_learnt_from():
+    card = render_card(zoo.path("urlstm-1024-text"), [])
+    assert ModelCard(card).data.datasets == [
+        "wikipedia/enwiki-2015-wikitext-form",
+        "stanfordnlp/imdb",
+        "Salesforce/wikitext",
+    ]
+    assert card.count("The training data, ") == 3
+    assert "It has read English Wikipedia of 2015 in WikiText's surface form, " in card
+
+
 def test_a_card_offers_texts_to_try(folder):
     assert "widget" not in yaml.safe_load(render_card(folder, []).split("\n---\n")[0].removeprefix("---\n"))
-    for name in ("urlstm-512-imdb", "urlstm-768-cache-wikitext103"):
+    for name in ("urlstm-512-imdb", "urlstm-1024-text"):
         front = yaml.safe_load(render_card(zoo.path(name), []).split("\n---\n")[0].removeprefix("---\n"))
         assert front["widget"]
         assert all(example.keys() == {"text"} for example in front["widget"])

@@ -76,7 +76,7 @@ def test_a_text_goes_with_one_of_its_length_and_another_in_the_next_epoch():
     # Of 500 the row is the one at some share of the way; the lengths at that share are nearly the same in both.
     apart = [abs(data.labelled.lengths() - data.others.lengths()[chosen]).mean() for chosen in partners]
     assert max(apart) < 5
-    assert all(len(set(chosen.tolist())) == 200 for chosen in partners), "each at most once an epoch"
+    assert all(len(set(chosen.tolist())) > 170 for chosen in partners), "hardly one twice an epoch"
     assert len(set(np.concatenate(partners).tolist())) > 350
     # Whoever reads the rows of a batch, alone or in parts, gets the same.
     assert np.array_equal(data.partners(rows[50:60], 3), partners[3][50:60])

@@ -93,7 +93,7 @@ class Task(Strict):
     requires: Requirements | None = None
     time_scale: Annotated[float, Field(gt=0)] | None = None
     trained_as: Name | None = None
-    caveats: dict[Name, Line] = {}
+    caveats: dict[Name, Line] = Field(default_factory=dict)
     context: Literal["neural-cache"] | None = None
     metrics: Annotated[list[MetricSpec], Field(min_length=1)]
     chance: float | None = None

@@ -60,7 +60,7 @@ def render_card(folder: Path, results: Sequence[Result], samples: Samples | None
     name = _name(recipe, checkpoint)
     kept = _results_of(checkpoint, results)
     task = load_task(checkpoint.task) if checkpoint.task in tasks() else None
-    data = _data_set(checkpoint)
+    data = _data_sets_of(checkpoint)
     front = _front_matter(name, checkpoint, recipe, kept, data)
     body = _template().render(
         name=name,
@@ -151,7 +151,7 @@ def _template() -> "Template":
 
 
 def _front_matter(
-    name: str, checkpoint: CheckpointInfo, recipe: dict[str, Any], results: Sequence[Result], data: DataSet | None
+    name: str, checkpoint: CheckpointInfo, recipe: dict[str, Any], results: Sequence[Result], data: list[DataSet]
 ) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -180,7 +180,7 @@ def _front_matter(
         library_name="transformers",
         pipeline_tag=pipeline,
         license=_licence(recipe),
-        datasets=[data.repository] if data else None,
+        datasets=[one.repository for one in data] or None,
         metrics=[spec.name for spec in shown if spec.primary] or None,
         tags=[*TAGS, *([checkpoint.task] if checkpoint.task else [])],
         model_name=name,
@@ -255,11 +255,11 @@ def _licence(recipe: dict[str, Any]) -> str | None:
     return None if licence is None else str(licence)
 
 
-def _data_set(checkpoint: CheckpointInfo) -> DataSet | None:
+def _data_sets_of(checkpoint: CheckpointInfo) -> list[DataSet]:
+    """The known data sets that it has learnt from, each once."""
     training = checkpoint.training
-    if training is None or training.data.name not in data_sets():
-        return None
-    return load_data_set(training.data.name)
+    names = [] if training is None else [data.name for data in (training.data, *training.additional_data)]
+    return [load_data_set(name) for name in dict.fromkeys(names) if name in data_sets()]
 
 
 def _pipeline(checkpoint: CheckpointInfo) -> str | None:

@@ -90,4 +90,5 @@ def _scaled(direction: Tensor, embedded: Tensor, radius: float) -> Tensor:
     length = embedded.flatten(1).norm(dim=1)
     # Where no direction is better than another, there is nothing to move.
     steepness = direction.flatten(1).norm(dim=1).clamp_min(1e-30)
-    return (radius * length / steepness)[:, None, None] * direction
+    scaled: Tensor = (radius * length / steepness)[:, None, None] * direction
+    return scaled
