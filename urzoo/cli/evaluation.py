@@ -157,7 +157,7 @@ def reproduce(
             (note if row.is_failure else typer.echo)(f"error: {row.message}" if row.is_failure else row.message)
         failures += row.is_failure
     if left_out:
-        note("\nNot measured, because the data are not here:")
+        note("Not measured, because the data are not here:")
         for message, of_tasks in left_out.items():
             note(f"  {', '.join(of_tasks)}: {message}")
     _build(results, out, None)
