@@ -40,9 +40,11 @@ def test_the_best_validation_score_wins_and_studies_do_not_count(zoo: Path):
 
 
 def test_a_language_model_for_others_to_begin_with_is_recommended_by_its_cross_entropy(zoo: Path):
-    ship(zoo, "small-text", task="text", validation={"cross_entropy": 4.5})
-    ship(zoo, "large-text", task="text", validation={"cross_entropy": 4.1})
-    assert recommended_checkpoints() == {"text": "large-text"}
+    ship(zoo, "small-lm", task="imdb_language_model", validation={"cross_entropy": 4.5})
+    ship(zoo, "large-lm", task="imdb_language_model", validation={"cross_entropy": 4.1})
+    assert recommended_checkpoints() == {"imdb_language_model": "large-lm"}
+    ship(zoo, "text", task="text", validation={"cross_entropy": 4.4, "word_perplexity": 180.0})
+    assert recommended_checkpoints() == {"imdb_language_model": "large-lm", "text": "text", "wikitext103_pages": "text"}
 
 
 def test_a_tie_is_broken_by_the_other_metrics(zoo: Path):
