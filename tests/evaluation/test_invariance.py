@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,15 @@ class Case:
         self.task = load_task(FOREIGN.get(name, name))
         self.folder, self.split = (make_foreign if name in FOREIGN else make_example)(name, folder)
         self.folder = made or self.folder
-        single = self.evaluation(batch_size=1)
-        self.alone = self.sorted_outputs(single)
-        rows = np.arange(single.rows)
-        self.figures = single.problem.figures(self.alone, rows).metrics
+
+    @cached_property
+    def alone(self) -> dict[str, np.ndarray]:
+        return self.sorted_outputs(self.evaluation(batch_size=1))
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        evaluation = self.evaluation(batch_size=1)
+        return evaluation.problem.figures(self.alone, np.arange(evaluation.rows)).metrics
 
     def evaluation(self, split: Split | None = None, **settings: Any) -> Evaluation:
         return Evaluation(Subject.of(self.folder), self.task, split or self.split, Settings(**settings))

@@ -125,13 +125,20 @@ def case_id(case: Case) -> str:
     return f"{gating_id(case[0])}-{case[1].replace(' ', '_')}"
 
 
-def grid_of(case: Case, cases: list[Case]) -> list[Size]:
-    """The sizes of the grid for one case: all up to 63 steps; of the longest, which take a minute each, a share.
+def grid_of(case: Case, cases: list[Case]) -> list[list[Size]]:
+    """The grid for one case in parts, each for one test: the sizes of one length and batch; of the longest, a share.
 
-    The shares of all cases together are the whole.
+    The shares of all cases together are the whole; each of their sizes, which take a minute, is a part by itself. Were
+    every size one, the 18,000 tests would take half a minute to collect whenever any are run.
     """
     long = [size for size in GRID if size.time == max(TIMES)]
-    return [size for size in GRID if size.time < max(TIMES)] + long[cases.index(case) :: len(cases)]
+    short = [[size for size in GRID if (size.time, size.batch) == pair] for pair in product(TIMES[:-1], BATCHES)]
+    return short + [[size] for size in long[cases.index(case) :: len(cases)]]
+
+
+def part_id(part: list[Size]) -> str:
+    """A test's name for a part of the grid."""
+    return str(part[0]) if len(part) == 1 else f"T{part[0].time}-B{part[0].batch}"
 
 
 def _takes(backend: str, gating: Gating, dtype: torch.dtype, device: str) -> bool:

@@ -1,4 +1,4 @@
-"""Trains a tiny recipe in child processes that are killed at chosen moments; started by test_resume.py.
+"""Trains tiny recipes in child processes that are killed at chosen moments; started by test_resume.py.
 
 The children are forked from one process that has imported everything but computed nothing. They end at a chosen
 one of their renames: each file and each folder of a state is put in place by one, so that renames are the
@@ -18,7 +18,7 @@ from tests.training.tiny import train_tiny
 from urzoo.errors import UrzooError
 
 
-def child(folder: Path, *, rename: int | None, signal_number: int) -> int:
+def child(kind: str, folder: Path, *, rename: int | None, signal_number: int) -> int:
     """Train in a child that gets a signal at its rename of the given number; return how it ended."""
     process = os.fork()
     if process:
@@ -36,7 +36,7 @@ def child(folder: Path, *, rename: int | None, signal_number: int) -> int:
     sys.addaudithook(count)
     code = 1
     try:
-        train_tiny(sys.argv[2], folder / "recipe.yaml", folder)
+        train_tiny(kind, folder / "recipe.yaml", folder)
         code = 0
     except UrzooError as error:
         code = error.exit_code
@@ -47,19 +47,23 @@ def child(folder: Path, *, rename: int | None, signal_number: int) -> int:
         os._exit(code)
 
 
-def main() -> None:
-    """Print how the children ended, as JSON."""
-    # Threads of the tokenizers' library would not survive the fork.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    folder = Path(sys.argv[1])
-    report = {"whole": [child(folder / "whole", rename=None, signal_number=0)], "killed": [], "stopped": []}
+def ends(kind: str, folder: Path) -> dict[str, list[int]]:
+    """How the children of one kind ended, by the way they were treated."""
+    found = {"whole": [child(kind, folder / "whole", rename=None, signal_number=0)], "killed": [], "stopped": []}
     rename = 3
-    while not report["killed"] or report["killed"][-1] == -signal.SIGKILL:
-        report["killed"].append(child(folder / "killed", rename=rename, signal_number=signal.SIGKILL))
+    while not found["killed"] or found["killed"][-1] == -signal.SIGKILL:
+        found["killed"].append(child(kind, folder / "killed", rename=rename, signal_number=signal.SIGKILL))
         rename += 4
     for rename in (9, 5, None):
-        report["stopped"].append(child(folder / "stopped", rename=rename, signal_number=signal.SIGINT))
-    sys.stdout.write(json.dumps(report))
+        found["stopped"].append(child(kind, folder / "stopped", rename=rename, signal_number=signal.SIGINT))
+    return found
+
+
+def main() -> None:
+    """Print how the children ended, as JSON, for every kind that has a folder."""
+    # Threads of the tokenizers' library would not survive the fork.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    sys.stdout.write(json.dumps({folder.name: ends(folder.name, folder) for folder in map(Path, sys.argv[1:])}))
 
 
 main()

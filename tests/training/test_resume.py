@@ -10,22 +10,30 @@ from tests.training.tiny import KINDS
 from urzoo.training.log import read_log
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
-def outcome(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    for way in ("whole", "killed", "stopped"):
-        (folder / way).mkdir()
-        KINDS[request.param][0](folder / way)
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """By kind the folder of its runs, and how they ended; one process for all, which takes seconds to start."""
+    folders = {kind: tmp_path_factory.mktemp("killed") / kind for kind in KINDS}
+    for kind, folder in folders.items():
+        for way in ("whole", "killed", "stopped"):
+            (folder / way).mkdir(parents=True)
+            KINDS[kind][0](folder / way)
     driver = Path(__file__).with_name("kill_driver.py")
     done = subprocess.run(
-        [sys.executable, driver, folder, request.param],
+        [sys.executable, driver, *folders.values()],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )
     assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    ends = json.loads(done.stdout)
+    return {kind: (folder, ends[kind]) for kind, folder in folders.items()}
+
+
+@pytest.fixture(params=list(KINDS))
+def outcome(request, outcomes):
+    return outcomes[request.param]
 
 
 def scores(folder: Path) -> list[dict[str, object]]:
