@@ -123,7 +123,7 @@ def test_a_weight_that_comes_to_lie_where_another_was_is_another(replace: Callab
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("batch", [1, 2, 13])
+@pytest.mark.parametrize("batch", [1, 2, 70])
 def test_steps_have_the_bits_of_the_sequence(batch: int, autocast: bool, dtype: torch.dtype):
     layer = URLSTM(3, 40, num_layers=2, dtype=dtype)
     inputs, state, found = torch.randn(7, batch, 3).to(dtype), None, []

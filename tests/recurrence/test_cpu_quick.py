@@ -11,6 +11,7 @@ from tests.recurrence.conftest import ALL_GATINGS, gating_id
 from urzoo.errors import ShapeError, UsageError
 from urzoo.recurrence import Gating, State, backends, scan, step
 from urzoo.recurrence.cpu import quick
+from urzoo.recurrence.cpu.passes import FEW_ROWS
 
 pytestmark = pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"])
 
@@ -58,7 +59,7 @@ def test_it_gives_the_bits_of_the_operator(gating: Gating, dtype: torch.dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("gating", ALL_GATINGS, ids=gating_id)
 def test_so_it_does_under_autocast(gating: Gating, dtype: torch.dtype):
-    for batch in (1, 13):
+    for batch in (1, 7, FEW_ROWS + 1):
         weights, state = problem(gating, dtype, batch=batch)
         with torch.autocast("cpu", torch.bfloat16):
             assert quick.step(weights, state, gating) is not None

@@ -46,7 +46,7 @@ class PackedSteps:
             time=1,
             input_size=input_weight.shape[1],
             hidden_size=self._shape[1],
-            threads=step_threads(recurrent_weight.numel() * self._shape[0]),
+            threads=step_threads(recurrent_weight.numel(), self._shape[0]),
             packed=self._packed,
             **places,
             # The pass copies the state before it writes the one after.

@@ -20,11 +20,11 @@ from urzoo.recurrence.gates import Gating, State
 SEGMENT_LINES = 512
 """Steps times rows of a segment: enough for a well-shaped product, few enough for the cache."""
 
-FEW_ROWS = 12
+FEW_ROWS = 64
 """A sequence begins by packing the weights, which takes longer than one step of so few rows without it."""
 
 WEIGHTS_A_THREAD = 1 << 18
-"""Weights times rows of a single step for each thread: with fewer it is over before the others have woken."""
+"""Weights of a single step for each thread: with fewer it is over before the others have woken."""
 
 _STATE = ("hidden", "cell")
 _FINAL = ("final_hidden", "final_cell")
@@ -170,7 +170,7 @@ def step(sequence: Sequence, kind: Kind) -> State:
     """
     final = tuple(map(torch.empty_like, sequence.state))
     arguments = _common(sequence, kind)
-    arguments["threads"] = step_threads(sequence.recurrent_weight.numel() * sequence.inputs.shape[0])
+    arguments["threads"] = step_threads(sequence.recurrent_weight.numel(), sequence.inputs.shape[0])
     current().run(kind.function("step"), **arguments, **dict(zip(_FINAL, final, strict=False)))
     return final
 
@@ -203,9 +203,10 @@ def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bia
     return packed
 
 
-def step_threads(weights: int) -> int:
-    """The threads for a step of so many weights times rows."""
-    return 1 if weights < 2 * WEIGHTS_A_THREAD else min(torch.get_num_threads(), weights // WEIGHTS_A_THREAD)
+def step_threads(weights: int, rows: int) -> int:
+    """The threads for a step of so many weights and rows; reading the weights takes as long as multiplying four."""
+    parts = weights * max(4, rows) // (4 * WEIGHTS_A_THREAD)
+    return 1 if parts < 2 else min(torch.get_num_threads(), parts)
 
 
 def options(kind: Kind) -> dict[str, Tensor | int | None]:

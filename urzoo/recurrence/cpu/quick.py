@@ -55,7 +55,7 @@ class Plan:
     shape: tuple[int, int, int]  # of the outputs
     step: Way | None
     forward: Way
-    weights: int  # of a step, times rows
+    weights: int  # of the hidden state
     rounded: bool  # the biases are bfloat16
 
 
@@ -129,7 +129,7 @@ def _pack(plan: Plan, tensors: Sequence[Tensor | None]) -> Tensor:
 def _problem(plan: Plan, way: Way, tensors: Sequence[Tensor | None]) -> Problem:
     """The problem of the tensors, which must live until it is solved."""
     problem = Problem.from_buffer_copy(way.sizes)
-    problem.threads = step_threads(plan.weights) if plan.shape[1] == 1 else torch.get_num_threads()
+    problem.threads = step_threads(plan.weights, plan.shape[0]) if plan.shape[1] == 1 else torch.get_num_threads()
     for name, tensor in zip(way.names, tensors, strict=False):
         if tensor is not None:
             setattr(problem, name, tensor.data_ptr())
@@ -255,7 +255,7 @@ def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *describe
         (batch, time, hidden_size),
         way("step", multiplied_as(kind, weight_dtype)) if few else None,
         way("forward", kind),
-        rows * hidden_size * batch,
+        rows * hidden_size,
         rounded,
     )
 

@@ -18,31 +18,33 @@ class Backward : public Work {
       : p(problem), layout(problem), gates(gate_count), columns(gates * kWidth), kept(columns + kWidth),
         lines_of{p, layout}, grads(p, layout, gates), cumax_gates(cumax), packed(problem, gates) {}
 
-  void lay_out(Workspace& workspace, int threads) override {
-    layout.split(threads);
+  int lay_out(Workspace& workspace, int most_threads) override {
+    const int threads = layout.split(workspace, most_threads);
     depth = layout.units * columns / kPack;
-    stride = depth + 16;
+    stride = row_stride(depth);
+    coupled_stride = row_stride(layout.units * columns);
     int64_t lines = layout.chunk_rows(), groups = layout.row_groups;
     hidden_weights = workspace.floats(layout.units * kWidth * depth);
     input_weights = p.inputs_grad == nullptr ? nullptr : workspace.floats(vectors(p.input_size) * kWidth * depth);
     hidden_grad = workspace.floats(p.batch * layout.stride);
     cell_grad = workspace.floats(p.batch * layout.stride);
     deltas = workspace.floats(groups * lines * stride);
-    coupled = cumax_gates.any() ? workspace.floats(groups * lines * layout.units * columns) : nullptr;
+    coupled = cumax_gates.any() ? workspace.floats(groups * lines * coupled_stride) : nullptr;
     grads.lay_out(workspace);
     own_size = std::max(grads.own_size(), lines * kWide * kWidth);
     own = workspace.floats(threads * own_size);
-    if (p.segment == 0) return;
+    if (p.segment == 0) return threads;
     packed.place(workspace);
     arguments_stride = packed.input_words() + packed.hidden_words() + 16;
     arguments = workspace.floats(groups * lines * arguments_stride);
     activations = workspace.floats(groups * layout.units * lines * kept);
+    return threads;
   }
 
   void run(int thread) override {
-    if (!layout.idle(thread)) prepare(thread);
+    prepare(thread);
     layout.all.wait();
-    if (!layout.idle(thread)) sweep(thread);
+    sweep(thread);
     layout.all.wait();
     grads.collect(thread);
   }
@@ -68,7 +70,7 @@ class Backward : public Work {
 
   // Of a gate that is a cumulative softmax.
   float* coupled_at(const Chunk& chunk, int64_t line, int64_t unit, int gate) const {
-    return chunk.coupled + (line * layout.units + unit) * columns + gate * kWidth;
+    return chunk.coupled + line * coupled_stride + unit * columns + gate * kWidth;
   }
 
   // Gates and cell after a step; `row` counts within the chunk.
@@ -84,7 +86,7 @@ class Backward : public Work {
   const int64_t columns, kept;  // floats of a vector of units: of the gates, of what is kept of a step
   const LineFactors<Number> lines_of;
   WeightGrads<Number> grads;
-  int64_t stride;
+  int64_t stride, coupled_stride;
   float *hidden_grad, *cell_grad;
 
  private:
@@ -138,7 +140,7 @@ class Backward : public Work {
     chunk.rows = layout.rows_of(thread);
     chunk.lines = layout.chunk_rows();
     chunk.deltas = deltas + group * chunk.lines * stride;
-    chunk.coupled = cumax_gates.any() ? coupled + group * chunk.lines * layout.units * columns : nullptr;
+    chunk.coupled = cumax_gates.any() ? coupled + group * chunk.lines * coupled_stride : nullptr;
     chunk.own = own + thread * own_size;
     if (p.segment != 0) {
       chunk.arguments = arguments + group * chunk.lines * arguments_stride;

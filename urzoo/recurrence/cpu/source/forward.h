@@ -15,13 +15,14 @@ class Forward : public Work {
       : p(problem), layout(problem), gates(gate_count), columns(gates * kWidth), cumax_gates(cumax),
         packed(problem, gates) {}
 
-  void lay_out(Workspace& workspace, int threads) override {
-    layout.split(threads);
+  int lay_out(Workspace& workspace, int most_threads) override {
+    const int threads = layout.split(workspace, most_threads);
     lay_out_weights(packed, p, workspace);
-    hidden_stride = layout.units * kWidth / Number::kPack + 16;
+    hidden_stride = row_stride(layout.units * kWidth / Number::kPack);
+    coupled_stride = row_stride(layout.units * columns);
     for (float*& half : hidden) half = workspace.floats(p.batch * hidden_stride);
     cell = workspace.floats(p.batch * layout.stride);
-    preactivations = cumax_gates.any() ? workspace.floats(p.batch * layout.units * columns) : nullptr;
+    preactivations = cumax_gates.any() ? workspace.floats(p.batch * coupled_stride) : nullptr;
     int64_t projected = packed.fused() ? 0 : layout.chunk_rows() * layout.most_units() * columns;
     chunk_inputs_size = layout.chunk_rows() * packed.input_words();
     sums_size = std::max<int64_t>(layout.most_rows(), at_once(gates)) * columns;
@@ -33,12 +34,12 @@ class Forward : public Work {
     // Half a cache line past the caches would cost more than it spares: whole ones only, which vectors of 64 bytes are.
     outputs_past = Number::kPack == 1 && kWidth == 16 && p.hidden_size % kWidth == 0 && at_vector(p.outputs) &&
                    written * (saves ? gates + 2 : 1) > kCached;
+    return threads;
   }
 
   void run(int thread) override {
     prepare(thread);
     layout.all.wait();
-    if (layout.idle(thread)) return;
     Barrier& group = layout.groups[layout.row_group(thread)];
     Range rows = layout.rows_of(thread), units = layout.units_of(thread);
     Own mine;
@@ -70,7 +71,7 @@ class Forward : public Work {
         for (int64_t row = some.begin; row < some.end; ++row) couple(step, rows.begin + row);
         group.wait();
         for (int64_t unit = units.begin; unit < units.end; ++unit)
-          finish_unit(step, unit, rows, preactivations_at(rows.begin, unit), layout.units * columns);
+          finish_unit(step, unit, rows, preactivations_at(rows.begin, unit), coupled_stride);
       }
       group.wait();
     }
@@ -147,7 +148,7 @@ class Forward : public Work {
                const Own& mine) {
     bool coupled = cumax_gates.any();
     float* sums = coupled ? preactivations_at(rows.begin, unit) : mine.sums;
-    int64_t stride = coupled ? layout.units * columns : columns;
+    int64_t stride = coupled ? coupled_stride : columns;
     int64_t started = layout.chunk_steps() * rows.size() * columns;
     Product product{rows.size(), hidden[step % 2] + rows.begin * hidden_stride, hidden_stride, packed.recurrent(unit),
                     gates, packed.hidden_words(), sums, stride, true, next};
@@ -172,7 +173,7 @@ class Forward : public Work {
   }
 
   float* preactivations_at(int64_t row, int64_t unit) const {
-    return preactivations + (row * layout.units + unit) * columns;
+    return preactivations + row * coupled_stride + unit * columns;
   }
 
   // The gates of a row that are cumulative softmaxes: the sums replace the pre-activations, the shares are saved.
@@ -199,7 +200,7 @@ class Forward : public Work {
   const Gates cumax_gates;
   PackedWeights<Number> packed;
   float *preactivations, *own;
-  int64_t chunk_inputs_size, sums_size, own_size;
+  int64_t coupled_stride, chunk_inputs_size, sums_size, own_size;
 };
 
 template <class Cell, class Number>

@@ -13,8 +13,8 @@ class GruBackward final : public Work {
       : p(problem), layout(problem), gate_count(gru_gates(problem)), blocks(gate_count + 1), activations(p, layout),
         gates(gate_count) {}
 
-  void lay_out(Workspace& workspace, int threads) override {
-    layout.split(threads);
+  int lay_out(Workspace& workspace, int most_threads) override {
+    const int threads = layout.split(workspace, most_threads);
     int64_t size = layout.units * kWidth, inputs = p.inputs_grad == nullptr ? 0 : vectors(p.input_size) * kWidth;
     int64_t lines = layout.chunk_rows(), groups = layout.row_groups, factors = p.hidden_size + p.input_size;
     gates.lay_out(workspace, size * gate_count, size, inputs, lines, groups, factors);
@@ -27,14 +27,15 @@ class GruBackward final : public Work {
     own_size = std::max(gathered<Words>() * gathered_stride, lines * kWide * kWidth);
     own = workspace.floats(threads * own_size);
     activations.lay_out(workspace);
+    return threads;
   }
 
   void run(int thread) override {
-    if (!layout.idle(thread)) prepare(thread);
+    prepare(thread);
     layout.all.wait();
-    if (!layout.idle(thread)) sweep(thread);
+    sweep(thread);
     layout.all.wait();
-    if (!layout.idle(thread)) collect(thread);
+    collect(thread);
   }
 
  private:

@@ -22,7 +22,7 @@ struct GruDeltas {
     columns = width;
     lines = most_lines;
     depth = columns / kPack;
-    stride = depth + 16;
+    stride = row_stride(depth);
     factors = (most_factors + rows - 1) / rows * rows;
     // On tiles a row of the panel is a factor, and rows that lie whole 4 KiB apart would share lines of the cache.
     panel_stride = words<Number>(lines) + (on_tiles<Words>() ? kWidth : 0);

@@ -12,10 +12,10 @@ class GruForward final : public Work {
       : p(problem), layout(problem), gates(gru_gates(problem)), columns(gates * kWidth),
         kept((gates + 1 + !kExact) * kWidth), packed(problem, gates), saves(p.saved != nullptr && p.segment == 0) {}
 
-  void lay_out(Workspace& workspace, int threads) override {
-    layout.split(threads);
+  int lay_out(Workspace& workspace, int most_threads) override {
+    const int threads = layout.split(workspace, most_threads);
     lay_out_weights(packed, p, workspace);
-    stride = layout.units * kWidth / Number::kPack + 16;
+    stride = row_stride(layout.units * kWidth / Number::kPack);
     hidden = workspace.floats(p.batch * layout.stride);
     hidden_factors = kExact ? hidden : workspace.floats(p.batch * stride);
     recalled = workspace.floats(p.batch * stride);
@@ -26,12 +26,12 @@ class GruForward final : public Work {
     sums_size = std::max<int64_t>(layout.most_rows(), at_once(gates)) * std::max(gates, kWide) * kWidth;
     own_size = chunk_inputs_size + sums_size + projected;
     own = workspace.floats(own_size * threads);
+    return threads;
   }
 
   void run(int thread) override {
-    if (!layout.idle(thread)) prepare(thread);
+    prepare(thread);
     layout.all.wait();
-    if (layout.idle(thread)) return;
     Barrier& group = layout.groups[layout.row_group(thread)];
     Range units = layout.units_of(thread);
     Place place;

@@ -10,17 +10,18 @@ class GruStep final : public Work {
   explicit GruStep(const Problem& problem)
       : p(problem), gates(gru_gates(problem)), hidden(static_cast<const float*>(problem.hidden)) {}
 
-  void lay_out(Workspace& workspace, int threads_used) override {
-    threads = threads_used;
+  int lay_out(Workspace& workspace, int most_threads) override {
+    threads = static_cast<int>(std::min<int64_t>(most_threads, unit_blocks(p)));
     all.set_threads(threads);
-    stride = vectors(p.hidden_size) * kWidth;
+    stride = row_stride(vectors(p.hidden_size) * kWidth);
     for (float** each : {&recalled, &updates, &refines, &candidates}) *each = workspace.floats(p.batch * stride);
+    return threads;
   }
 
   void run(int thread) override {
-    Range units = share(vectors(p.hidden_size), threads, thread);
+    Range units = share_units(p, threads, thread);
     for (int64_t unit = units.begin; unit < units.end; ++unit)
-      for (int64_t row = 0; row < p.batch; ++row) open_gates(unit, row);
+      for_lines(p.batch, kLines, [&](Some some) { open_gates(unit, some); });
     all.wait();
     if (p.ordered) {
       Range rows = share(p.batch, threads, thread);
@@ -29,35 +30,43 @@ class GruStep final : public Work {
       all.wait();
     }
     for (int64_t unit = units.begin; unit < units.end; ++unit)
-      for (int64_t row = 0; row < p.batch; ++row) advance(unit, row);
+      for_lines(p.batch, kLines, [&](Some some) { advance(unit, some); });
   }
 
  private:
-  void open_gates(int64_t unit, int64_t row) {
-    int64_t place = row * stride + unit * kWidth;
-    vf sums[Gru<true>::kBlocks][kWidth], preactivations[Gru<true>::kBlocks];
-    multiply_unit<Number, 3, 4>(p, gates + 1, sums, unit,
-                                static_cast<const typename Number::Element*>(p.inputs) + row * p.input_size,
-                                p.input_weight, p.input_size, 0, true);
-    multiply_unit<Number, 2, 3>(p, gates, sums, unit, hidden + row * p.hidden_size, p.recurrent_weight, p.hidden_size,
-                                0, false);
-    for (int block = 0; block <= gates; ++block) preactivations[block] = totals(sums[block]) + bias_of(p, block, unit);
-    store(candidates + place, preactivations[gates]);
-    vf reset = sigmoid(preactivations[Gru<false>::kReset]), update = preactivations[Gru<false>::kUpdate];
-    store(recalled + place, reset * hidden_at(unit, row));
-    store(updates + place, p.ordered ? update : sigmoid(update));
-    if (p.refined) store(refines + place, sigmoid(preactivations[Gru<true>::kRefine]));
+  static constexpr int kLines = lines_at_once(Gru<true>::kBlocks);
+  static_assert(kLines == lines_at_once(1), "as many of every product");
+
+  void open_gates(int64_t unit, Some some) {
+    vf sums[kMostLines][kMostGates][kWidth];
+    multiply_unit<Number, 3, 4>(p, gates + 1, sums, unit, some, static_cast<const typename Number::Element*>(p.inputs),
+                                p.input_size, p.input_weight, p.input_size, 0, true);
+    multiply_unit<Number, 2, 3>(p, gates, sums, unit, some, hidden, p.hidden_size, p.recurrent_weight,
+                                p.hidden_size, 0, false);
+    for (int line = 0; line < some.lines; ++line) {
+      int64_t row = some.first + line, place = row * stride + unit * kWidth;
+      vf preactivations[Gru<true>::kBlocks];
+      for (int block = 0; block <= gates; ++block)
+        preactivations[block] = totals(sums[line][block]) + bias_of(p, block, unit);
+      store(candidates + place, preactivations[gates]);
+      vf reset = sigmoid(preactivations[Gru<false>::kReset]), update = preactivations[Gru<false>::kUpdate];
+      store(recalled + place, reset * hidden_at(unit, row));
+      store(updates + place, p.ordered ? update : sigmoid(update));
+      if (p.refined) store(refines + place, sigmoid(preactivations[Gru<true>::kRefine]));
+    }
   }
 
-  void advance(int64_t unit, int64_t row) {
-    int64_t place = row * stride + unit * kWidth;
-    vf sums[1][kWidth];
-    multiply_unit<Number, 1, 1>(p, 1, sums, unit, recalled + row * stride, p.recurrent_weight, p.hidden_size, gates,
-                                true);
-    vf candidate = tanh(totals(sums[0]) + load(candidates + place)), update = load(updates + place);
-    if (p.refined) update = refined(update, load(refines + place));
-    store_first(static_cast<float*>(p.final_hidden) + row * p.hidden_size + unit * kWidth,
-                Gru<false>::forward(update, candidate, hidden_at(unit, row)), p.hidden_size - unit * kWidth);
+  void advance(int64_t unit, Some some) {
+    vf sums[kMostLines][kMostGates][kWidth];
+    multiply_unit<Number, 1, 1>(p, 1, sums, unit, some, recalled, stride, p.recurrent_weight, p.hidden_size,
+                                gates, true);
+    for (int line = 0; line < some.lines; ++line) {
+      int64_t row = some.first + line, place = row * stride + unit * kWidth;
+      vf candidate = tanh(totals(sums[line][0]) + load(candidates + place)), update = load(updates + place);
+      if (p.refined) update = refined(update, load(refines + place));
+      store_first(static_cast<float*>(p.final_hidden) + row * p.hidden_size + unit * kWidth,
+                  Gru<false>::forward(update, candidate, hidden_at(unit, row)), p.hidden_size - unit * kWidth);
+    }
   }
 
   INLINE vf hidden_at(int64_t unit, int64_t row) const {

@@ -2,20 +2,37 @@
 #pragma once
 
 #include <algorithm>
+#include <new>
 
+#include "numbers.h"
 #include "problem.h"
-#include "simd.h"
 #include "threads.h"
 
 // Input sizes up to this are part of the recurrent product; larger ones are projected in chunks, whose product is
 // better shaped.
 constexpr int64_t kFusedInput = 16;
 constexpr int64_t kChunkRows = 256;
-constexpr int64_t kMostGroups = 256;
-constexpr int64_t kFewRows = 12;
-constexpr int64_t kLongStep = 60000;
+
+// What sharing costs, in the time that the processor takes to multiply two vectors and add the product.
+constexpr double kNearFloats = 1 << 17, kFewRowsNear = 4, kFewRows = 12;
+constexpr double kWaking = 30000, kMeeting = 600, kArrival = 300, kFetch = 20;
 
 inline int64_t vectors(int64_t floats) { return (floats + kWidth - 1) / kWidth; }
+
+// The stride of rows of so many floats: whole lines of the cache, so that one never holds what two threads write, and
+// one more, because with whole 4 KiB the rows of a tile would come into the same lines of the cache.
+inline int64_t row_stride(int64_t floats) { return (floats + kCacheLine - 1) / kCacheLine * kCacheLine + kCacheLine; }
+
+// The vectors of hidden units that threads never part: their factors fill a line of the cache. A line that two threads
+// write at every step would go to and fro between them.
+inline int64_t together(const Problem& p) { return kCacheLine * (p.bf16 ? BFloat16::kPack : 1) / kWidth; }
+inline int64_t unit_blocks(const Problem& p) { return (vectors(p.hidden_size) + together(p) - 1) / together(p); }
+
+// A thread's part of the vectors of hidden units.
+inline Range share_units(const Problem& p, int64_t parts, int64_t index) {
+  Range blocks = share(unit_blocks(p), parts, index);
+  return {blocks.begin * together(p), std::min(blocks.end * together(p), vectors(p.hidden_size))};
+}
 
 // One vector of units at one step.
 struct UnitStep {
@@ -40,31 +57,36 @@ struct Lines {
 
 struct Layout {
   explicit Layout(const Problem& problem) : p(problem), units(vectors(problem.hidden_size)) {
-    // A row's stride of whole 4 KiB would put the rows of a tile into the same lines of the cache.
-    stride = units * kWidth + 16;
+    stride = row_stride(units * kWidth);
   }
 
-  void split(int threads_used) {
-    threads = threads_used;
-    row_groups = static_cast<int>(std::min<int64_t>(threads, p.batch));
-    unit_groups = 1;
-    // With few rows to a thread each of them would read all the weights for little work: better to share the rows,
-    // each thread with its part of the weights, if a step is long beside a barrier.
-    if (p.batch < kFewRows * threads && p.batch * p.hidden_size * p.hidden_size >= kLongStep) {
-      // More threads than there are vectors of units share the rows out again.
-      unit_groups = static_cast<int>(std::min<int64_t>(threads, units));
-      row_groups = static_cast<int>(std::min<int64_t>(threads / unit_groups, p.batch));
+  // Shares rows and units so that the slowest thread is done soonest, and lays out what the threads meet at. Returns how
+  // many of `most` they are.
+  int split(Workspace& workspace, int most) {
+    const double steps = static_cast<double>(p.time);
+    double least = step_cost(1, 1) * steps;
+    row_groups = unit_groups = 1;
+    for (int parts = 1; parts <= std::min<int64_t>(most, unit_blocks(p)); ++parts) {
+      int rows = static_cast<int>(std::min<int64_t>(most / parts, p.batch));
+      double cost = step_cost(rows, parts) * steps + kWaking;
+      if (cost >= least) continue;
+      least = cost;
+      row_groups = rows;
+      unit_groups = parts;
     }
+    threads = row_groups * unit_groups;
     all.set_threads(threads);
-    for (int group = 0; group < row_groups; ++group) groups[group].set_threads(unit_groups);
+    float* memory = workspace.floats(row_groups * static_cast<int64_t>(sizeof(Barrier) / sizeof(float)));
+    groups = reinterpret_cast<Barrier*>(memory);
+    for (int group = 0; memory != nullptr && group < row_groups; ++group) new (groups + group) Barrier(unit_groups);
+    return threads;
   }
 
   int64_t row_group(int thread) const { return thread / unit_groups; }
   Range rows_of(int thread) const { return share(p.batch, row_groups, row_group(thread)); }
-  Range units_of(int thread) const { return share(units, unit_groups, thread % unit_groups); }
-  bool idle(int thread) const { return thread >= row_groups * unit_groups; }
+  Range units_of(int thread) const { return share_units(p, unit_groups, thread % unit_groups); }
   int64_t most_rows() const { return (p.batch + row_groups - 1) / row_groups; }
-  int64_t most_units() const { return (units + unit_groups - 1) / unit_groups; }
+  int64_t most_units() const { return most_units(unit_groups); }
   int64_t chunk_steps() const {
     return std::min(p.time, p.segment != 0 ? p.segment : std::max<int64_t>(1, kChunkRows / most_rows()));
   }
@@ -85,5 +107,22 @@ struct Layout {
   int64_t stride;  // of a row of the state
   int threads = 1, row_groups = 1, unit_groups = 1;
   Barrier all;
-  Barrier groups[kMostGroups];
+  Barrier* groups;  // of the threads that share rows
+
+ private:
+  int64_t most_units(int64_t parts) const {
+    return std::min((unit_blocks(p) + parts - 1) / parts * together(p), units);
+  }
+
+  // What the slowest thread does at a step, in products of two vectors with a sum.
+  double step_cost(int64_t row_parts, int64_t unit_parts) const {
+    double rows = static_cast<double>((p.batch + row_parts - 1) / row_parts);
+    double weights = static_cast<double>(4 * most_units(unit_parts) * (p.hidden_size + p.input_size));
+    // A thread that reads its weights from the second-level cache multiplies a few rows meanwhile, and from beyond more.
+    double cost = weights * std::max(rows, weights * kWidth <= kNearFloats ? kFewRowsNear : kFewRows);
+    if (unit_parts == 1) return cost;
+    // They meet, each after the other, and read what the others wrote of the rows.
+    return cost + kMeeting + kArrival * static_cast<double>(unit_parts) +
+           kFetch * rows * static_cast<double>(p.hidden_size) / kCacheLine;
+  }
 };

@@ -60,9 +60,10 @@ class Pack final : public Work {
     return static_cast<int64_t>(measured.used() / sizeof(float));
   }
 
-  void lay_out(Workspace& workspace, int threads_used) override {
-    threads = threads_used;
+  int lay_out(Workspace& workspace, int most_threads) override {
+    threads = static_cast<int>(std::min<int64_t>(most_threads, vectors(p.hidden_size)));
     lay_out_weights(packed, p, workspace);
+    return threads;
   }
 
   void run(int thread) override {

@@ -21,6 +21,16 @@ constexpr int kWidth = 8;
 constexpr int kWidth = 4;
 #endif
 
+// Sixteen vectors fit the registers, in place of 32.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool kFewRegisters = false;
+#else
+constexpr bool kFewRegisters = true;
+#endif
+
+// Floats of a line of the cache.
+constexpr int kCacheLine = 16;
+
 #define INLINE inline __attribute__((always_inline))
 // For what happens at edges only: compiled once, not wherever it is called.
 #define OUTLINE inline __attribute__((noinline, cold))

@@ -25,56 +25,96 @@ INLINE vf totals(const vf (&rows)[kWidth]) {
   return sums[0];
 }
 
-// Enough sums at once to keep the processor's adders busy.
-constexpr int rows_at_once(int blocks) { return std::min(kWidth, blocks == 1 ? 8 : blocks == 2 ? 4 : 2); }
+// Lines of the batch that are multiplied with weights while these are in registers, and while they are in the
+// first-level cache.
+constexpr int lines_at_once(int blocks) { return blocks <= 4 ? 3 : 2; }
+constexpr int kMostLines = 12;
 
-// sums[block][lane] = (if `fresh`, else +=) vector * row `lane` of a block of weights, elementwise, for a vector of rows
-// of which `rows` are there. The blocks lie `apart` rows apart.
-template <class Number, int Blocks, class Element, class Weight>
-void multiply_rows(vf (*sums)[kWidth], int64_t rows, const Element* vector, const Weight* weight, int64_t depth,
-                   int64_t apart, bool fresh) {
-  constexpr int kRows = rows_at_once(Blocks), kValues = kWidth * Number::kPack;
+// Rows of weights in each block that are: enough sums at once to keep the processor's adders busy, and no more than
+// registers hold.
+constexpr int rows_at_once(int blocks, int lines) {
+  int rows = std::min(kWidth, blocks == 1 ? 8 : blocks == 2 ? 4 : 2);
+  return kFewRegisters && lines > 1 ? rows / 2 : rows;
+}
+
+// sums[line][block][lane] = (if `fresh`, else +=) vector of a line * row `lane` of a block of weights, elementwise, for
+// `lines` lines, a multiple of `Lines`, and a vector of rows of which `rows` are there. The vectors lie `stride` values
+// apart, the blocks `apart` rows.
+template <class Number, int Blocks, int Lines, class Element, class Weight>
+void multiply_rows(vf (*sums)[kMostGates][kWidth], int64_t lines, int64_t rows, const Element* vectors, int64_t stride,
+                   const Weight* weight, int64_t depth, int64_t apart, bool fresh) {
+  constexpr int kRows = rows_at_once(Blocks, Lines), kValues = kWidth * Number::kPack;
   for (int64_t first = 0; first < kWidth; first += kRows) {
-    vf sum[Blocks][kRows] = {};
-    if (first < rows) {
-      // The last row once more in the place of those that are not there.
-      const Weight* from[kRows];
+    // The last row once more in the place of those that are not there.
+    const Weight* from[kRows];
 #pragma GCC unroll 8
-      for (int row = 0; row < kRows; ++row) from[row] = weight + std::min(first + row, rows - 1) * depth;
+    for (int row = 0; row < kRows; ++row) from[row] = weight + std::min(first + row, rows - 1) * depth;
+    for (int64_t line0 = 0; line0 < lines; line0 += Lines) {
+      const Element* these = vectors + line0 * stride;
+      vf sum[Lines][Blocks][kRows] = {};
       auto add = [&](int64_t k, int64_t count) {
-        vf value = load_words<Number>(vector + k, count);
+        vf value[Lines];
+#pragma GCC unroll 8
+        for (int line = 0; line < Lines; ++line) value[line] = load_words<Number>(these + line * stride + k, count);
 #pragma GCC unroll 8
         for (int block = 0; block < Blocks; ++block)
 #pragma GCC unroll 8
           for (int row = 0; row < kRows; ++row) {
-            const Weight* here = from[row] + block * apart * depth + k;
-            sum[block][row] = Number::Words::multiply_add(sum[block][row], value, load_words<Number>(here, count));
+            vf factor = load_words<Number>(from[row] + block * apart * depth + k, count);
+#pragma GCC unroll 8
+            for (int line = 0; line < Lines; ++line)
+              sum[line][block][row] = Number::Words::multiply_add(sum[line][block][row], value[line], factor);
           }
       };
       int64_t k = 0;
-      for (; k + kValues <= depth; k += kValues) add(k, kValues);
-      if (k < depth) add(k, depth - k);
+      if (first < rows)
+        for (; k + kValues <= depth; k += kValues) add(k, kValues);
+      if (first < rows && k < depth) add(k, depth - k);
+#pragma GCC unroll 8
+      for (int line = 0; line < Lines; ++line)
+#pragma GCC unroll 8
+        for (int block = 0; block < Blocks; ++block)
+#pragma GCC unroll 8
+          for (int row = 0; row < kRows; ++row) {
+            vf& place = sums[line0 + line][block][first + row];
+            place = fresh ? sum[line][block][row] : place + sum[line][block][row];
+          }
     }
-#pragma GCC unroll 8
-    for (int block = 0; block < Blocks; ++block)
-#pragma GCC unroll 8
-      for (int row = 0; row < kRows; ++row)
-        sums[block][first + row] = fresh ? sum[block][row] : sums[block][first + row] + sum[block][row];
   }
 }
 
-// The same with the rows of one vector of units in `blocks` blocks, of which there are `Least` to `Most`, of a weight
-// (blocks * hidden, depth) from the block `first` on.
+// Some lines of a batch from the one numbered `first` on: one, or a multiple of those that are taken at once.
+struct Some {
+  int64_t first;
+  int lines;
+};
+
+// The same for lines of `vectors` with the rows of one vector of units in `blocks` blocks, of which there are `Least` to
+// `Most`, of a weight (blocks * hidden, depth) from the block `first` on.
 template <class Number, int Least, int Most, class Element>
-void multiply_unit(const Problem& p, int blocks, vf (*sums)[kWidth], int64_t unit, const Element* vector,
-                   const void* weight, int64_t depth, int first, bool fresh) {
+void multiply_unit(const Problem& p, int blocks, vf (*sums)[kMostGates][kWidth], int64_t unit, Some some,
+                   const Element* vectors, int64_t stride, const void* weight, int64_t depth, int first, bool fresh) {
   if constexpr (Least < Most)
     if (blocks > Least)
-      return multiply_unit<Number, Least + 1, Most>(p, blocks, sums, unit, vector, weight, depth, first, fresh);
-  multiply_rows<Number, Least>(
-      sums, std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth), vector,
-      static_cast<const typename Number::Element*>(weight) + (first * p.hidden_size + unit * kWidth) * depth, depth,
-      p.hidden_size, fresh);
+      return multiply_unit<Number, Least + 1, Most>(p, blocks, sums, unit, some, vectors, stride, weight, depth, first,
+                                                    fresh);
+  using Weight = typename Number::Element;
+  auto* multiply = some.lines > 1 ? multiply_rows<Number, Least, lines_at_once(Least), Element, Weight>
+                                  : multiply_rows<Number, Least, 1, Element, Weight>;
+  multiply(sums, some.lines, std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth), vectors + some.first * stride, stride,
+           static_cast<const Weight*>(weight) + (first * p.hidden_size + unit * kWidth) * depth, depth, p.hidden_size,
+           fresh);
+}
+
+// Calls `body` with all lines, those that come last one by one.
+template <class Body>
+INLINE void for_lines(int64_t batch, int at_once, const Body& body) {
+  for (int64_t line = 0; line < batch;) {
+    int64_t lines = std::min<int64_t>(batch - line, kMostLines) / at_once * at_once;
+    Some some{line, lines == 0 ? 1 : static_cast<int>(lines)};
+    body(some);
+    line += some.lines;
+  }
 }
 
 template <class Number>
@@ -83,16 +123,17 @@ class Step : public Work {
   Step(const Problem& problem, int gate_count, Gates cumax)
       : p(problem), gates(gate_count), columns(gates * kWidth), cumax_gates(cumax) {}
 
-  void lay_out(Workspace& workspace, int threads_used) override {
-    threads = threads_used;
+  int lay_out(Workspace& workspace, int most_threads) override {
+    threads = static_cast<int>(std::min<int64_t>(most_threads, unit_blocks(p)));
     all.set_threads(threads);
     rows = cumax_gates.any() ? workspace.floats(p.batch * vectors(p.hidden_size) * columns) : nullptr;
+    return threads;
   }
 
   void run(int thread) override {
-    Range units = share(vectors(p.hidden_size), threads, thread);
+    Range units = share_units(p, threads, thread);
     for (int64_t unit = units.begin; unit < units.end; ++unit)
-      for (int64_t row = 0; row < p.batch; ++row) advance(unit, row);
+      for_lines(p.batch, lines_at_once(gates), [&](Some some) { advance(unit, some); });
     if (!cumax_gates.any()) return;
     all.wait();
     Range mine = share(p.batch, threads, thread);
@@ -117,19 +158,23 @@ class Step : public Work {
  private:
   float* place_of(int64_t unit, int64_t row) const { return rows + (row * vectors(p.hidden_size) + unit) * columns; }
 
-  void advance(int64_t unit, int64_t row) {
-    vf sums[kMostGates][kWidth];
-    multiply(sums, unit, p.inputs, row, p.input_weight, p.input_size, true);
-    multiply(sums, unit, p.hidden, row, p.recurrent_weight, p.hidden_size, false);
-    float own[kMostGates * kWidth], *to = cumax_gates.any() ? place_of(unit, row) : own;
-    for (int gate = 0; gate < gates; ++gate) store(to + gate * kWidth, totals(sums[gate]) + bias_of(p, gate, unit));
-    if (!cumax_gates.any()) update(unit, row, own);
+  void advance(int64_t unit, Some some) {
+    vf sums[kMostLines][kMostGates][kWidth];
+    multiply(sums, unit, some, p.inputs, p.input_weight, p.input_size, true);
+    multiply(sums, unit, some, p.hidden, p.recurrent_weight, p.hidden_size, false);
+    for (int line = 0; line < some.lines; ++line) {
+      int64_t row = some.first + line;
+      float own[kMostGates * kWidth], *to = cumax_gates.any() ? place_of(unit, row) : own;
+      for (int gate = 0; gate < gates; ++gate)
+        store(to + gate * kWidth, totals(sums[line][gate]) + bias_of(p, gate, unit));
+      if (!cumax_gates.any()) update(unit, row, own);
+    }
   }
 
-  void multiply(vf (*sums)[kWidth], int64_t unit, const void* vectors, int64_t row, const void* weight, int64_t depth,
-                bool fresh) const {
-    multiply_unit<Number, kFewestGates, kMostGates>(
-        p, gates, sums, unit, static_cast<const Element*>(vectors) + row * depth, weight, depth, 0, fresh);
+  void multiply(vf (*sums)[kMostGates][kWidth], int64_t unit, Some some, const void* vectors, const void* weight,
+                int64_t depth, bool fresh) const {
+    multiply_unit<Number, kFewestGates, kMostGates>(p, gates, sums, unit, some, static_cast<const Element*>(vectors),
+                                                    depth, weight, depth, 0, fresh);
   }
 
   const int gates;

@@ -30,7 +30,16 @@ void take_part_in(Work& work, int thread) {
 }
 
 constexpr int kMostThreads = 256;
+
+// How often a thread looks before it lets others run: not at all while there are more threads than processors, for then
+// it keeps one from those that it waits for. Of the job that runs.
 constexpr int kSpins = 4000;
+std::atomic<int> spins{kSpins};
+
+int processors() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : kMostThreads;
+}
 constexpr size_t kHugePage = size_t{1} << 21;
 
 // The threads of torch's own OpenMP runtime, which after each of torch's operations keep their processors busy for some
@@ -85,7 +94,8 @@ class Pool {
     bool shared = threads > 1 && !forked_;
     threads = shared ? std::min(threads, kMostThreads) : grow(threads);
     if (!lay_out(work, threads)) return 1;
-    if (shared) {
+    if (threads > 1) spins.store(threads > processors_ ? 0 : kSpins, std::memory_order_relaxed);
+    if (shared && threads > 1) {
       if (openmp_.run(work, threads)) return 0;
       threads = grow(threads);
       if (!lay_out(work, threads)) return 1;
@@ -95,12 +105,14 @@ class Pool {
   }
 
  private:
-  bool lay_out(Work& work, int threads) {
+  // Of `threads` those remain that have a share of the work.
+  bool lay_out(Work& work, int& threads) {
     Workspace measured;
-    work.lay_out(measured, threads);
+    int used = work.lay_out(measured, threads);
     if (!reserve(measured.used())) return false;
     Workspace workspace(memory_);
     work.lay_out(workspace, threads);
+    threads = used;
     return true;
   }
 
@@ -116,7 +128,7 @@ class Pool {
     take_part_in(work, 0);
     if (threads > 1) {
       for (int spin = 0; running_.load(std::memory_order_acquire) != 0; ++spin) {
-        if (spin < kSpins)
+        if (spin < spins.load(std::memory_order_relaxed))
           relax();
         else
           sched_yield();
@@ -178,6 +190,7 @@ class Pool {
   }
 
   const bool forked_;
+  const int processors_ = processors();
   const OpenMP openmp_;
   std::mutex turn_;   // one job at a time
   std::mutex mutex_;  // guards work_ and wanted_
@@ -224,8 +237,9 @@ void Barrier::wait() {
     round_.store(round + 1, std::memory_order_release);
     return;
   }
+  const int most = spins.load(std::memory_order_relaxed);
   for (int spin = 0; round_.load(std::memory_order_acquire) == round; ++spin) {
-    if (spin < kSpins)
+    if (spin < most)
       relax();
     else
       sched_yield();

@@ -17,9 +17,10 @@ class Barrier {
   void wait();
 
  private:
+  // Each on a line of the cache of its own: who waits would take the line from those who arrive.
+  alignas(64) std::atomic<int> arrived_{0};
   int threads_;
-  std::atomic<int> arrived_{0};
-  std::atomic<uint32_t> round_{0};
+  alignas(64) std::atomic<uint32_t> round_{0};
 };
 
 // Consecutive blocks of floats out of one piece of memory, each on a cache line of its own. Without memory it only
@@ -48,10 +49,12 @@ inline Range share(int64_t count, int64_t parts, int64_t index) {
   return {count * index / parts, count * (index + 1) / parts};
 }
 
-// Work for several threads: `run` is called once on each, with 0 <= thread < threads.
+// Work for several threads.
 class Work {
  public:
-  virtual void lay_out(Workspace& workspace, int threads) = 0;
+  // Returns how many of `threads` have a share; the others are not woken. Called twice: see Workspace.
+  virtual int lay_out(Workspace& workspace, int threads) = 0;
+  // Called once on each of these, with 0 <= thread < how many they are.
   virtual void run(int thread) = 0;
 
  protected:

@@ -6,25 +6,15 @@
 
 // The most rows of a tile that leaves its accumulators, one row of weights and a broadcast in the registers.
 constexpr int max_rows(int columns) {
-#if defined(__AVX512F__) || defined(__aarch64__)
-  return columns >= 6 ? 4 : columns == 5 ? 5 : columns == 4 ? 6 : 8;
-#else
-  return columns >= 5 ? 2 : columns == 4 ? 3 : columns == 3 ? 4 : 6;
-#endif
+  return kFewRegisters ? (columns >= 5 ? 2 : columns == 4 ? 3 : columns == 3 ? 4 : 6)
+                       : (columns >= 6 ? 4 : columns == 5 ? 5 : columns == 4 ? 6 : 8);
 }
 
 // How many of the columns that are left a tile of many rows takes. With few registers a wide tile has few rows, and
 // loading its factors takes longer than multiplying them.
 constexpr int tile_columns(int left) {
-#if defined(__AVX512F__) || defined(__aarch64__)
-  return left;
-#else
-  return left <= 3 ? left : left == 4 ? 2 : 3;
-#endif
+  return !kFewRegisters || left <= 3 ? left : left == 4 ? 2 : 3;
 }
-
-// Floats of a line of the cache, of which one word is asked for.
-constexpr int kCacheLine = 16;
 
 // Weights are asked for this many words ahead of their use: as they come from the third-level cache, the processor's own
 // prefetching, which ends at every page, comes too late.
