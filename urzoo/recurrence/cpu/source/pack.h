@@ -21,6 +21,9 @@ INLINE vf bias_of(const Problem& p, int64_t block, int64_t unit) {
   return p.raised >> block & 1 ? bias + gate_bias : p.lowered >> block & 1 ? bias - gate_bias : bias;
 }
 
+// How far ahead of their use values are asked for that become words.
+constexpr int64_t kAheadOfPacking = 8 * kCacheLine;
+
 // At most kWidth rows of a matrix of `depth` columns -> to[word of depth][lane], vectors of lanes `apart` floats apart,
 // for the words [word, word + kWidth) that there are; zero beyond the last row.
 template <class Number, class Element>
@@ -29,6 +32,8 @@ INLINE void pack_block(const Element* rows, int64_t count, int64_t depth, int64_
   for (int lane = 0; lane < kWidth; ++lane) {
     int64_t k = word * Number::kPack;
     block[lane] = lane < count ? load_words<Number>(rows + lane * depth + k, depth - k) : vf{};
+    // More rows at once than the processor foresees.
+    __builtin_prefetch(rows + lane * depth + k + kAheadOfPacking);
   }
   transpose(block);
   for (int64_t place = word; place < std::min(word + kWidth, words<Number>(depth)); ++place)
