@@ -60,6 +60,17 @@ def test_steps_agree_with_the_reference(input_size: int, batch: int, make_cell: 
         assert_right(make_cell(input_size, gate=gate), batch=batch)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_of_a_step_has_the_same_bits_in_any_batch_of_few_rows(dtype: torch.dtype, make_cell: Make):
+    cell = make_cell(5, 40).to(dtype)
+    inputs = torch.randn(FEW_ROWS, 5).to(dtype)
+    alone = [as_state(cell(one[None])) for one in inputs]
+    for batch in (2, 3, 16, FEW_ROWS):
+        for row, parts in enumerate(zip(*as_state(cell(inputs[:batch])), strict=True)):
+            assert all(map(torch.equal, parts, (part[0] for part in alone[row])))
+
+
 @pytest.mark.parametrize("batch", [2, 9])
 def test_steps_agree_under_autocast(batch: int, make_cell: Make):
     cell = make_cell()
