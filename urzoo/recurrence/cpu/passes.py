@@ -204,8 +204,8 @@ def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bia
 
 
 def step_threads(weights: int, rows: int) -> int:
-    """The threads for a step of so many weights and rows; reading the weights takes as long as multiplying four."""
-    parts = weights * max(4, rows) // (4 * WEIGHTS_A_THREAD)
+    """The threads for a step of so many weights and rows; reading the weights takes as long as multiplying two."""
+    parts = weights * max(2, rows) // (2 * WEIGHTS_A_THREAD)
     return 1 if parts < 2 else min(torch.get_num_threads(), parts)
 
 
