@@ -8,8 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from urzoo.cli import app, main
+from urzoo.data import sources
 from urzoo.evaluation.recommended import recommended_checkpoints
 from urzoo.hub.export import export
 from urzoo.zoo import checkpoints, path, study_checkpoints
@@ -227,6 +229,20 @@ def test_a_partial_evaluation_is_written_and_marked(capsys: pytest.CaptureFixtur
     assert result["partial"] is True
     assert result["samples"] == 8
     assert json.loads((tmp_path / "urlstm-128-smnist" / "smnist.json").read_text("utf-8")) == result
+
+
+def test_what_cannot_be_had_does_not_keep_the_rest_from_being_evaluated(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(sources, "hub_unreachable", lambda: "not in a test")
+    monkeypatch.delenv("URZOO_DATA_ROOT", raising=False)
+    models = ["alice/nothing", "urlstm-128-smnist", "urlstm-64-character_trajectories"]
+    assert main(["eval", *models, "--limit", "8", "--results", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert [line.split(":")[0] for line in captured.out.splitlines()] == ["urlstm-128-smnist on smnist"]
+    assert captured.err.count("error: the Hub is not asked: offline mode is on") == 1
+    assert captured.err.count("character_trajectories: the test split") == 1
 
 
 def test_lacking_data_that_were_asked_for_fail(

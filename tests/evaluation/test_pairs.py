@@ -5,6 +5,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.evaluation.conftest import name_of, pairs
@@ -12,6 +13,7 @@ from tests.zoo.conftest import make_checkpoint
 from urzoo.errors import UsageError
 from urzoo.evaluation import evaluate_pairs
 from urzoo.evaluation import pairs as pairs_module
+from urzoo.evaluation.image_classification import ImageClassification
 from urzoo.evaluation.journal import Journal, locked
 from urzoo.evaluation.predictions import predictions_path, read_predictions
 from urzoo.evaluation.runner import Settings
@@ -194,6 +196,33 @@ def test_pairs_are_given_as_soon_as_each_is_done(raster: Path, permuted: Path, r
     first = next(waiting)
     assert [path.stem for path in results.rglob("*.json")] == [first.task]
     assert len(list(waiting)) == 1
+
+
+def test_what_was_done_before_an_interruption_is_not_done_again(
+    raster: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    models = [raster, *(make_checkpoint(tmp_path / str(seed), seed=seed) for seed in (5, 6))]
+
+    def interrupted(self: ImageClassification, rows: np.ndarray) -> dict[str, np.ndarray]:
+        raise KeyboardInterrupt
+
+    waiting = evaluate_pairs(models, ["smnist"], results=results, progress=False)
+    assert next(waiting).status == "evaluated"
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassification, "outputs", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(waiting)
+    done = pairs(models, ["smnist"], results=results)
+    assert [pair.status for pair in done] == ["current", "evaluated", "evaluated"]
+
+
+def test_data_that_are_there_in_part_fail_their_task_alone(raster: Path, results: Path, tmp_path: Path):
+    folder = tmp_path / "root" / "stanfordnlp" / "imdb" / "plain_text"
+    folder.mkdir(parents=True)
+    (folder / "test-00000-of-00002.parquet").touch()
+    done = pairs([raster], ["imdb", "smnist"], results=results, settings=LIMITED, data_root=tmp_path / "root")
+    assert [(pair.task, pair.status) for pair in done] == [("imdb", "failed"), ("smnist", "evaluated")]
+    assert done[0].message.startswith(f"imdb: {folder} holds 1 of the 2 files of split 'test'")
 
 
 def test_two_evaluations_of_one_pair_at_a_time_are_refused(raster: Path, results: Path):

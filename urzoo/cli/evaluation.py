@@ -2,16 +2,18 @@
 
 import os
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from urzoo.cli.named import name_in_results, named_folder, subjects
 from urzoo.cli.output import complete_checkpoint, complete_task, note, print_json
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from urzoo.evaluation import Pair, Subject
+    from urzoo.evaluation import Pair
     from urzoo.evaluation.repetition import Repetition
 
 RESULTS = Path("leaderboard/results")
@@ -71,6 +73,7 @@ def evaluate(
 ) -> None:
     """Evaluate checkpoints on tasks and keep one result file each; what is current is not computed again.
 
+    A checkpoint or task that fails is told in a line, and keeps no other from being evaluated; the exit code is then 1.
     Interrupted, the same command goes on where it stopped. On several GPUs or machines start it through
     accelerate: accelerate launch -m urzoo eval MODEL --task TASK
 
@@ -92,15 +95,17 @@ def evaluate(
     settings = Settings(batch_size, device, dtype, backend, limit, seed)  # type: ignore[arg-type] # it checks dtype
     done: list[dict[str, Any]] = []
     codes: list[int] = []
-    for pair in evaluate_pairs(
-        None if everything else [_subject(model) for model in models or ()],
+    found, broken = subjects(models or ())
+    pairs = evaluate_pairs(
+        None if everything else found,
         task,
         results=results,
         data_root=data_root,
         settings=settings,
         overwrite=overwrite,
         save_predictions=save_predictions,
-    ):
+    )
+    for pair in chain(broken, pairs):
         if _is_failure(pair, asked=not everything):
             codes.append(1 if pair.error is None else pair.error.exit_code)
         if pair.result is not None:
@@ -187,7 +192,7 @@ def compare(
 
     load_task(task)
     _need(results)
-    found = compared(results, _name_in_results(first), _name_in_results(second), task)
+    found = compared(results, name_in_results(first), name_in_results(second), task)
     if as_json:
         print_json(asdict(found) | {"difference": found.difference.model_dump()})
         return
@@ -331,9 +336,7 @@ def _check_submission(
         raise UsageError(f"--submission {file} needs one --checkpoint: the model that the file is about.")
     from urzoo.leaderboard.verify import check_submission
 
-    for one in check_submission(
-        file, _named_folder(checkpoints[0])[1], samples=samples, seed=seed, data_root=data_root
-    ):
+    for one in check_submission(file, named_folder(checkpoints[0])[1], samples=samples, seed=seed, data_root=data_root):
         _tell(one)
     typer.echo(f"{file} is fit for the board.")
 
@@ -341,7 +344,7 @@ def _check_submission(
 def _verify(results: Path, count: int, checkpoints: list[str], *, seed: int, data_root: Path | None) -> None:
     from urzoo.leaderboard.verify import verify
 
-    folders = dict(_named_folder(one) for one in checkpoints)
+    folders = dict(named_folder(one) for one in checkpoints)
     verification = verify(results, count, seed=seed, data_root=data_root, folders=folders)
     for reason in verification.unrepeatable:
         note(f"not repeated: {reason}")
@@ -351,44 +354,6 @@ def _verify(results: Path, count: int, checkpoints: list[str], *, seed: int, dat
 
 def _tell(one: "Repetition") -> None:
     typer.echo(f"{one.model} on {one.task}: {one.metric.name} {one.stored:.6g} in the result, {one.measured:.6g} here")
-
-
-def _named_folder(model: str) -> tuple[str, Path]:
-    """What results call a checkpoint, and its folder; one of the Hub is pulled."""
-    from urzoo.evaluation import Subject
-
-    named = _subject(model)
-    subject = Subject.of(named) if isinstance(named, str) else named
-    return subject.name, subject.info.folder
-
-
-def _subject(model: str) -> "Subject | str":
-    """A checkpoint as named, or the one pulled from the Hub."""
-    from urzoo.hub.names import is_remote, locate
-
-    if not is_remote(model):
-        return model
-    from urzoo.evaluation import Subject
-
-    located = locate(model, warn=lambda warning: note(f"warning: {warning}"))
-    return Subject.of(located.folder, name=located.name, revision=located.commit)
-
-
-def _name_in_results(model: str) -> str:
-    """What results call a model: the repository, with the digits of what it holds where a revision is named."""
-    from urzoo.hub.names import is_remote
-
-    if not is_remote(model):
-        return model
-    from urzoo.hub.reference import parse_reference
-
-    repo_id, revision = parse_reference(model)
-    if revision is None:
-        return repo_id
-    from urzoo.evaluation import result_name
-    from urzoo.hub.names import described, locate
-
-    return result_name(described(locate(model, warn=lambda warning: note(f"warning: {warning}"))))
 
 
 def _is_failure(pair: "Pair", *, asked: bool) -> bool:

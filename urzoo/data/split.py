@@ -121,6 +121,7 @@ def lacking(name: str, split: str, *, data_root: Path | str | None = None) -> st
 
     Raises:
         UsageError: The data set, the split or the data root is not one.
+        DataError: A folder holds some of the split's files and lacks others.
     """
     return why_lacking(_known(name, split), split, chosen_root(data_root))
 

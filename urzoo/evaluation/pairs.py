@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from urzoo.data import lacking, load_data_set, load_split
-from urzoo.errors import UrzooError, UsageError, unknown
+from urzoo.errors import DataError, UrzooError, UsageError, unknown
 from urzoo.evaluation.journal import Journal, locked
 from urzoo.evaluation.predictions import predictions_path, write_predictions
 from urzoo.evaluation.problem import Rows
@@ -114,10 +114,19 @@ def evaluate_pairs(
     asked = models is not None and task_names is not None
     for task in chosen:
         fitting = [one for one in subjects if asked or fits(task, one.info)]
+        missing = _missing_data(task, data_root)
+        if missing is not None and (fitting or models is None):
+            yield missing
+        yield from keeper.pairs(fitting, task, data_root, lacks_data=missing is not None)
+
+
+def _missing_data(task: Task, data_root: Path | str | None) -> Pair | None:
+    """What there is to tell of a task whose data are not at hand, or there in part."""
+    try:
         missing = lacking(task.data.name, task.data.split, data_root=data_root)
-        if missing and (fitting or models is None):
-            yield Pair("lacking", task.name, None, None, f"{task.name}: {missing}")
-        yield from keeper.pairs(fitting, task, data_root, lacks_data=bool(missing))
+    except DataError as failure:
+        return Pair("failed", task.name, None, None, f"{task.name}: {failure}", failure)
+    return Pair("lacking", task.name, None, None, f"{task.name}: {missing}") if missing else None
 
 
 def fits(task: Task, checkpoint: CheckpointInfo) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from urzoo.data import lacking, load_split
-from urzoo.errors import UrzooError
+from urzoo.errors import DataError, UrzooError
 from urzoo.evaluation.comparison import columns_at, primary_figure
 from urzoo.evaluation.pairs import DEFAULT_RESULTS, Keeper, fits, outdated
 from urzoo.evaluation.predictions import predictions_path, read_predictions
@@ -81,7 +81,12 @@ def reproduce(
     for task in chosen:
         if not (names := _names(task, everything=everything)):
             continue
-        if missing := lacking(task.data.name, task.data.split, data_root=data_root):
+        try:
+            missing = lacking(task.data.name, task.data.split, data_root=data_root)
+        except DataError as failure:
+            left_out.append(Reproduced("failed", task.name, None, f"{task.name}: {failure}"))
+            continue
+        if missing:
             left_out.append(Reproduced("lacking", task.name, None, missing))
             continue
         rows += [_CommittedRow(task, name, results, measured, data_root, progress=progress) for name in names]
