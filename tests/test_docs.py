@@ -56,6 +56,27 @@ def test_commands_and_options_exist(words: list[str], capsys: pytest.CaptureFixt
         assert option in described
 
 
+def test_own_data_become_what_the_harness_reads_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name in ("digits", "reviews", "pictures/one", "pictures/two"):
+        Path(name).mkdir(parents=True)
+    for name in ("one", "two"):
+        Image.new("L", (28, 28)).save(f"pictures/{name}/picture.png")
+    Path("reviews.csv").write_text("text,label\nA dull film,neg\nA lovely film,pos\n")
+    shown = "\n".join(blocks("evaluate/task.md", "sh")).replace("\\\n", "")
+    for code in re.findall(r'^python -c "(.*)"$', shown, flags=re.MULTILINE):
+        exec(code, {})
+    for name, classes in (("digits", ["one", "two"]), ("reviews", ["neg", "pos"])):
+        app(["data", "digest", name], standalone_mode=False)
+        assert yaml.safe_load(capsys.readouterr().out)["columns"]["label"]["classes"] == classes
+
+
 def test_the_navigation_names_every_page() -> None:
     navigation = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text("utf-8"))["nav"]
     named = set(re.findall(r"[\w/]+\.md", str(navigation)))

@@ -135,6 +135,12 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
     kind, first = values.type, values[0].as_py()
     if pa.types.is_struct(kind) or pa.types.is_binary(kind):
         encoded = first.get("bytes") if isinstance(first, dict) else first
+        if encoded is None and first and first.get("path"):
+            raise DataError(
+                f"{path}: column {name!r} names files, such as {first['path']!r}, and does not hold them; have "
+                "`datasets` put them in: "
+                ".with_format('arrow').map(datasets.table.embed_table_storage, batched=True).to_parquet(...)"
+            )
         try:
             with Image.open(io.BytesIO(encoded or b"")) as image:
                 channels = 1 if image.mode == "L" else 3
