@@ -8,6 +8,11 @@ def test_near_matches_come_first() -> None:
     assert message == ("unknown task 'smnst'. Did you mean 'smnist' or 'pmnist'? Available: imdb, pmnist, smnist.")
 
 
+def test_upper_and_lower_case_are_near() -> None:
+    assert "Did you mean 'smnist'" in unknown("task", "SMNIST", ["adding", "smnist"])
+    assert "Did you mean 'UR'" in unknown("gate", "ur", ["UR", "--"])
+
+
 def test_nothing_near_and_nothing_available() -> None:
     assert unknown("checkpoint", "x", []) == "unknown checkpoint 'x'. Available: none."
 

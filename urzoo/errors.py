@@ -79,5 +79,6 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
 
 def near_matches(value: object, choices: Iterable[str]) -> str:
     """A question that names those of `choices` closest to `value`, with a blank before it; empty if none is close."""
-    near = difflib.get_close_matches(str(value), sorted(choices), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    known = {name.lower(): name for name in sorted(choices)}
+    near = difflib.get_close_matches(str(value).lower(), known, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(known[name]) for name in near)}?" if near else ""

@@ -22,7 +22,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from urzoo.errors import UrzooError, one_line
+from urzoo.errors import UrzooError, near_matches, one_line
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Names become file names, Markdown cells and command arguments: nothing that could leave a folder or break a table.
@@ -134,11 +134,14 @@ def validated(model: type[Model], content: Any, source: object, *, error: type[U
 def describe(failure: ValidationError) -> str:
     """The first complaint of a validation in one line, and how many more there are."""
     details = failure.errors(include_url=False, include_context=False)
-    first = details[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    # An unknown key first: it may be one that is missing, misspelt.
+    first = next((one for one in details if one["type"] == "extra_forbidden"), details[0])
+    place, key = first["loc"][:-1], ".".join(str(part) for part in first["loc"]) or "the file"
     more = f" ({len(details) - 1} more like this.)" if len(details) > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown key {_shortened(key)}.{more}"
+        absent = [str(one["loc"][-1]) for one in details if one["type"] == "missing" and one["loc"][:-1] == place]
+        meant = near_matches(first["loc"][-1], absent)
+        return f"unknown key {_shortened(key)}.{meant or more}"
     if first["type"] == "missing":
         return f"key {key} is missing.{more}"
     return f"key {_shortened(key)} is {_shortened(repr(first['input']))}: {one_line(first['msg'], 300)}.{more}"

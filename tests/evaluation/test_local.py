@@ -105,7 +105,9 @@ def test_training_finds_own_data_by_their_name(own: Path):
         ({"data": {"folder": ".", "split": "test"}}, "make it with: urzoo data digest"),
         ({"problem": "text-classification", "requires": None}, "needs a column of kind text"),
         ({"problem": "singing"}, "key problem is 'singing'"),
+        ({"title": None}, "key title is None"),
         ({"colour": "red"}, "unknown key colour"),
+        ({"requires": {**TASK["requires"], "chanels": 1}}, "unknown key requires.chanels"),
     ],
 )
 def test_a_task_file_that_is_wrong_is_refused_in_one_line(own: Path, changes: dict[str, object], said: str):
@@ -138,3 +140,15 @@ def test_what_cannot_be_described_is_refused(own: Path, tmp_path: Path):
     (tmp_path / "data" / "test.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is damaged or no parquet file"):
         describe(tmp_path / "data")
+
+
+def test_images_that_lie_elsewhere_are_refused_with_how_to_put_them_in(tmp_path: Path):
+    """As `datasets` writes a folder of images."""
+    column = pa.array(
+        [{"bytes": None, "path": "/pictures/one.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    )
+    pq.write_table(pa.table({"image": column, "label": [0]}), tmp_path / "test.parquet")
+    with pytest.raises(
+        DataError, match=r"column 'image' names files, such as .*map\(datasets\.table\.embed_table_storage"
+    ):
+        describe(tmp_path)

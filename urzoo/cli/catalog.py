@@ -103,8 +103,11 @@ def info(
     if as_json:
         print_json(content)
         return
-    own = ("backends", "default_back_end", "remark")
+    own = ("backends", "default_back_end", "training", "remark")
     print_fields([(name.replace("_", " "), _flat(value)) for name, value in content.items() if name not in own])
+    if content.get("training"):
+        typer.echo("\nits training")
+        print_fields([(f"  {name.replace('_', ' ')}", _flat(value)) for name, value in content["training"].items()])
     if "backends" in content:
         typer.echo("\nback ends of the recurrence, in order of preference")
         for name, reason in content["backends"].items():
@@ -201,9 +204,9 @@ def _row(entry: dict[str, Any]) -> list[object]:
 def _flat(value: Any) -> object:
     """A nested value on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_flat(part)}" for key, part in value.items() if part is not None)
+        return ", ".join(f"{key} {_flat(part)}" for key, part in value.items() if part is not None) or None
     if isinstance(value, list):
-        return ", ".join(str(_flat(part)) for part in value)
+        return ", ".join(str(_flat(part)) for part in value) or None
     if isinstance(value, float):
         return f"{value:.6g}"
     return value

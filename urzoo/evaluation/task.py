@@ -152,14 +152,17 @@ def load_task(name: str) -> Task:
         task = _local_task(Path(name).expanduser())
         LOCAL[task.name] = task
         return task
-    return LOCAL[name] if name in LOCAL else _shipped_task(name)
+    if name in LOCAL:
+        return LOCAL[name]
+    if name not in (known := tasks()):
+        raise UsageError(
+            f"{unknown('task', name, [*known, *LOCAL])} One of your own goes by its file: --task FILE.yaml"
+        )
+    return _shipped_task(name)
 
 
 @cache
 def _shipped_task(name: str) -> Task:
-    known = tasks()
-    if name not in known:
-        raise UsageError(unknown("task", name, known))
     path = TASKS_FOLDER / f"{name}.yaml"
     return validated(Task, read_yaml(path, error=UrzooError), path.name, error=UrzooError)
 
@@ -183,11 +186,11 @@ def _local_task(file: Path) -> Task:
         raise UsageError(f"{file}: key data.folder is {data['folder']!r}, and there is no folder {folder}; name one.")
     data_set = register(folder)
     shipped = [_shipped_task(name) for name in tasks()]
-    alike = next((task for task in shipped if task.problem == content.get("problem")), None)
+    alike = next((task for task in shipped if task.problem == content.get("problem")), shipped[0])
     defaults: dict[str, Any] = {
         "version": 1,
-        "description": content.get("title"),
-        "metrics": [metric.model_dump() for metric in alike.metrics] if alike else [],
+        "description": content.get("title", "its title"),
+        "metrics": [metric.model_dump() for metric in alike.metrics],
         "licence": data_set.licence,
         "citation": data_set.citation,
         "published": None,
