@@ -132,6 +132,15 @@ def test_a_row_of_other_weights_is_told_with_what_renews_it(
     assert not (clone / "measured").exists()
 
 
+def test_data_that_are_there_in_part_fail_their_task(clone: Path):
+    folder = clone / "root" / "ylecun" / "mnist" / "mnist"
+    folder.mkdir(parents=True)
+    (folder / "test-00000-of-00002.parquet").touch()
+    [row] = reproduced(clone, data_root=clone / "root")
+    assert row.status == "failed"
+    assert row.message.startswith(f"smnist: {folder} holds 1 of the 2 files")
+
+
 def test_without_a_committed_row_the_figure_is_told_alone(clone: Path):
     shutil.rmtree(clone / "results")
     [row] = reproduced(clone)
