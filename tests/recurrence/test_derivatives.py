@@ -66,7 +66,7 @@ def twice(run: Function) -> Function:
     return derivative
 
 
-def thrice(run: Function) -> Function:
+def three_times(run: Function) -> Function:
     def derivative(inputs: Tensor) -> Tensor:
         inputs = inputs.detach().requires_grad_()
         (first,) = torch.autograd.grad(run(inputs).sin().sum(), inputs, create_graph=True)
@@ -86,7 +86,7 @@ TRANSFORMS: dict[str, Callable[[Function], Function]] = {
     "per-sample gradients": lambda run: vmap(grad(lambda row: run(row[None]).sin().sum())),
     "dual tensors": by_dual_tensors,
     "create_graph": twice,
-    "create_graph twice": thrice,
+    "create_graph twice": three_times,
 }
 
 

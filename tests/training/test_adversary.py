@@ -88,7 +88,7 @@ class Classifier(nn.Module):
 
 
 def divergence(model, inputs, movement, seed):
-    """Of the answers to the moved texts from those to the texts, written anew with probabilities."""
+    """Of the answers to the moved texts from those to the texts, computed again from probabilities."""
 
     def answers():
         torch.manual_seed(seed)

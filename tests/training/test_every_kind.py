@@ -45,7 +45,7 @@ def test_a_checkpoint_ships_the_recipe_as_it_was_written(tmp_path, kind):
 
 
 @EVERY_KIND
-def test_data_are_honoured_or_refused(tmp_path, kind):
+def test_data_are_used_or_refused(tmp_path, kind):
     recipe = recipe_of(kind, tmp_path)
     other = KINDS["series" if kind == "images" else "images"][1]()
     with pytest.raises(UsageError, match=r"data is .*, but the recipe .*; leave data out") as refused:

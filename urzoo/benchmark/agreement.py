@@ -2,7 +2,7 @@
 
 A fast wrong answer would win every table. The tolerances are for float32 and bfloat16 products over long
 sequences; they are wide enough for rounding and far too narrow for a wrong sign or a missing term. The
-close comparison with float64 is the matter of the tests of the recurrence.
+close comparison with float64 is in the tests of the recurrence.
 """
 
 from collections.abc import Mapping

@@ -122,7 +122,7 @@ def evaluate(
         print_json(done)
     if not done and not codes and not everything:
         raise UsageError(f"no task is made for {' or '.join(models or ())}; name one with --task.")
-    # Where something went wrong beside what was mistyped, the former counts.
+    # An error that is no typing mistake decides the exit code.
     raise typer.Exit(min(codes, default=0))
 
 

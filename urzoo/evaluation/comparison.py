@@ -23,7 +23,7 @@ from urzoo.evaluation.task import load_task
 
 Values = npt.NDArray[Any]
 _RESAMPLES, _PORTION = 2_000, 100
-# Neighbouring lines of a stream hang together; they are drawn together.
+# Neighbouring lines of a stream depend on each other; they are drawn together.
 _BLOCK = 64
 
 

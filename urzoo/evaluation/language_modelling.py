@@ -33,7 +33,7 @@ Values = npt.NDArray[Any]
 _TOKENS_AT_A_TIME = 512
 # The longest window: the scores of its tokens are held at once, 0.8 GB for a vocabulary of 50,000.
 _LONGEST_WINDOW = 4096
-# Rows of the stream that are drawn together by the bootstrap: lines of one paragraph or article hang together.
+# Rows of the stream that are drawn together by the bootstrap: lines of one paragraph or article depend on each other.
 _ROWS_IN_A_BLOCK = 64
 
 
@@ -247,7 +247,7 @@ class _Windows:
 
 
 class LanguageModellingPages:
-    """A language model on the pages of a split, each for itself."""
+    """A language model on the pages of a split, each on its own."""
 
     default_batch_size = 4
 

@@ -163,7 +163,7 @@ class _CommittedRow:
         keeper = Keeper(
             self.measured, replace(settings, limit=limit), "always", save_predictions=True, progress=self.progress
         )
-        # What was measured of other weights or other data is no use any more.
+        # What was measured of other weights or other data cannot be used any more.
         remove_file(result_path(self.measured, subject.name, task.name))
         result = keeper.evaluated(subject, task, split, order=order).result
         assert result is not None

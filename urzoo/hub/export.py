@@ -111,7 +111,7 @@ def _store(folder: Path, dtype: str) -> None:
     from safetensors.torch import load_file, save_file
 
     for file in weights_files(folder):
-        # Vectors stay as they are: biases and norms take no room, and time scales hang on the gates' biases.
+        # Vectors stay as they are: biases and norms take no room, and time scales depend on the gates' biases.
         stored = {
             name: tensor.to(STORED[dtype]) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
             for name, tensor in load_file(file).items()

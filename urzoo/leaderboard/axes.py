@@ -63,7 +63,7 @@ def log_axis(label: str, values: Sequence[float]) -> Axis:
 
 
 def si(value: float) -> str:
-    """A number in thousands, millions or milliards, as the marks of an axis have it."""
+    """A number in thousands, millions or billions, as the marks of an axis have it."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g}{unit}"

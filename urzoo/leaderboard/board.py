@@ -85,7 +85,7 @@ def refuse_unfit(evidence: Evidence, tasks: Mapping[str, CurrentTask]) -> None:
 
     Raises:
         ResultError: The task, gating or cell is unknown; the model was selected on the test split; a model of urzoo's
-            does not say how it was trained; the score is none that the metric can have; today's task has another
+            does not say how it was trained; the score is not one that the metric can have; today's task has another
             primary metric or other data.
     """
     result, file = evidence.result, evidence.file

@@ -164,18 +164,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
         room = hidden.new_empty((min(rows, hidden.shape[0]), weight.shape[0]), dtype=torch.float32)
         typed_room = room if dtype == torch.float32 else torch.empty_like(room, dtype=dtype)
         for start in range(0, hidden.shape[0], rows):
-            inputs, wished = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
+            inputs, chosen_ids = hidden[start : start + rows].to(dtype), targets[start : start + rows, None]
             scores, typed_scores = room[: len(inputs)], typed_room[: len(inputs)]
             torch.mm(inputs, typed.T, out=typed_scores)
             if dtype != torch.float32:
                 scores.copy_(typed_scores)
             scores.add_(bias)
-            chosen, largest = scores.gather(1, wished), scores.amax(dim=1, keepdim=True)
+            chosen, largest = scores.gather(1, chosen_ids), scores.amax(dim=1, keepdim=True)
             total = scores.sub_(largest).exp_().sum(dim=1, keepdim=True)
             loss += (total.log().add_(largest) - chosen).sum()
             if wanted:
                 excess = scores.div_(total)
-                excess.scatter_add_(1, wished, excess.new_full(wished.shape, -1.0))
+                excess.scatter_add_(1, chosen_ids, excess.new_full(chosen_ids.shape, -1.0))
                 gradients[2].add_(excess.sum(dim=0))
                 typed_excess = excess if dtype == torch.float32 else typed_scores.copy_(excess)
                 gradients[0][start : start + rows] = typed_excess @ typed

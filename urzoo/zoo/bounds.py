@@ -15,7 +15,7 @@ from urzoo.errors import CheckpointError
 from urzoo.schema import read_json
 from urzoo.zoo.weights import Tensor, parameter_count
 
-# Numbers that cost next to nothing to build, whatever the weights hold: defaults that a model makes no use of.
+# Numbers that cost next to nothing to build, whatever the weights hold: defaults that a model does not use.
 _SMALL = 1024
 _LARGEST_NUMBER = 2**31
 _MOST_LAYERS = 512
