@@ -1,4 +1,4 @@
-"""Where private names of other libraries may stand: of transformers in models/ and training/trainer.py alone."""
+"""Where names of others may stand: private ones of transformers in models/ and the trainer, gatings' in recurrence/."""
 
 import ast
 from pathlib import Path
@@ -7,6 +7,8 @@ import pytest
 from transformers import Trainer
 
 import urzoo
+from urzoo.recurrence import GATINGS
+from urzoo.recurrence.gates import STANDARD
 
 PACKAGE = Path(urzoo.__file__).parent
 ALLOWED = {"transformers": ("models", "training/trainer.py"), "huggingface_hub": ()}
@@ -67,3 +69,30 @@ def test_private_names_of_a_library_stand_where_they_may(library):
     assert {path: names for path, names in where.items() if not path.startswith(ALLOWED[library])} == {}
     if library == "transformers":
         assert "training/trainer.py" in where
+
+
+def letters(source: str) -> set[str]:
+    """The names of gatings in a file, and the axes that its conditions look at."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        # "--" means much else to other programs: only beside a gating is it one's name.
+        if isinstance(node, ast.Constant) and node.value in GATINGS and node.value != STANDARD:
+            found.add(node.value)
+        if isinstance(node, ast.Compare) and getattr(node.left, "attr", "") in ("primary", "auxiliary"):
+            found.add(node.left.attr)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Gating" and "'--'" in ast.unparse(node):
+            found.add(STANDARD)
+        if isinstance(node, ast.Compare) and "gate" in ast.unparse(node) and "'--'" in ast.unparse(node):
+            found.add(STANDARD)
+    return found
+
+
+def test_the_letters_of_gatings_are_found():
+    source = "a = Gating('--')\nb = 'UR'\nc = row.gate == '--'\nd = gating.primary == 'C'\ne = subprocess('--')"
+    assert letters(source) == {"--", "UR", "primary"}
+
+
+def test_the_letters_of_gatings_stand_in_the_recurrence_alone():
+    files = [path for path in PACKAGE.rglob("*.py") if not path.is_relative_to(PACKAGE / "recurrence")]
+    found = {str(path.relative_to(PACKAGE)): letters(path.read_text()) for path in files}
+    assert {path: names for path, names in found.items() if names} == {}

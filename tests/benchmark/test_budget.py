@@ -6,8 +6,8 @@ import torch
 from urzoo.benchmark import budget
 from urzoo.benchmark.budget import affordable, costs
 from urzoo.benchmark.contenders import CONTENDERS, Layer
-from urzoo.benchmark.figures import Group
-from urzoo.benchmark.rows import find
+from urzoo.benchmark.figures import Contest
+from urzoo.benchmark.measurements import find
 from urzoo.benchmark.run import run_benchmark
 from urzoo.benchmark.shapes import shape_named
 from urzoo.benchmark.tables import absences
@@ -23,7 +23,7 @@ def slow_torch(monkeypatch):
 
     def slow(layer):
         if layer.contender.name == "torch-lstm":
-            time.sleep(STEP_SECONDS * layer.problem.shape.time)
+            time.sleep(STEP_SECONDS * layer.workload.shape.time)
         return forward(layer)
 
     monkeypatch.setattr(Layer, "forward", slow)
@@ -72,5 +72,5 @@ def test_memory_is_estimated_with_the_start_of_its_process(monkeypatch):
     shape = shape_named("b1t2i1h4")
     chosen = [CONTENDERS["urzoo-reference"]]
     estimated = costs(shape, ["memory", "forward"], chosen, Gating(), torch.device("cpu"))
-    assert 1000 < estimated[Group(shape, "memory"), "urzoo-reference"] < 1010
-    assert estimated[Group(shape, "forward"), "urzoo-reference"] < 10
+    assert 1000 < estimated[Contest(shape, "memory"), "urzoo-reference"] < 1010
+    assert estimated[Contest(shape, "forward"), "urzoo-reference"] < 10

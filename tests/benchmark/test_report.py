@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from urzoo.benchmark.measurements import Environment, Measurement, Report, file_stem, read_csv, write_csv
 from urzoo.benchmark.readme import BEGIN, END, render
 from urzoo.benchmark.report import check_summary, draw, render_summary, write_report, write_summary
-from urzoo.benchmark.rows import Environment, Report, Row, file_stem, read_csv, write_csv
 from urzoo.benchmark.tables import absences, scaling, sheets, table
 from urzoo.errors import ResultError, StaleError, UrzooError
 
@@ -31,7 +31,7 @@ ENVIRONMENT = Environment(
 
 def row(contender, figure, **values):
     sizes = {"shape": "h128", "batch": 64, "time": 784, "input_size": 1, "hidden_size": 128}
-    return Row(**sizes, contender=contender, figure=figure, **{"dtype": "fp32", **values})
+    return Measurement(**sizes, contender=contender, figure=figure, **{"dtype": "fp32", **values})
 
 
 REPORT = Report(

@@ -3,10 +3,10 @@ import torch
 
 from urzoo.benchmark import timing
 from urzoo.benchmark.agreement import DisagreementError, check_gradients, check_outputs
-from urzoo.benchmark.contenders import CONTENDERS, Contender, Layer, Problem, absence, contenders_named, takes_part
-from urzoo.benchmark.figures import Group, build_layers
+from urzoo.benchmark.contenders import CONTENDERS, Contender, Layer, Workload, absence, contenders_named, takes_part
+from urzoo.benchmark.figures import Contest, build_layers
+from urzoo.benchmark.measurements import FIGURES, find
 from urzoo.benchmark.memory import measure, peak_memory_mib
-from urzoo.benchmark.rows import FIGURES, find
 from urzoo.benchmark.run import run_benchmark
 from urzoo.benchmark.shapes import Shape, shape_named
 from urzoo.benchmark.training_step import TrainingStep
@@ -26,14 +26,14 @@ def _short_samples(monkeypatch):
 
 
 def layers(names, gating=None, shape=TINY):
-    problem = Problem(shape, gating or Gating(), CPU)
-    return {name: Layer(CONTENDERS[name], problem) for name in names}
+    workload = Workload(shape, gating or Gating(), CPU)
+    return {name: Layer(CONTENDERS[name], workload) for name in names}
 
 
 @pytest.mark.parametrize("input_size", [1, 2])
 def test_all_usable_contenders_agree(input_size):
-    group = Group(Shape("tiny", 3, 7, input_size, 9), "forward_backward")
-    built, _ = build_layers(group, list(CONTENDERS.values()), Gating(), CPU)
+    contest = Contest(Shape("tiny", 3, 7, input_size, 9), "forward_backward")
+    built, _ = build_layers(contest, list(CONTENDERS.values()), Gating(), CPU)
     assert "urzoo-reference" in built
     assert ("urzoo-cpu" in built) == (absence(CONTENDERS["urzoo-cpu"], Gating(), CPU) == "")
     check_outputs(built)
@@ -54,8 +54,8 @@ def test_torch_lstm_agrees_where_the_gating_is_its_own():
 @pytest.mark.parametrize("parameter", ["weight_hh_l0", "forget_bias_l0"])
 def test_a_planted_fault_is_caught_before_timing(parameter):
     # The stand-in is a second layer of the reference, one of whose parameters is not the others'.
-    problem = Problem(TINY, Gating(), CPU)
-    built = {name: Layer(CONTENDERS["urzoo-reference"], problem) for name in ("honest", "faulty")}
+    workload = Workload(TINY, Gating(), CPU)
+    built = {name: Layer(CONTENDERS["urzoo-reference"], workload) for name in ("honest", "faulty")}
     check_outputs(built)
     check_gradients(built)
     with torch.no_grad():
@@ -67,8 +67,8 @@ def test_a_planted_fault_is_caught_before_timing(parameter):
 
 
 def test_nan_is_no_agreement():
-    problem = Problem(TINY, Gating(), CPU)
-    built = {name: Layer(CONTENDERS["urzoo-reference"], problem) for name in ("honest", "faulty")}
+    workload = Workload(TINY, Gating(), CPU)
+    built = {name: Layer(CONTENDERS["urzoo-reference"], workload) for name in ("honest", "faulty")}
     with torch.no_grad():
         built["faulty"]._module.bias_l0.fill_(float("nan"))
     with pytest.raises(DisagreementError):

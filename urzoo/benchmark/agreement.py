@@ -67,7 +67,7 @@ def check_gradients(layers: Mapping[str, Layer]) -> None:
 
 def _comparable(layers: Mapping[str, Layer]) -> list[tuple[str, Layer]]:
     """The contenders to compare, those in float32 first: the first one is the measure of the others."""
-    chosen = [(name, layer) for name, layer in layers.items() if comparable(layer.contender, layer.problem.gating)]
+    chosen = [(name, layer) for name, layer in layers.items() if comparable(layer.contender, layer.workload.gating)]
     chosen.sort(key=lambda entry: (entry[1].contender.dtype != "fp32", entry[1].contender.backend != "reference"))
     return chosen
 
@@ -77,6 +77,6 @@ def _compare(what: str, name: str, value: Tensor, other: str, expected: Tensor, 
     # Written so that NaN fails.
     if not float(error) <= tolerance:
         raise DisagreementError(
-            f"contender {name!r} disagrees with {other!r} on shape {layer.problem.shape.name!r}: "
+            f"contender {name!r} disagrees with {other!r} on shape {layer.workload.shape.name!r}: "
             f"relative error {float(error):.2g} in the {what}, expected at most {tolerance:g}; nothing was timed."
         )

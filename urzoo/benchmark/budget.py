@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import torch
 
-from urzoo.benchmark.contenders import Contender, Layer, Problem
-from urzoo.benchmark.figures import Group, build, calls_of, has_figure
-from urzoo.benchmark.rows import Figure
+from urzoo.benchmark.contenders import Contender, Layer, Workload
+from urzoo.benchmark.figures import Contest, build, calls_of, has_figure
+from urzoo.benchmark.measurements import Figure
 from urzoo.benchmark.shapes import Shape
 from urzoo.benchmark.timing import MINIMUM_ROUNDS, SAMPLE_SECONDS, seconds_of
 from urzoo.recurrence import Gating
@@ -43,23 +43,23 @@ def affordable(costs: Mapping[Key, float], seconds: float) -> set[Key]:
 
 def costs(
     shape: Shape, figures: Sequence[Figure], chosen: Sequence[Contender], gating: Gating, device: torch.device
-) -> dict[tuple[Group, str], float]:
-    """Seconds that each figure of each contender on one shape takes at least, by group and contender's name.
+) -> dict[tuple[Contest, str], float]:
+    """Seconds that each figure of each contender on one shape takes at least, by contest and contender's name.
 
     Contenders that cannot take part here are left out.
     """
-    measured: dict[tuple[Group, str], list[tuple[int, float]]] = {}
-    finished: set[tuple[Group, str]] = set()
+    measured: dict[tuple[Contest, str], list[tuple[int, float]]] = {}
+    finished: set[tuple[Contest, str]] = set()
     for steps in sorted({min(steps, shape.time) for steps in _STEPS}):
-        problem = Problem(dataclasses.replace(shape, time=steps), gating, device)
+        workload = Workload(dataclasses.replace(shape, time=steps), gating, device)
         for contender in chosen:
-            groups = [Group(shape, figure) for figure in figures if has_figure(contender, figure)]
-            keys = [key for group in groups if (key := (group, contender.name)) not in finished]
-            layer = build(contender, problem) if keys else ""
+            contests = [Contest(shape, figure) for figure in figures if has_figure(contender, figure)]
+            keys = [key for contest in contests if (key := (contest, contender.name)) not in finished]
+            layer = build(contender, workload) if keys else ""
             if isinstance(layer, str):
                 continue
             for key in keys:
-                trained = measured.get((Group(shape, "forward_backward"), contender.name), [])
+                trained = measured.get((Contest(shape, "forward_backward"), contender.name), [])
                 if key[0].figure == "memory" and trained and trained[-1][0] == steps:
                     elapsed = trained[-1][1]  # of the same call
                 else:
@@ -69,14 +69,14 @@ def costs(
                 # Two lengths at least, to tell what a step takes from what a call takes.
                 if key[0].is_decoding or (elapsed >= _LONG_ENOUGH_SECONDS and len(points) > 1):
                     finished.add(key)
-    process_seconds = _process_seconds() if any(group.figure == "memory" for group, _ in measured) else 0.0
+    process_seconds = _process_seconds() if any(contest.figure == "memory" for contest, _ in measured) else 0.0
     return {key: _cost(key[0], points, process_seconds) for key, points in measured.items()}
 
 
-def _seconds(group: Group, layer: Layer, gating: Gating, device: torch.device) -> float:
+def _seconds(contest: Contest, layer: Layer, gating: Gating, device: torch.device) -> float:
     """What one call for a figure takes on the sequence of `layer`, once it is warm."""
     total = 0.0
-    short = dataclasses.replace(group, shape=layer.problem.shape)
+    short = dataclasses.replace(contest, shape=layer.workload.shape)
     for call in calls_of(short, {layer.contender.name: layer}, gating, device).values():
         call()
         # The better of two: on a busy machine one alone may say anything.
@@ -84,13 +84,13 @@ def _seconds(group: Group, layer: Layer, gating: Gating, device: torch.device) -
     return total
 
 
-def _cost(group: Group, points: list[tuple[int, float]], process_seconds: float) -> float:
+def _cost(contest: Contest, points: list[tuple[int, float]], process_seconds: float) -> float:
     """What a figure takes at least, at full length."""
     steps, seconds = points[-1]
-    if not group.is_decoding:
+    if not contest.is_decoding:
         before, less = points[0] if len(points) > 1 else (0, 0.0)
-        seconds += max(0.0, seconds - less) / (steps - before) * (group.shape.time - steps)
-    if group.figure == "memory":
+        seconds += max(0.0, seconds - less) / (steps - before) * (contest.shape.time - steps)
+    if contest.figure == "memory":
         return process_seconds + seconds
     return _CALLS_BEFORE * seconds + MINIMUM_ROUNDS * max(SAMPLE_SECONDS, seconds)
 

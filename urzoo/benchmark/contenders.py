@@ -19,6 +19,7 @@ from urzoo.benchmark.shapes import Shape
 from urzoo.errors import UsageError, unknown
 from urzoo.nn import URGRU, URLSTM, Stream, URGRUCell, URLSTMCell
 from urzoo.recurrence import Gating, backends
+from urzoo.recurrence.gates import STANDARD
 
 # Steps in one call of `Layer.decode`; entering autocast is then a small part of it, as in a generating model.
 DECODED_STEPS = 16
@@ -107,11 +108,11 @@ def absence(contender: Contender, gating: Gating, device: torch.device) -> str:
 def comparable(contender: Contender, gating: Gating) -> bool:
     """Whether `contender` computes the same function of the same weights as urzoo's layer."""
     if contender.family in ("torch", "onnxruntime"):
-        return gating == Gating("--", tie_input_gate=False)
+        return gating == Gating(STANDARD, tie_input_gate=False)
     return True
 
 
-class Problem:
+class Workload:
     """The weights, the inputs and the upstream gradient that all contenders of one shape share.
 
     Attributes:
@@ -132,22 +133,22 @@ class Problem:
 
 
 class Layer:
-    """A contender built for a problem, with the things that are timed."""
+    """A contender built for a workload, with the things that are timed."""
 
-    def __init__(self, contender: Contender, problem: Problem) -> None:
-        self.contender, self.problem = contender, problem
-        shape, device = problem.shape, problem.device
+    def __init__(self, contender: Contender, workload: Workload) -> None:
+        self.contender, self.workload = contender, workload
+        shape, device = workload.shape, workload.device
         converted = torch.bfloat16 if contender.family == "torch" and contender.dtype == "bf16" else torch.float32
         with self._autocast():  # a stream packs its weights as it is made
-            self._module, self._single = _BUILDERS[contender.family](contender, problem)
+            self._module, self._single = _BUILDERS[contender.family](contender, workload)
         self._module.to(device, converted)
         self._single.to(device, converted)
-        self._inputs = self.swapped(problem.inputs).to(converted)
-        self._upstream = self.swapped(problem.upstream).to(converted)
-        self._token = problem.inputs[:1, 0].to(converted)
+        self._inputs = self.swapped(workload.inputs).to(converted)
+        self._upstream = self.swapped(workload.upstream).to(converted)
+        self._token = workload.inputs[:1, 0].to(converted)
         self._piece = self._token[None]
         zeros = torch.zeros(1, shape.hidden_size, device=device, dtype=converted)
-        self._state = zeros if problem.gating.cell == "gru" else (zeros, zeros)
+        self._state = zeros if workload.gating.cell == "gru" else (zeros, zeros)
 
     def forward(self) -> Tensor:
         """One forward pass without gradients; returns the outputs in the contender's own layout."""
@@ -159,7 +160,7 @@ class Layer:
         """One forward and backward pass; returns the gradients by parameter, and of "inputs" where the shape asks."""
         wanted: dict[str, Tensor] = dict(self._module.named_parameters())
         inputs = self._inputs
-        if self.problem.shape.input_gradient:
+        if self.workload.shape.input_gradient:
             inputs = inputs.detach().requires_grad_()
             wanted["inputs"] = inputs
         with self._autocast():
@@ -197,61 +198,29 @@ class Layer:
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.contender.family not in ("urzoo", "stream") or self.contender.dtype == "fp32":
             return contextlib.nullcontext()
-        return torch.autocast(self.problem.device.type, torch.bfloat16)
+        return torch.autocast(self.workload.device.type, torch.bfloat16)
 
 
-def urzoo_layer(gating: Gating, shape: Shape, *, backend: str | None, save: str) -> nn.Module:
+def urzoo_layer(gating: Gating, shape: Shape, *, backend: str | None, save: str) -> URLSTM | URGRU:
     """urzoo's layer of one gating for one shape, with the initialisation it has by default."""
-    max_time = shape.time + 1 if gating.primary == "C" else None
-    if gating.cell == "gru":
-        return URGRU(
-            shape.input_size,
-            shape.hidden_size,
-            batch_first=True,
-            gate=gating.name,
-            refine_offset=gating.refine_offset,
-            max_time=max_time,
-            backend=backend,
-            save=save,
-        )
-    return URLSTM(
-        shape.input_size,
-        shape.hidden_size,
-        batch_first=True,
-        gate=gating.name,
-        tie_input_gate=gating.tie_input_gate,
-        refine_offset=gating.refine_offset,
-        max_time=max_time,
-        backend=backend,
-        save=save,
-    )
+    kind = URGRU if gating.cell == "gru" else URLSTM
+    sizes, longest = (shape.input_size, shape.hidden_size), max_time(gating, shape)
+    return kind(*sizes, batch_first=True, max_time=longest, backend=backend, save=save, **gating.options)
 
 
-def _urzoo(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:
-    shape, gating = problem.shape, problem.gating
+def max_time(gating: Gating, shape: Shape) -> int | None:
+    """The longest dependency in a shape's sequences, where the gating asks for it."""
+    return shape.time + 1 if gating.uses_max_time else None
+
+
+def _urzoo(contender: Contender, workload: Workload) -> tuple[URLSTM | URGRU, nn.Module]:
+    shape, gating = workload.shape, workload.gating
     layer = urzoo_layer(gating, shape, backend=contender.backend, save=contender.save)
-    layer.load_state_dict({f"{name}_l0": value for name, value in problem.weights.items()})
-    max_time = shape.time + 1 if gating.primary == "C" else None
-    if gating.cell == "gru":
-        cell: nn.Module = URGRUCell(
-            shape.input_size,
-            shape.hidden_size,
-            gate=gating.name,
-            refine_offset=gating.refine_offset,
-            max_time=max_time,
-            backend=contender.backend,
-        )
-    else:
-        cell = URLSTMCell(
-            shape.input_size,
-            shape.hidden_size,
-            gate=gating.name,
-            tie_input_gate=gating.tie_input_gate,
-            refine_offset=gating.refine_offset,
-            max_time=max_time,
-            backend=contender.backend,
-        )
-    cell.load_state_dict(problem.weights)
+    layer.load_state_dict({f"{name}_l0": value for name, value in workload.weights.items()})
+    kind = URGRUCell if gating.cell == "gru" else URLSTMCell
+    sizes, longest = (shape.input_size, shape.hidden_size), max_time(gating, shape)
+    cell = kind(*sizes, max_time=longest, backend=contender.backend, **gating.options)
+    cell.load_state_dict(workload.weights)
     return layer, cell
 
 
@@ -267,56 +236,53 @@ class _Streaming(nn.Module):
         return state
 
 
-def _streaming(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:
-    layer, _ = _urzoo(contender, problem)
-    assert isinstance(layer, URLSTM | URGRU)
+def _streaming(contender: Contender, workload: Workload) -> tuple[nn.Module, nn.Module]:
+    layer, _ = _urzoo(contender, workload)
     return layer, _Streaming(layer)
 
 
-def _torch(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001 - one signature for all
-    shape = problem.shape
+def _torch(contender: Contender, workload: Workload) -> tuple[nn.LSTM, nn.Module]:  # noqa: ARG001 - one signature
+    shape = workload.shape
     layer = nn.LSTM(shape.input_size, shape.hidden_size)
     # torch.nn.LSTM takes 4 ms for one step of 512 units on a CPU, its cell 0.2 ms: the better one competes.
     cell = nn.LSTMCell(shape.input_size, shape.hidden_size)
-    if problem.gating == Gating("--", tie_input_gate=False):
+    if workload.gating == Gating(STANDARD, tie_input_gate=False):
         weights = {
-            "weight_ih": problem.weights["weight_ih"],
-            "weight_hh": problem.weights["weight_hh"],
-            "bias_ih": problem.weights["bias"],
-            "bias_hh": torch.zeros_like(problem.weights["bias"]),
+            "weight_ih": workload.weights["weight_ih"],
+            "weight_hh": workload.weights["weight_hh"],
+            "bias_ih": workload.weights["bias"],
+            "bias_hh": torch.zeros_like(workload.weights["bias"]),
         }
         cell.load_state_dict(weights)
         layer.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
     return layer, cell
 
 
-def _onnxruntime(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:
+def _onnxruntime(contender: Contender, workload: Workload) -> tuple[nn.Module, nn.Module]:
     from urzoo.benchmark.onnxruntime_lstm import OnnxLSTM
 
-    layer, _ = _torch(contender, problem)
-    assert isinstance(layer, nn.LSTM)
-    module = OnnxLSTM(layer)
+    module = OnnxLSTM(_torch(contender, workload)[0])
     return module, module
 
 
-def _ur_lstm_torch(contender: Contender, problem: Problem) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001
+def _ur_lstm_torch(contender: Contender, workload: Workload) -> tuple[nn.Module, nn.Module]:  # noqa: ARG001
     package = importlib.import_module("ur_lstm")
-    shape = problem.shape
+    shape = workload.shape
     layer: nn.Module = package.URLSTM(shape.input_size, shape.hidden_size)
     cell: nn.Module = package.URLSTMCell(shape.input_size, shape.hidden_size)
     weights = {
-        "igates.weight": problem.weights["weight_ih"],
-        "igates.bias": problem.weights["bias"],
-        "hgates.weight": problem.weights["weight_hh"],
-        "hgates.bias": torch.zeros_like(problem.weights["bias"]),
-        "forget_bias": problem.weights["forget_bias"],
+        "igates.weight": workload.weights["weight_ih"],
+        "igates.bias": workload.weights["bias"],
+        "hgates.weight": workload.weights["weight_hh"],
+        "hgates.bias": torch.zeros_like(workload.weights["bias"]),
+        "forget_bias": workload.weights["forget_bias"],
     }
     cell.load_state_dict(weights)
     layer.load_state_dict({f"layers.0.{name}": value for name, value in weights.items()})
     return layer, cell
 
 
-_BUILDERS: dict[str, Callable[[Contender, Problem], tuple[nn.Module, nn.Module]]] = {
+_BUILDERS: dict[str, Callable[[Contender, Workload], tuple[nn.Module, nn.Module]]] = {
     "urzoo": _urzoo,
     "stream": _streaming,
     "torch": _torch,

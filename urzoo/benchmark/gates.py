@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from urzoo.benchmark.contenders import CONTENDERS, Layer, Problem, absence
+from urzoo.benchmark.contenders import CONTENDERS, Layer, Workload, absence
 from urzoo.benchmark.shapes import Shape
 from urzoo.benchmark.timing import Call
 from urzoo.recurrence import Gating
@@ -45,7 +45,7 @@ def gate_calls(figure: str, gating: Gating, device: torch.device) -> dict[str, C
     for size in SIZES:
         for steps in STEPS:
             shape = Shape("gates", ROWS_PER_THREAD * torch.get_num_threads(), steps, 1, size)
-            layer = Layer(contender, Problem(shape, gating, device))
+            layer = Layer(contender, Workload(shape, gating, device))
             calls[_name(size, steps)] = layer.forward if figure == "forward" else layer.train
     return calls
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from urzoo.benchmark.contenders import CONTENDERS, Contender, Layer, Problem
+from urzoo.benchmark.contenders import CONTENDERS, Contender, Layer, Workload
 from urzoo.benchmark.shapes import Shape
 from urzoo.errors import UrzooError
 from urzoo.recurrence import Gating
@@ -65,8 +65,8 @@ def peak_memory_mib(contender: Contender, shape: Shape, gating: Gating, *, devic
 def measure(contender: Contender, shape: Shape, gating: Gating, *, device: torch.device) -> float:
     """Peak memory in MiB of one training step in this process; meaningful once per process."""
     warm_up = dataclasses.replace(shape, time=min(2, shape.time))
-    Layer(contender, Problem(warm_up, gating, device)).train()
-    layer = Layer(contender, Problem(shape, gating, device))
+    Layer(contender, Workload(warm_up, gating, device)).train()
+    layer = Layer(contender, Workload(shape, gating, device))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -6,9 +6,9 @@ The page is a function of the CSV files' content alone, so that `check_summary` 
 import io
 from pathlib import Path
 
+from urzoo.benchmark.measurements import Report, file_stem, read_csv, write_csv
 from urzoo.benchmark.readme import check_readme, runs_of_record, update_readme
-from urzoo.benchmark.rows import Report, file_stem, read_csv, write_csv
-from urzoo.benchmark.tables import absences, described, sheets, table_lines, threads_of
+from urzoo.benchmark.tables import absences, described, markdown_table, sheets, threads_of
 from urzoo.errors import StaleError
 from urzoo.files import write_bytes, write_text
 from urzoo.markdown import markdown
@@ -88,7 +88,9 @@ def render_summary(folder: Path) -> str:
         parts.append(f"\n{markdown(described(report.environment))}. [All figures]({path.name})\n")
         if (plot := path.with_suffix(".png")).is_file():
             parts.append(f"\n![Arithmetic rate of each contender by shape]({plot.name})\n")
-        parts += [f"\n{markdown(sheet.title)}\n\n{table_lines(sheet.heads, sheet.lines)}\n" for sheet in sheets(report)]
+        parts += [
+            f"\n{markdown(sheet.title)}\n\n{markdown_table(sheet.heads, sheet.lines)}\n" for sheet in sheets(report)
+        ]
         parts += [f"\nNot run: {markdown(line)}.\n" for line in absences(report)]
     return "".join(parts)
 
@@ -103,11 +105,8 @@ def draw(report: Report) -> bytes:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     shapes = list(dict.fromkeys(row.shape for row in report.rows))
-    names = [
-        name
-        for name in dict.fromkeys(row.contender for row in report.rows if row.gflops_per_second is not None)
-        if not name.startswith("limit-")
-    ]
+    named = dict.fromkeys(row.contender for row in report.rows if row.gflops_per_second is not None)
+    names = [name for name in named if not name.startswith("limit-")]
     width = 0.84 / max(1, len(names))
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         rows = [row for row in report.rows if row.figure == key and row.gflops_per_second is not None]
@@ -118,11 +117,9 @@ def draw(report: Report) -> bytes:
         for dtype, style in (("fp32", "--"), ("bf16", ":")):
             limits = [row for row in rows if row.contender == f"limit-{dtype}"]
             for row in limits:
-                place = shapes.index(row.shape)
+                ends = [shapes.index(row.shape) - 0.46, shapes.index(row.shape) + 0.46]
                 label = f"limit {dtype}" if row is limits[0] else None
-                axis.plot(
-                    [place - 0.46, place + 0.46], [row.gflops_per_second] * 2, style, color="0.25", lw=1.2, label=label
-                )
+                axis.plot(ends, [row.gflops_per_second] * 2, style, color="0.25", lw=1.2, label=label)
         axis.set_title(title)
         axis.set_xticks(range(len(shapes)), shapes)
         axis.grid(axis="y", alpha=0.3)

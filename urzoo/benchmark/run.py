@@ -11,8 +11,8 @@ import torch
 
 from urzoo.benchmark.budget import affordable, costs
 from urzoo.benchmark.contenders import contenders_named
-from urzoo.benchmark.figures import Group, has_figure, left_out_rows, memory_rows, timed_rows
-from urzoo.benchmark.rows import FIGURES, Figure, Report, Row, environment
+from urzoo.benchmark.figures import Contest, has_figure, left_out_rows, memory_rows, timed_rows
+from urzoo.benchmark.measurements import FIGURES, Figure, Measurement, Report, environment
 from urzoo.benchmark.shapes import SHAPES, shape_named
 from urzoo.errors import UsageError, unknown
 from urzoo.recurrence import Gating
@@ -71,33 +71,33 @@ def run_benchmark(
     with _threads(threads):
         report_environment = environment(where, gating)
         deadline = time.perf_counter() + seconds
-        left: dict[tuple[Group, str], float] = {}
+        left: dict[tuple[Contest, str], float] = {}
         for shape in chosen_shapes:
             if progress is not None:
                 progress(f"{shape.name}: how long will it take?")
             left |= costs(shape, chosen_figures, chosen, gating, where)
-        groups = [Group(shape, figure) for shape in chosen_shapes for figure in chosen_figures]
-        rows: dict[Group, list[Row]] = {}
+        contests = [Contest(shape, figure) for shape in chosen_shapes for figure in chosen_figures]
+        rows: dict[Contest, list[Measurement]] = {}
         # The quick ones first, so that they are there if the others take longer than estimated.
-        order = sorted(groups, key=lambda group: sum(cost for (other, _), cost in left.items() if other == group))
-        for index, group in enumerate(order):
+        order = sorted(contests, key=lambda contest: sum(cost for (other, _), cost in left.items() if other == contest))
+        for index, contest in enumerate(order):
             if progress is not None:
-                progress(f"{group.shape.name} {group.figure.replace('_', ' ')}")
-            # Again before each group: what one took less than estimated, or more, is the others'.
+                progress(f"{contest.shape.name} {contest.figure.replace('_', ' ')}")
+            # Again before each contest: what one took less than estimated, or more, is the others'.
             seconds_left = deadline - time.perf_counter()
             kept = affordable(left, seconds_left)
             spare = seconds_left - sum(left[key] for key in kept)
-            own = {name: left.pop((group, name)) for asked, name in list(left) if asked == group}
-            left_out = [each for each in chosen if each.name in own and (group, each.name) not in kept]
-            taking_part = [each for each in chosen if has_figure(each, group.figure) and each not in left_out]
-            if group.figure == "memory":
-                measured = memory_rows(group, taking_part, gating, where)
+            own = {name: left.pop((contest, name)) for asked, name in list(left) if asked == contest}
+            left_out = [each for each in chosen if each.name in own and (contest, each.name) not in kept]
+            taking_part = [each for each in chosen if has_figure(each, contest.figure) and each not in left_out]
+            if contest.figure == "memory":
+                measured = memory_rows(contest, taking_part, gating, where)
             else:
                 share = spare / sum(other.figure != "memory" for other in order[index:])
                 least = sum(own[each.name] for each in taking_part if each.name in own)
-                measured = timed_rows(group, taking_part, gating, where, least + share)
-            rows[group] = measured + left_out_rows(group, left_out, seconds)
-    return Report(environment=report_environment, rows=[row for group in groups for row in rows[group]])
+                measured = timed_rows(contest, taking_part, gating, where, least + share)
+            rows[contest] = measured + left_out_rows(contest, left_out, seconds)
+    return Report(environment=report_environment, rows=[row for contest in contests for row in rows[contest]])
 
 
 def _figures(names: Sequence[str] | None) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""The problem sizes `urzoo bench` knows by name, and the arithmetic each one needs.
+"""The sizes that `urzoo bench` knows by name, and the arithmetic each one needs.
 
 The floating-point count is the bound's: products only, two operations per multiply-add. With one input
 channel the input product is an outer product that belongs to the element-wise part and is not counted.

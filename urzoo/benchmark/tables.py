@@ -12,10 +12,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from urzoo.benchmark.rows import Environment, Report, Row, find
+from urzoo.benchmark.measurements import Environment, Measurement, Report, find
+from urzoo.leaderboard import tables
+from urzoo.leaderboard.tables import Right
 from urzoo.markdown import markdown
 
 _ABSENT = ""
+# The figures that are shown together where there is little room.
+_NARROW = (("forward",), ("forward_backward",), ("decode",), ("decode_layer",), ("memory", "training_step"))
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,7 @@ def _narrow_sheets(report: Report) -> list[Sheet]:
     found = []
     for shape in dict.fromkeys(row.shape for row in report.rows):
         rows = [row for row in report.rows if row.shape == shape]
-        for figures in (
-            ("forward",),
-            ("forward_backward",),
-            ("decode",),
-            ("decode_layer",),
-            ("memory", "training_step"),
-        ):
+        for figures in _NARROW:
             sheet = _sheet([row for row in rows if row.figure in figures or row.contender.startswith("limit-")])
             if len(sheet.heads) > 1:
                 found.append(sheet)
@@ -79,15 +77,9 @@ def described(environment: Environment) -> str:
     )
 
 
-def table_lines(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; all columns but the first are numbers."""
-    return "\n".join(
-        [
-            "| " + " | ".join(heads) + " |",
-            "|" + "|".join("---" if index == 0 else "---:" for index in range(len(heads))) + "|",
-            *("| " + " | ".join(markdown(cell) for cell in line) + " |" for line in lines),
-        ]
-    )
+    return tables.table([heads[0], *map(Right, heads[1:])], [[markdown(cell) for cell in line] for line in lines])
 
 
 def table(report: Report) -> RenderableType:
@@ -128,7 +120,7 @@ def scaling(reports: Sequence[Report]) -> RenderableType:
 class _Column:
     head: str
     figure: str
-    show: Callable[[Row], str]
+    show: Callable[[Measurement], str]
 
 
 def number(value: float | None, form: str) -> str:
@@ -136,7 +128,7 @@ def number(value: float | None, form: str) -> str:
     return _ABSENT if value is None else format(value, form)
 
 
-def _thousands(row: Row) -> str:
+def _thousands(row: Measurement) -> str:
     if row.tokens_per_second is None:
         return _ABSENT
     value = row.tokens_per_second / 1000
@@ -178,7 +170,7 @@ def _inverse(value: float | None) -> float | None:
     return 1 / value if value else None
 
 
-def _sheet(rows: list[Row]) -> Sheet:
+def _sheet(rows: list[Measurement]) -> Sheet:
     """The table of one shape, of the contenders that have a figure in it."""
     if not rows:
         return Sheet("", ("contender",), ())
@@ -201,7 +193,7 @@ def _sheet(rows: list[Row]) -> Sheet:
     return Sheet(title + _limits(measured), ("contender", *(head for head, _ in columns)), tuple(lines))
 
 
-def _limits(rows: list[Row]) -> str:
+def _limits(rows: list[Measurement]) -> str:
     said = []
     for dtype in ("fp32", "bf16"):
         for figure in ("forward", "forward_backward"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from urzoo.benchmark.contenders import Contender
+from urzoo.benchmark.contenders import Contender, max_time
 from urzoo.benchmark.shapes import Shape
 from urzoo.models.causal_lm_urlstm import URLSTMForCausalLM
 from urzoo.models.classification_urlstm import URLSTMForImageClassification
@@ -69,10 +69,8 @@ def has_model(contender: Contender) -> bool:
 def _model(contender: Contender, shape: Shape, gating: Gating) -> PreTrainedModel:
     fields: dict[str, Any] = {
         "cell": gating.cell,
-        "gate": gating.name,
-        "tie_input_gate": gating.tie_input_gate,
-        "refine_offset": gating.refine_offset,
-        "max_time": shape.time + 1 if gating.primary == "C" else None,
+        **gating.options,
+        "max_time": max_time(gating, shape),
         "hidden_size": shape.hidden_size,
         "backend": contender.backend,
     }

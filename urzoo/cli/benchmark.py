@@ -27,7 +27,9 @@ def bench(
         list[str] | None, typer.Option(help="What is timed; all that fit the device when omitted.")
     ] = None,
     figure: Annotated[list[str] | None, typer.Option(help="What is measured; everything when omitted.")] = None,
-    gate: Annotated[str, typer.Option(help="The gating of urzoo's layers, the paper's two letters.")] = "UR",
+    gate: Annotated[
+        str | None, typer.Option(help="The gating of urzoo's layers, the paper's two letters; its method when omitted.")
+    ] = None,
     cell: Annotated[str, typer.Option(help="lstm or gru.")] = "lstm",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[
@@ -72,7 +74,7 @@ def bench(
 
     from urzoo.benchmark.run import run_benchmark
     from urzoo.benchmark.tables import scaling, table
-    from urzoo.recurrence import Gating
+    from urzoo.recurrence.gates import SUBJECT, Gating
 
     reports = []
     for count in _counts(threads):
@@ -80,7 +82,7 @@ def bench(
             shapes=shape,
             contenders=contender,
             figures=figure,
-            gating=Gating(gate, cell, tie_input_gate=not untied),
+            gating=Gating(gate or SUBJECT, cell, tie_input_gate=not untied),
             device=device,
             threads=count,
             seconds=seconds,

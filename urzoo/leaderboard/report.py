@@ -19,6 +19,7 @@ from urzoo.leaderboard.schema import Board, ProblemCurve, PublishedRow, Row, Sec
 from urzoo.leaderboard.tables import Right, table, with_remarks
 from urzoo.leaderboard.text import count, duration
 from urzoo.markdown import markdown
+from urzoo.recurrence.gates import STANDARD
 from urzoo.schema import read_text
 from urzoo.zoo.schema import TrainingSummary, read_training_summary
 
@@ -140,7 +141,7 @@ def _against(section: Section, best: Row) -> str:
 
 
 def _comparison(section: Section) -> dict[str, str]:
-    plain = {group.cell: group for group in section.groups if group.gate == "--"}
+    plain = {group.cell: group for group in section.groups if group.gate == STANDARD}
     rows = []
     for group in section.groups:
         base = plain.get(group.cell)
@@ -154,7 +155,7 @@ def _comparison(section: Section) -> dict[str, str]:
             ]
         )
     title = f"{section.metric_title}, mean ± deviation"
-    head = ["Gating", *map(Right, ("Seeds", title, "Range", "Against `--`, ± standard error"))]
+    head = ["Gating", *map(Right, ("Seeds", title, "Range", f"Against `{STANDARD}`, ± standard error"))]
     best, worst = section.groups[0], section.groups[-1]
     sentence = (
         f"{markdown(best.name)} has the best mean and {markdown(worst.name)} the worst, "

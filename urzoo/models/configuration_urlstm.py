@@ -18,7 +18,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation.configuration_utils import GenerationConfig
 
 from urzoo.errors import UsageError, one_line, unknown
-from urzoo.recurrence.gates import Gating
+from urzoo.recurrence.gates import SUBJECT, Gating
 
 POOLINGS = ("last", "mean", "max")
 HEAD_DTYPES = ("float32", "bfloat16")
@@ -118,7 +118,7 @@ class URLSTMConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["cache_params"]  # noqa: RUF012
 
     cell: str = "lstm"
-    gate: str = "UR"
+    gate: str = SUBJECT
     tie_input_gate: bool = True
     train_gate_bias: bool = True
     refine_offset: bool = True

@@ -105,29 +105,16 @@ def layer_input_size(config: URLSTMConfig) -> int:
 
 def build_recurrence(config: URLSTMConfig, input_size: int) -> URLSTM | URGRU:
     """The recurrent module of one layer."""
-    if config.cell == "gru":
-        return URGRU(
-            input_size,
-            config.hidden_size,
-            batch_first=True,
-            bidirectional=config.bidirectional,
-            gate=config.gate,
-            train_gate_bias=config.train_gate_bias,
-            refine_offset=config.refine_offset,
-            max_time=config.max_time,
-            backend=config.backend,
-        )
-    return URLSTM(
+    kind = URGRU if config.cell == "gru" else URLSTM
+    return kind(
         input_size,
         config.hidden_size,
         batch_first=True,
         bidirectional=config.bidirectional,
-        gate=config.gate,
-        tie_input_gate=config.tie_input_gate,
         train_gate_bias=config.train_gate_bias,
-        refine_offset=config.refine_offset,
         max_time=config.max_time,
         backend=config.backend,
+        **config.gating().options,
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from urzoo.errors import ShapeError
 from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, parameters_of, refuse_scripting
-from urzoo.recurrence.gates import Gating, State
+from urzoo.recurrence.gates import SUBJECT, Gating, State
 from urzoo.recurrence.scan import check_options, step
 
 
@@ -99,7 +99,7 @@ class URLSTMCell(_Cell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        gate: str = "UR",
+        gate: str = SUBJECT,
         tie_input_gate: bool = True,
         train_gate_bias: bool = True,
         refine_offset: bool = True,
@@ -143,7 +143,7 @@ class URGRUCell(_Cell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        gate: str = "UR",
+        gate: str = SUBJECT,
         train_gate_bias: bool = True,
         refine_offset: bool = True,
         max_time: int | None = None,

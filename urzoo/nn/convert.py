@@ -5,6 +5,7 @@ from torch import nn
 
 from urzoo.errors import UsageError
 from urzoo.nn.layers import URLSTM
+from urzoo.recurrence.gates import STANDARD
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def from_torch_lstm(module: nn.LSTM) -> URLSTM:
         module.bidirectional,
         device=first.device,
         dtype=first.dtype,
-        gate="--",
+        gate=STANDARD,
         tie_input_gate=False,
     )
     converted.train(module.training)

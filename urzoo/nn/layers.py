@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from urzoo.errors import UsageError
 from urzoo.nn.stack import Stack
-from urzoo.recurrence.gates import Gating
+from urzoo.recurrence.gates import SUBJECT, Gating
 
 
 class URLSTM(Stack):
@@ -53,7 +53,7 @@ class URLSTM(Stack):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        gate: str = "UR",
+        gate: str = SUBJECT,
         tie_input_gate: bool = True,
         train_gate_bias: bool = True,
         refine_offset: bool = True,
@@ -139,7 +139,7 @@ class URGRU(Stack):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        gate: str = "UR",
+        gate: str = SUBJECT,
         train_gate_bias: bool = True,
         refine_offset: bool = True,
         max_time: int | None = None,

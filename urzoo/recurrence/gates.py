@@ -21,6 +21,7 @@ Sources: Gu et al. 2020, arXiv:1910.09890 (U, R and the names); Tallec and Olliv
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,7 @@ AUXILIARY = {
 GATINGS = tuple(primary + auxiliary for primary in PRIMARY for auxiliary in AUXILIARY)
 CELLS = ("lstm", "gru")
 SUBJECT = "UR"  # the paper's method: the default, and what plots draw in a colour of its own
+STANDARD = "--"  # the gates of torch.nn.LSTM and torch.nn.GRU
 ACCENT = ("#0b6b63", "#6ccfc3")
 
 
@@ -126,6 +128,17 @@ class Gating:
         return CELLS.index(self.cell), -GATINGS.index(self.name)
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The arguments by which the layers and cells of `urzoo.nn`, which are of one cell each, take the rest."""
+        tied = {} if self.cell == "gru" else {"tie_input_gate": self.tie_input_gate}
+        return {"gate": self.name, "refine_offset": self.refine_offset, **tied}
+
+    @property
+    def uses_max_time(self) -> bool:
+        """Whether its initialisation asks for the longest dependency."""
+        return self.primary == "C"
+
+    @property
     def uses_gate_bias(self) -> bool:
         """Whether the gating has a vector of gate biases with an initialisation of its own."""
         return self.primary in ("C", "U")
@@ -170,7 +183,7 @@ def initial_gate_bias(
     Raises:
         UsageError: `max_time` is missing, too small, or given to a gating that does not use it.
     """
-    if gating.primary != "C" and max_time is not None:
+    if not gating.uses_max_time and max_time is not None:
         raise UsageError(
             f"max_time is {max_time}, but gate {gating.name!r} does not use it; "
             f"omit max_time or take a chrono gating: C-, CM or CR."
@@ -178,7 +191,7 @@ def initial_gate_bias(
     if gating.primary == "U":
         margin = min(1.0 / hidden_size, 0.5)
         return torch.logit(margin + (1.0 - 2.0 * margin) * torch.rand(hidden_size, generator=generator))
-    if gating.primary == "C":
+    if gating.uses_max_time:
         if max_time is None or max_time < 2:
             raise UsageError(
                 f"max_time is {max_time}, expected at least 2 with gate {gating.name!r}: "

@@ -19,12 +19,11 @@ from urzoo.errors import ResultError
 from urzoo.files import write_text
 from urzoo.provenance import git_commit, now, processor_name, urzoo_version
 from urzoo.recurrence import Gating
-from urzoo.schema import GitCommit, Line, Name, Strict, describe, read_text
+from urzoo.schema import GitCommit, Line, Name, Positive, Strict, describe, read_text
 
 Figure = Literal["forward", "forward_backward", "memory", "decode", "decode_layer", "training_step"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
-Positive = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -46,7 +45,7 @@ class Environment(Strict):
     measured_on: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
-class Row(Strict):
+class Measurement(Strict):
     """One contender's figure on one shape.
 
     `milliseconds` is the median over `rounds` of the time of one call (of one step for "decode", by the cell, and
@@ -90,7 +89,7 @@ class Report(Strict):
     """One run of the benchmark."""
 
     environment: Environment
-    rows: list[Row]
+    rows: list[Measurement]
 
 
 def environment(device: torch.device, gating: Gating) -> Environment:
@@ -139,7 +138,7 @@ def file_stem(environment: Environment) -> str:
 
 def write_csv(report: Report, path: Path) -> None:
     """Write the rows to `path`, each with its environment, in one step."""
-    columns = [*Environment.model_fields, *Row.model_fields]
+    columns = [*Environment.model_fields, *Measurement.model_fields]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -157,7 +156,7 @@ def read_csv(path: Path) -> Report:
         ResultError: The file is unreadable, or is not such a file; the message names the line and the column.
     """
     records = list(csv.reader(io.StringIO(read_text(path, error=ResultError))))
-    known = {**Environment.model_fields, **Row.model_fields}
+    known = {**Environment.model_fields, **Measurement.model_fields}
     columns = records[0] if records else []
     # A run of an older version lacks the figures that were added since.
     required = {name for name, field in known.items() if field.is_required()}
@@ -167,14 +166,14 @@ def read_csv(path: Path) -> Report:
     if len(records) == 1:
         raise ResultError(f"{path} has no rows; run `urzoo bench`.")
     environments: list[Environment] = []
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     for number, record in enumerate(records[1:], start=2):
         if len(record) != len(columns):
             raise ResultError(f"{path}, line {number} has {len(record)} cells, expected {len(columns)}.")
         cells = {name: value for name, value in zip(columns, record, strict=True) if value or name == "note"}
         try:
             environments.append(Environment.model_validate_strings(_chosen(cells, Environment)))
-            rows.append(Row.model_validate_strings(_chosen(cells, Row)))
+            rows.append(Measurement.model_validate_strings(_chosen(cells, Measurement)))
         except ValidationError as failure:
             raise ResultError(f"{path}, line {number}: {describe(failure)}") from failure
     if any(other != environments[0] for other in environments):
@@ -193,9 +192,7 @@ def _cell(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def find(rows: Sequence[Row], *, shape: str, figure: str, contender: str) -> Row | None:
+def find(rows: Sequence[Measurement], *, shape: str, figure: str, contender: str) -> Measurement | None:
     """The row of one contender's figure on one shape, None where it was not asked for."""
-    for row in rows:
-        if (row.shape, row.figure, row.contender) == (shape, figure, contender):
-            return row
-    return None
+    asked = (shape, figure, contender)
+    return next((row for row in rows if (row.shape, row.figure, row.contender) == asked), None)
