@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from urzoo.errors import CheckpointError, UsageError
+from urzoo.data import Split
+from urzoo.errors import UsageError
 from urzoo.evaluation.intervals import wilson
+from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed, log_probabilities
-from urzoo.evaluation.problem import Figures, Rows
-
-Scores = npt.NDArray[np.float32]
+from urzoo.evaluation.problem import Figures, Precision, Rows, data_record, refuse_not_finite
 
 
 def class_columns(config: Any, classes: list[str], folder: Path) -> list[int]:
@@ -34,35 +34,62 @@ def class_columns(config: Any, classes: list[str], folder: Path) -> list[int]:
     return list(range(len(classes)))
 
 
-def finite_scores(logits: torch.Tensor, columns: list[int], rows: Rows, folder: Path) -> Scores:
-    """A model's scores `(rows, classes)` in the data's order of classes.
+class Classification:
+    """One classifier on one split; a kind prepares its inputs and gives their `outputs`.
+
+    Args:
+        folder: The checkpoint's.
+        model: Its model.
+        split: The data.
+        precision: Where and in which type to compute.
+        subset: What the model reads of the data, in words, where that is not all.
 
     Raises:
-        CheckpointError: One of them is NaN or infinite.
+        UsageError: The checkpoint scores other classes.
     """
-    scores: Scores = logits.float().cpu().numpy()[:, columns]
-    finite = np.isfinite(scores).all(axis=1)
-    if not finite.all():
-        raise CheckpointError(f"{folder} gives NaN or infinite scores for row {rows[~finite][0]} of the data.")
-    return scores
+
+    def __init__(
+        self, folder: Path, model: Any, split: Split, precision: Precision, *, subset: str | None = None
+    ) -> None:
+        self.columns = class_columns(model.config, split.classes, folder)
+        self.folder, self.model, self.split, self.precision = folder, model, split, precision
+        self.data = data_record(split, subset=subset)
+
+    def logits(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """The model's scores, `(rows, classes)`, in its own order of classes."""
+        with torch.inference_mode(), self.precision.autocast():
+            logits: torch.Tensor = self.model(**inputs).logits
+        return logits
+
+    def scores(self, logits: torch.Tensor, rows: Rows) -> Outputs:
+        """The same in the data's order of classes.
+
+        Raises:
+            CheckpointError: One of them is NaN or infinite.
+        """
+        scores = logits.float().cpu().numpy()[:, self.columns]
+        refuse_not_finite(scores, rows, self.folder)
+        return {"scores": scores}
+
+    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
+        """Accuracy with its Wilson interval, and cross entropy."""
+        return classification_figures(outputs["scores"], self.split.labels[rows])
+
+    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
+        """The row, its label, the predicted class, and the log-probability of the label in nats."""
+        scores, labels = outputs["scores"], self.split.labels[rows]
+        return {
+            "row": rows,
+            "label": labels,
+            "prediction": scores.argmax(axis=1),
+            "label_log_probability": log_probabilities(scores, labels),
+        }
 
 
-def classification_figures(scores: Scores, labels: npt.NDArray[np.int64]) -> Figures:
-    """Accuracy with its Wilson interval, and cross entropy."""
+def classification_figures(scores: npt.NDArray[np.float32], answers: npt.NDArray[np.int64]) -> Figures:
+    """Accuracy with its Wilson interval, and cross entropy, of scores `(answers, classes)`."""
     predicted = scores.argmax(axis=1)
-    accuracy = computed(Accuracy, predictions=predicted, references=labels)
-    cross_entropy = computed(CrossEntropy, predictions=scores, references=labels)
-    interval = wilson(int((predicted == labels).sum()), len(labels))
+    accuracy = computed(Accuracy, predictions=predicted, references=answers)
+    cross_entropy = computed(CrossEntropy, predictions=scores, references=answers)
+    interval = wilson(int((predicted == answers).sum()), len(answers))
     return Figures({**accuracy, **cross_entropy}, {"accuracy": interval})
-
-
-def classification_predictions(
-    scores: Scores, labels: npt.NDArray[np.int64], rows: Rows
-) -> dict[str, npt.NDArray[Any]]:
-    """The row, its label, the predicted class, and the log-probability of the label in nats."""
-    return {
-        "row": rows,
-        "label": labels,
-        "prediction": scores.argmax(axis=1),
-        "label_log_probability": log_probabilities(scores, labels),
-    }

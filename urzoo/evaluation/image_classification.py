@@ -16,20 +16,15 @@ from PIL import Image
 
 from urzoo.data import Split
 from urzoo.errors import UsageError
-from urzoo.evaluation.classification import (
-    class_columns,
-    classification_figures,
-    classification_predictions,
-    finite_scores,
-)
+from urzoo.evaluation.classification import Classification
 from urzoo.evaluation.journal import Outputs
-from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive, data_record
+from urzoo.evaluation.problem import Precision, Rows, consecutive
 from urzoo.evaluation.task import Task
 from urzoo.models import PixelSequenceImageProcessor, pixel_permutation
 from urzoo.zoo import load_image_processor
 
 
-class ImageClassification:
+class ImageClassification(Classification):
     """One image classifier on the images of one split."""
 
     default_batch_size = 250
@@ -43,12 +38,7 @@ class ImageClassification:
         """
         self.processor = load_image_processor(folder)
         check_processor(self.processor, task, folder)
-        self.columns = class_columns(model.config, split.classes, folder)
-        self.model = model
-        self.split = split
-        self.precision = precision
-        self.folder = folder
-        self.data = data_record(split)
+        super().__init__(folder, model, split, precision)
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
         """Consecutive images."""
@@ -56,18 +46,7 @@ class ImageClassification:
 
     def outputs(self, rows: Rows) -> Outputs:
         """The score of every class, `(rows, classes)`, in the data set's order of classes."""
-        inputs = self._pixel_values(self.split.images[rows])
-        with torch.inference_mode(), self.precision.autocast():
-            logits = self.model(pixel_values=inputs).logits
-        return {"scores": finite_scores(logits, self.columns, rows, self.folder)}
-
-    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
-        """Accuracy with its Wilson interval, and cross entropy."""
-        return classification_figures(outputs["scores"], self.split.labels[rows])
-
-    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
-        """The row, its label, the predicted class, and the log-probability of the label in nats."""
-        return classification_predictions(outputs["scores"], self.split.labels[rows], rows)
+        return self.scores(self.logits(pixel_values=self._pixel_values(self.split.images[rows])), rows)
 
     def _pixel_values(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
         prepared: Any = images

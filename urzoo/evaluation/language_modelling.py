@@ -108,10 +108,7 @@ class Scorer:
             CheckpointError: One is NaN.
         """
         parts = [self._segment(ids[at : at + _TOKENS_AT_A_TIME]) for at in range(0, len(ids), _TOKENS_AT_A_TIME)]
-        values = np.concatenate(parts) if parts else np.zeros(0)
-        if not np.isfinite(values).all():
-            raise CheckpointError(f"{self.folder} gives NaN or infinite scores.")
-        return values
+        return self._joined(parts)
 
     def page(self, ids: list[int]) -> Values:
         """The log-probability of each token of a page that is read from its beginning."""
@@ -131,11 +128,15 @@ class Scorer:
         targets = ids[at : at + self.window]
         inputs = [ids[at - 1] if at else int(self.prefix), *targets[:-1]]
         logits = self._logits(inputs, state=None)[0]
-        parts = [
-            _chosen(logits[part : part + _TOKENS_AT_A_TIME], targets[part : part + _TOKENS_AT_A_TIME])
-            for part in range(0, len(targets), _TOKENS_AT_A_TIME)
-        ]
-        values = np.concatenate(parts)
+        return self._joined(
+            [
+                _chosen(logits[part : part + _TOKENS_AT_A_TIME], targets[part : part + _TOKENS_AT_A_TIME])
+                for part in range(0, len(targets), _TOKENS_AT_A_TIME)
+            ]
+        )
+
+    def _joined(self, parts: list[Values]) -> Values:
+        values = np.concatenate([np.zeros(0), *parts])
         if not np.isfinite(values).all():
             raise CheckpointError(f"{self.folder} gives NaN or infinite scores.")
         return values

@@ -15,17 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[Any]
+_WHOLE, _NUMBER = datasets.Value("int64"), datasets.Value("float64")
+
+
+def _described(description: str, inputs: str, **features: Any) -> evaluate.MetricInfo:
+    """What the library wants to know of a metric; `features` are the columns that it is given."""
+    return evaluate.MetricInfo(
+        description=description, citation="", inputs_description=inputs, features=datasets.Features(features)
+    )
 
 
 class Accuracy(evaluate.Metric):  # type: ignore[misc]
     """The fraction of samples whose predicted class is the reference class."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Fraction of predictions that equal their reference.",
-            citation="",
-            inputs_description="predictions and references: class numbers.",
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+        return _described(
+            "Fraction of predictions that equal their reference.",
+            "predictions and references: class numbers.",
+            predictions=_WHOLE,
+            references=_WHOLE,
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
@@ -36,13 +44,11 @@ class CrossEntropy(evaluate.Metric):  # type: ignore[misc]
     """The mean negative log-probability of the reference class, in nats."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Mean negative natural logarithm of the probability of the reference class.",
-            citation="",
-            inputs_description="predictions: one score per class (logits); references: class numbers.",
-            features=datasets.Features(
-                {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")}
-            ),
+        return _described(
+            "Mean negative natural logarithm of the probability of the reference class.",
+            "predictions: one score per class (logits); references: class numbers.",
+            predictions=datasets.List(_NUMBER),
+            references=_WHOLE,
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
@@ -53,12 +59,11 @@ class MeanSquaredError(evaluate.Metric):  # type: ignore[misc]
     """The mean of the squared differences."""
 
     def _info(self) -> evaluate.MetricInfo:
-        value = datasets.Value("float64")
-        return evaluate.MetricInfo(
-            description="Mean squared difference of predictions and references.",
-            citation="",
-            inputs_description="predictions and references: numbers.",
-            features=datasets.Features({"predictions": value, "references": value}),
+        return _described(
+            "Mean squared difference of predictions and references.",
+            "predictions and references: numbers.",
+            predictions=_NUMBER,
+            references=_NUMBER,
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
@@ -72,13 +77,11 @@ class Perplexity(evaluate.Metric):  # type: ignore[misc]
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="exp(-(sum of predictions) / (sum of references)).",
-            citation="",
-            inputs_description="predictions: log-probability of each sample in nats; references: its units (words).",
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-            ),
+        return _described(
+            "exp(-(sum of predictions) / (sum of references)).",
+            "predictions: log-probability of each sample in nats; references: its units (words).",
+            predictions=_NUMBER,
+            references=_WHOLE,
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
@@ -89,13 +92,11 @@ class BitsPerUnit(evaluate.Metric):  # type: ignore[misc]
     """The negative log-probability in bits for each unit, over a whole corpus."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="-(sum of predictions) / (sum of references) / ln 2.",
-            citation="",
-            inputs_description="predictions: log-probability of each sample in nats; references: its units (bytes).",
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-            ),
+        return _described(
+            "-(sum of predictions) / (sum of references) / ln 2.",
+            "predictions: log-probability of each sample in nats; references: its units (bytes).",
+            predictions=_NUMBER,
+            references=_WHOLE,
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RESULTS = Path("leaderboard/results")
 OVERWRITE = ("never", "stale", "always")
-Overwrite = Literal["never", "stale", "always"]
 
 
 def outdated(result: Result, checkpoint: CheckpointInfo, task: Task) -> str:
@@ -43,15 +42,9 @@ def outdated(result: Result, checkpoint: CheckpointInfo, task: Task) -> str:
         return "the checkpoint has changed"
     if result.task.version != task.version:
         return f"task {task.name} is now of version {task.version}, not {result.task.version}"
-    digest = load_data_set(task.data.name).pinned_digest(task.data.split)
-    if result.data.digest != digest:
+    if result.data.digest != load_data_set(task.data.name).pinned_digest(task.data.split):
         return "the data have changed"
     return ""
-
-
-def is_current(result: Result, checkpoint: CheckpointInfo, task: Task) -> bool:
-    """Whether a result is still that of this checkpoint on this task, so that it need not be computed again."""
-    return not outdated(result, checkpoint, task)
 
 
 @dataclass(frozen=True)

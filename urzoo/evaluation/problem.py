@@ -7,6 +7,7 @@ outputs of all rows at once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from urzoo.data import Split
+from urzoo.errors import CheckpointError
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.schema import DataRecord, Interval
 
@@ -64,6 +66,17 @@ class Problem(Protocol):
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
         """Columns that tell for every row what the model said and what was right."""
+
+
+def refuse_not_finite(values: npt.NDArray[Any], rows: Rows, folder: Path) -> None:
+    """Refuse a model's outputs for rows, `(rows, ...)`, where they are not numbers.
+
+    Raises:
+        CheckpointError: One of them is NaN or infinite.
+    """
+    finite = np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
+    if not finite.all():
+        raise CheckpointError(f"{folder} gives NaN or infinite scores for row {rows[~finite][0]} of the data.")
 
 
 def consecutive(batch_size: int, rows: int) -> list[Rows]:

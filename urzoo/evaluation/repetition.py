@@ -1,14 +1,10 @@
 """A result measured again: with the settings that it names, and compared metric by metric."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from urzoo.evaluation.runner import Evaluation, Settings, Subject
+from urzoo.evaluation.runner import Settings
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task
-
-if TYPE_CHECKING:
-    from urzoo.data import Split
 
 
 @dataclass(frozen=True)
@@ -31,19 +27,6 @@ class Repetition:
 def settings_of(result: Result) -> Settings:
     """The settings with which a result was measured."""
     return Settings(result.batch_size, dtype=result.dtype, seed=result.seed)
-
-
-def repeated(result: Result, subject: Subject, task: Task, split: "Split", *, progress: bool) -> Result:
-    """What the evaluation of a result gives here, on all of its rows or on some of them.
-
-    Args:
-        result: As stored.
-        subject: The checkpoint it is about.
-        task: Its task.
-        split: Its rows.
-        progress: Show a progress bar on stderr if that is a terminal.
-    """
-    return Evaluation(subject, task, split, settings_of(result)).run(progress=progress).result
 
 
 def repetitions(stored: Result, measured: Result, task: Task) -> list[Repetition]:

@@ -11,6 +11,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -250,7 +251,7 @@ class Evaluation:
             urzoo_version=urzoo_version(),
             git_commit=git_commit(),
             torch_version=torch.__version__,
-            transformers_version=_transformers_version(),
+            transformers_version=version("transformers"),
             python_version=platform.python_version(),
             command=self._command(),
             started_at=started_at,
@@ -271,18 +272,11 @@ class Evaluation:
         if self.subject.revision:
             where = f"{plain_name(self.subject.name)}@{self.subject.revision}"
         task = f"path/to/{self.task.name}.yaml" if self.problem.data.source == "local" else self.task.name
-        words = ["urzoo", "eval", shlex.quote(where), "--task", task]
-        words += [
-            "--batch-size",
-            str(self.batch_size),
-            "--dtype",
-            self.settings.dtype,
-            "--seed",
-            str(self.settings.seed),
-        ]
-        if self.settings.limit is not None:
-            words += ["--limit", str(self.settings.limit)]
-        return " ".join(words)
+        limit = "" if self.settings.limit is None else f" --limit {self.settings.limit}"
+        return (
+            f"urzoo eval {shlex.quote(where)} --task {task} --batch-size {self.batch_size} "
+            f"--dtype {self.settings.dtype} --seed {self.settings.seed}{limit}"
+        )
 
 
 def _problem(task: Task, folder: Path, model: Any, split: "Split", precision: Precision) -> Problem:
@@ -335,9 +329,3 @@ def _model_record(subject: Subject) -> ModelRecord:
         checkpoint_sha256=found.checkpoint_sha256,
         training=record,
     )
-
-
-def _transformers_version() -> str:
-    import transformers
-
-    return transformers.__version__

@@ -13,14 +13,9 @@ import numpy.typing as npt
 import torch
 
 from urzoo.data import Split
-from urzoo.evaluation.classification import (
-    class_columns,
-    classification_figures,
-    classification_predictions,
-    finite_scores,
-)
+from urzoo.evaluation.classification import Classification
 from urzoo.evaluation.journal import Outputs
-from urzoo.evaluation.problem import Figures, Precision, Rows, by_length, data_record
+from urzoo.evaluation.problem import Precision, Rows, by_length
 from urzoo.evaluation.task import Task
 from urzoo.zoo import load_tokenizer
 
@@ -29,7 +24,7 @@ _NO_LIMIT = 1_000_000
 _COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "longformer")
 
 
-class TextClassification:
+class TextClassification(Classification):
     """One text classifier on the texts of one split; its tokenizer and positions decide how long a text may be.
 
     A classifier that is not urzoo's gets padded batches only where it can tell the padding: where its configuration
@@ -46,11 +41,10 @@ class TextClassification:
             CheckpointError: Its tokenizer is missing or malformed.
         """
         self.tokenizer = load_tokenizer(folder)
-        self.columns = class_columns(model.config, split.classes, folder)
-        self.model, self.split, self.precision, self.folder = model, split, precision, folder
         limit = longest_text(self.tokenizer, model.config)
+        read = None if limit is None else f"the first {limit} tokens of each text"
+        super().__init__(folder, model, split, precision, subset=read)
         self.options = {"truncation": True, "max_length": limit} if limit is not None else {}
-        self.data = data_record(split, subset=f"the first {limit} tokens of each text" if limit is not None else None)
         takes = [name for name in self.tokenizer.model_input_names if name != "token_type_ids"]
         pad = self.tokenizer.pad_token_id
         self.padded = pad is not None and (model.config.model_type == "urlstm" or model.config.pad_token_id == pad)
@@ -71,30 +65,18 @@ class TextClassification:
     def outputs(self, rows: Rows) -> Outputs:
         """The score of every class, `(rows, classes)`, in the data set's order of classes."""
         groups = [rows] if self.padded else [rows[one : one + 1] for one in range(len(rows))]
-        logits = torch.cat([self._logits(group) for group in groups])
-        return {"scores": finite_scores(logits, self.columns, rows, self.folder)}
+        return self.scores(torch.cat([self.logits(**self._padded(group)) for group in groups]), rows)
 
-    def _logits(self, rows: Rows) -> torch.Tensor:
-        inputs = {
+    def _padded(self, rows: Rows) -> dict[str, torch.Tensor]:
+        return {
             name: torch.nn.utils.rnn.pad_sequence(
                 [self.encoded[row][name] for row in rows], batch_first=True, padding_value=padding
             ).to(self.precision.device)
             for name, padding in self.padding.items()
         }
-        with torch.inference_mode(), self.precision.autocast():
-            logits: torch.Tensor = self.model(**inputs).logits
-        return logits
-
-    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
-        """Accuracy with its Wilson interval, and cross entropy."""
-        return classification_figures(outputs["scores"], self.split.labels[rows])
-
-    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
-        """The row, its label, the predicted class, and the log-probability of the label in nats."""
-        return classification_predictions(outputs["scores"], self.split.labels[rows], rows)
 
 
-class SeriesClassification:
+class SeriesClassification(Classification):
     """One classifier of series of vectors on one split, at the data's sampling rate or another."""
 
     default_batch_size = 64
@@ -106,9 +88,7 @@ class SeriesClassification:
             UsageError: The checkpoint scores other classes.
         """
         assert task.time_scale is not None
-        self.columns = class_columns(model.config, split.classes, folder)
-        self.model, self.split, self.precision, self.folder = model, split, precision, folder
-        self.data = data_record(split)
+        super().__init__(folder, model, split, precision)
         self.series = [resampled(series, task.time_scale) for series in split.sequences]
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
@@ -122,17 +102,7 @@ class SeriesClassification:
         lengths = torch.tensor([len(one) for one in series])
         mask = torch.arange(inputs.shape[1]) < lengths[:, None]
         inputs = inputs.to(device=self.precision.device, dtype=self.precision.weights)
-        with torch.inference_mode(), self.precision.autocast():
-            logits = self.model(inputs_embeds=inputs, attention_mask=mask.to(self.precision.device)).logits
-        return {"scores": finite_scores(logits, self.columns, rows, self.folder)}
-
-    def figures(self, outputs: Outputs, rows: Rows) -> Figures:
-        """Accuracy with its Wilson interval, and cross entropy."""
-        return classification_figures(outputs["scores"], self.split.labels[rows])
-
-    def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
-        """The row, its label, the predicted class, and the log-probability of the label in nats."""
-        return classification_predictions(outputs["scores"], self.split.labels[rows], rows)
+        return self.scores(self.logits(inputs_embeds=inputs, attention_mask=mask.to(self.precision.device)), rows)
 
 
 def longest_text(tokenizer: Any, config: Any) -> int | None:

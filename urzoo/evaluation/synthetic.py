@@ -14,11 +14,11 @@ import torch
 
 from urzoo.data import Split
 from urzoo.data.generate import COPIED, SYMBOLS, sums
-from urzoo.errors import CheckpointError, UsageError
-from urzoo.evaluation.intervals import wilson
+from urzoo.errors import UsageError
+from urzoo.evaluation.classification import classification_figures
 from urzoo.evaluation.journal import Outputs
-from urzoo.evaluation.metrics import Accuracy, CrossEntropy, MeanSquaredError, computed
-from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive, data_record
+from urzoo.evaluation.metrics import MeanSquaredError, computed
+from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive, data_record, refuse_not_finite
 from urzoo.evaluation.task import Task
 
 _COPY_VOCABULARY = SYMBOLS + 2
@@ -52,15 +52,14 @@ class Copy:
         inputs = torch.from_numpy(self.symbols[rows]).to(self.precision.device)
         with torch.inference_mode(), self.precision.autocast():
             logits = self.model(input_ids=inputs, logits_to_keep=COPIED, use_cache=False).logits
-        return {"scores": _finite(logits.float().cpu().numpy(), rows, self.folder)}
+        scores = logits.float().cpu().numpy()
+        refuse_not_finite(scores, rows, self.folder)
+        return {"scores": scores}
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """The fraction of symbols recalled, with its Wilson interval, and their cross entropy."""
         scores, symbols = outputs["scores"].reshape(-1, _COPY_VOCABULARY), self.symbols[rows, :COPIED].reshape(-1)
-        predicted = scores.argmax(axis=1)
-        metrics = computed(Accuracy, predictions=predicted, references=symbols)
-        metrics |= computed(CrossEntropy, predictions=scores, references=symbols)
-        return Figures(metrics, {"accuracy": wilson(int((predicted == symbols).sum()), len(symbols))})
+        return classification_figures(scores, symbols)
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
         """The row and how many of its ten symbols were recalled."""
@@ -95,7 +94,9 @@ class Adding:
         inputs = torch.from_numpy(self.sequences[rows]).to(device=self.precision.device, dtype=self.precision.weights)
         with torch.inference_mode(), self.precision.autocast():
             answers = self.model(inputs_embeds=inputs).logits[:, 0]
-        return {"sums": _finite(answers.float().cpu().numpy(), rows, self.folder)}
+        answers = answers.float().cpu().numpy()
+        refuse_not_finite(answers, rows, self.folder)
+        return {"sums": answers}
 
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """The mean squared error; always answering 1 has one of 1/6."""
@@ -104,10 +105,3 @@ class Adding:
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
         """The row, the right sum and the model's."""
         return {"row": rows, "label": self.sums[rows], "prediction": outputs["sums"]}
-
-
-def _finite(values: npt.NDArray[np.float32], rows: Rows, folder: Path) -> npt.NDArray[np.float32]:
-    finite = np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
-    if not finite.all():
-        raise CheckpointError(f"{folder} gives NaN or infinite scores for row {rows[~finite][0]} of the data.")
-    return values

@@ -14,8 +14,8 @@ import numpy as np
 
 from urzoo.data import lacking, load_split
 from urzoo.errors import ResultError, UrzooError, UsageError
-from urzoo.evaluation.repetition import Repetition, repeated, repetitions
-from urzoo.evaluation.runner import Subject
+from urzoo.evaluation.repetition import Repetition, repetitions, settings_of
+from urzoo.evaluation.runner import Evaluation, Subject
 from urzoo.evaluation.schema import Result, read_result
 from urzoo.evaluation.task import Task
 from urzoo.leaderboard.board import CurrentTask, Evidence, refuse_unfit, standing
@@ -66,11 +66,11 @@ def verify(
     unrepeatable = []
     for evidence in collect(results).evidence:
         refuse_unfit(evidence, tasks)
-        found = _checkpoint(evidence, tasks, folders or {}, data_root)
-        if isinstance(found, _Obstacle):
-            unrepeatable.append(f"{evidence.file}: {found.reason}")
+        checkpoint, obstacle = _checkpoint(evidence, tasks, folders or {}, data_root)
+        if checkpoint is None:
+            unrepeatable.append(f"{evidence.file}: {obstacle}")
         else:
-            possible.append((evidence.result, found.checkpoint))
+            possible.append((evidence.result, checkpoint))
     if not possible:
         reasons = f" {unrepeatable[0]}" if unrepeatable else ""
         raise UrzooError(f"no result under {results} can be repeated here.{reasons}")
@@ -131,12 +131,14 @@ def check_submission(
     # Another library's model has no training record: it may be shown beside the ranked rows, as a baseline.
     if status == "outdated" or (status == "unranked" and result.model.training is not None):
         raise ResultError(f"{file}: would not be ranked: {reason}.")
-    if current.task.problem.endswith("classification"):
+    is_classification = current.task.problem.endswith("classification")
+    if is_classification:
         _refuse_impossible(file, result)
     changed = _weights_complaint(result, checkpoint)
     if changed:
         raise ResultError(f"{file}: {changed}.")
-    sampled = samples if _samples_tell(current.task) else None
+    # An accuracy over rows that stand for themselves can be told from some of them, no other figure can.
+    sampled = samples if is_classification else None
     compared = _repeat(result, checkpoint, current.task, data_root, samples=sampled, seed=seed, progress=progress)
     complaints = [_complaint(comparison) for comparison in compared if not comparison.agrees]
     if complaints:
@@ -144,32 +146,22 @@ def check_submission(
     return tuple(compared)
 
 
-@dataclass(frozen=True)
-class _Found:
-    checkpoint: str | Path
-
-
-@dataclass(frozen=True)
-class _Obstacle:
-    reason: str
-
-
 def _checkpoint(
     evidence: Evidence, tasks: Mapping[str, CurrentTask], folders: Mapping[str, Path], data_root: Path | str | None
-) -> _Found | _Obstacle:
-    """Where the row's checkpoint is, or why the row cannot be repeated here."""
+) -> tuple[str | Path | None, str]:
+    """The row's checkpoint; or None, and why the row cannot be repeated here."""
     result = evidence.result
     status, reason = standing(result, tasks[result.task.name])
     if status == "outdated":
-        return _Obstacle(f"outdated: {reason}")
+        return None, f"outdated: {reason}"
     if result.model.name in folders:
         checkpoint: str | Path = folders[result.model.name]
     elif result.model.name in (*checkpoints(), *study_checkpoints()):
         checkpoint = result.model.name
     else:
-        return _Obstacle(f"the checkpoint {result.model.name} is not here; name its folder")
+        return None, f"the checkpoint {result.model.name} is not here; name its folder"
     missing = lacking(result.data.name, result.data.split, data_root=data_root)
-    return _Obstacle(missing) if missing else _Found(checkpoint)
+    return None if missing else checkpoint, missing
 
 
 def _weights_complaint(result: Result, checkpoint: str | Path) -> str | None:
@@ -180,11 +172,6 @@ def _weights_complaint(result: Result, checkpoint: str | Path) -> str | None:
         f"{result.model.name} on {result.task.name} was measured with checkpoint "
         f"{result.model.checkpoint_sha256[:12]}, but {checkpoint} is {present[:12]}"
     )
-
-
-def _samples_tell(task: Task) -> bool:
-    """Whether an accuracy over rows that stand for themselves can be told from some of them."""
-    return task.problem.endswith("classification")
 
 
 def _repeat(
@@ -203,7 +190,7 @@ def _repeat(
     if samples is not None and sampled:
         # At random: the rows of some data sets are sorted by their class.
         split = split.select(np.array(sorted(random.Random(seed).sample(range(split.rows), samples)), dtype=np.int64))
-    again = repeated(result, Subject.of(checkpoint), task, split, progress=progress)
+    again = Evaluation(Subject.of(checkpoint), task, split, settings_of(result)).run(progress=progress).result
     compared = repetitions(result, again, task)
     if not sampled:
         return compared
