@@ -30,10 +30,17 @@ def files_at(connection: Connection, repo_id: str, revision: str, kind: Kind = "
     return {entry.path: _remote(entry) for entry in listed if isinstance(entry, RepoFile)}
 
 
-def read_file(connection: Connection, repo_id: str, commit: str, file: RemoteFile, kind: Kind = "model") -> bytes:
+def read_file(
+    connection: Connection,
+    repo_id: str,
+    commit: str,
+    file: RemoteFile,
+    kind: Kind = "model",
+    largest_bytes: int = contents.LARGEST_OTHER_BYTES,
+) -> bytes:
     """The content of a small file."""
-    if file.size_bytes > contents.LARGEST_OTHER_BYTES:
-        raise HubError(f"{file.path} of {repo_id} has {file.size_bytes} bytes; expected fewer")
+    if file.size_bytes > largest_bytes:
+        raise HubError(f"{file.path} of {repo_id} has {file.size_bytes} bytes; expected at most {largest_bytes}")
     with tempfile.TemporaryDirectory(prefix="urzoo-hub-") as folder:
         part = Path(folder) / "part"
         fetch(connection, repo_id, commit, file, part, lambda _: None, kind)
@@ -104,9 +111,7 @@ def _receive(
         if response.status_code == 416:
             part.unlink()
             raise PassingError("the Hub does not know the rest of the file")
-        if response.status_code >= 400:
-            read_answer(response)
-        hf_raise_for_status(response)
+        hf_raise_for_status(response if response.status_code < 400 else read_answer(response))
         resumes = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         starts = have if response.status_code == 206 and resumes else 0
         with part.open("ab" if starts else "wb") as target:

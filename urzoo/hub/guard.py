@@ -6,20 +6,15 @@ and a passing fault (408, 429, 5xx, a timeout, a cut connection) leaves it as `P
 not catch. Outside of it the guard does nothing.
 
 Time is bounded by progress, not by silence: each byte that comes or goes earns a little time, so a server that
-trickles runs out of it as one that says nothing does. Bytes are counted below HTTP, where headers count as well.
-
-Five private names of httpx2 are used, for which it has no public ones: a client is given its transports when it is
-made (`Client._transport`, `_mounts`), and that may be long before and by the user; a transport makes its pool and the
-pool's network itself (`HTTPTransport._pool`, `ConnectionPool._network_backend`); and what was read up to a bound
-becomes the answer's content by `Response._content` alone. tests/hub/test_guard.py fails when one of them moves.
+trickles runs out of it as one that says nothing does. Bytes are counted below HTTP, where headers count as well: a
+guarded request asks to be traced, and the trace tells of each stream of the network that is opened for it.
 """
 
 import contextlib
 import contextvars
 import email.utils
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,7 +115,7 @@ def guarded(guard: Guard) -> Iterator[None]:
     """Guard the requests that this thread sends in the block.
 
     The client is the process's shared one, made by whatever factory the user set, so it is changed as little
-    as can be: `send` of this object and the network below it are wrapped, once, and look at a context variable.
+    as can be: `send` of this object is wrapped, once, and looks at a context variable.
     """
     client = get_session()
     send = client.send
@@ -132,8 +127,6 @@ def guarded(guard: Guard) -> Iterator[None]:
 
         guarded_send.guards = True  # type: ignore[attr-defined]
         setattr(client, "send", guarded_send)  # noqa: B010 - mypy knows that methods are not assigned to
-        for transport in (client._transport, *client._mounts.values()):
-            _wrap_network(transport)
     token = _active.set(guard)
     try:
         yield
@@ -147,11 +140,11 @@ def _send(
     patience = guard.patience
     _check_place(request, guard)
     limits = httpx2.Timeout(patience.silence_seconds, connect=patience.connect_seconds)
-    request.extensions = {**request.extensions, "timeout": limits.as_dict()}
+    request.extensions = {**request.extensions, "timeout": limits.as_dict(), "trace": _trace}
     try:
         response = send(request, **{**options, "stream": True})
         if not options.get("stream") and response.status_code not in (408, 429) and response.status_code < 500:
-            read_answer(response)
+            response = read_answer(response)
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise PassingError(str(error) or "no connection in time", unreachable=True) from None
     except httpx2.TimeoutException:
@@ -192,17 +185,27 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def read_answer(response: httpx2.Response) -> None:
-    """Read an answer as a whole, up to a size; for later `response.content` and the like."""
+def read_answer(response: httpx2.Response) -> httpx2.Response:
+    """An answer that is read as a whole, up to a size."""
     try:
         content = b""
         for chunk in response.iter_bytes():
             content += chunk
             if len(content) > _LARGEST_ANSWER_BYTES:
                 raise HubError(f"the Hub's answer has more than {_LARGEST_ANSWER_BYTES} bytes")
-        response._content = content
     finally:
         response.close()
+    headers = response.headers.copy()
+    headers.pop("Content-Encoding", None)  # undone by now
+    return httpx2.Response(
+        response.status_code,
+        headers=headers,
+        content=content,
+        request=response.request,
+        extensions=response.extensions,
+        history=response.history,
+        default_encoding=response.default_encoding,
+    )
 
 
 def _asked_wait(headers: httpx2.Headers) -> float | None:
@@ -214,60 +217,34 @@ def _asked_wait(headers: httpx2.Headers) -> float | None:
     return max(0.0, email.utils.mktime_tz(moment) - time.time()) if moment else None
 
 
-class _BudgetedNetwork(httpcore2.NetworkBackend):
-    """The client's network, its streams held to the active guard's budget."""
+def _trace(_: str, told: Mapping[str, Any]) -> None:
+    """Hold what a request opens to the budget of the guard that is active as it is used."""
+    stream = told.get("return_value")
+    if not isinstance(stream, httpcore2.NetworkStream):
+        return
+    plain_read, plain_write = stream.read, stream.write
 
-    def __init__(self, network: httpcore2.NetworkBackend) -> None:
-        self._network = network
-
-    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
-        return _BudgetedStream(self._network.connect_tcp(*args, **kwargs))
-
-    def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
-        return _BudgetedStream(self._network.connect_unix_socket(*args, **kwargs))
-
-    def sleep(self, seconds: float) -> None:
-        self._network.sleep(seconds)
-
-
-class _BudgetedStream(httpcore2.NetworkStream):
-    def __init__(self, stream: httpcore2.NetworkStream) -> None:
-        self._stream = stream
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    def read(max_bytes: int, timeout: float | None = None) -> bytes:
         guard = _active.get()
         if guard is None:
-            return self._stream.read(max_bytes, timeout)
-        content = self._stream.read(max_bytes, _limit(guard, timeout, httpcore2.ReadTimeout))
+            return plain_read(max_bytes, timeout)
+        content = plain_read(max_bytes, _limit(guard, timeout, httpcore2.ReadTimeout))
         guard.budget.earn(len(content))
         return content
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    def write(buffer: bytes, timeout: float | None = None) -> None:
         guard = _active.get()
         if guard is None:
-            self._stream.write(buffer, timeout)
+            plain_write(buffer, timeout)
             return
         for start in range(0, len(buffer), 1 << 16):  # in portions, so that a slow upload is seen to advance
             part = buffer[start : start + (1 << 16)]
-            self._stream.write(part, _limit(guard, timeout, httpcore2.WriteTimeout))
+            plain_write(part, _limit(guard, timeout, httpcore2.WriteTimeout))
             guard.budget.earn(len(part))
 
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.NetworkStream:
-        return _BudgetedStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _wrap_network(transport: httpx2.BaseTransport | None) -> None:
-    if isinstance(transport, httpx2.HTTPTransport):  # the headers of a transport of the user's own can trickle
-        pool = transport._pool
-        pool._network_backend = _BudgetedNetwork(pool._network_backend)
+    # The connection keeps this object; mypy knows that methods are not assigned to.
+    setattr(stream, "read", read)  # noqa: B010
+    setattr(stream, "write", write)  # noqa: B010
 
 
 def _limit(guard: Guard, timeout: float | None, error: type[Exception]) -> float:

@@ -100,12 +100,37 @@ def push(
         checkpoint = read_checkpoint(folder)
     connection = Connection(endpoint, token, patience)
     plan, files = make_plan(connection, checkpoint, repo_id, options)
+    return carried_out(connection, plan, files, dry_run=dry_run, confirm=confirm)
+
+
+def carried_out(
+    connection: Connection,
+    plan: PushPlan,
+    files: tuple[LocalFile, ...],
+    *,
+    dry_run: bool,
+    confirm: Callable[[PushPlan], bool] | None,
+    is_ours: Callable[[str], bool] = contents.is_checkpoint_file,
+) -> PushResult:
+    """Send what a plan says, unless there is nothing to send, it was not asked for, or it is not confirmed.
+
+    Args:
+        connection: To the Hub.
+        plan: What to send.
+        files: The files of the plan.
+        dry_run: As for `push`.
+        confirm: As for `push`.
+        is_ours: Whether a file shows that somebody else has pushed to a repository that should be new.
+
+    Raises:
+        HubError: As for `push`, or there is no access token.
+    """
     if dry_run or plan.sends_nothing or (confirm is not None and not confirm(plan)):
-        url = f"{connection.endpoint}/{repo_id}/commit/{plan.parent}" if plan.parent else None
+        url = f"{plan.address}/commit/{plan.parent}" if plan.parent else None
         return PushResult(plan, sent=False, commit=plan.parent, commit_url=url, pull_request_url=plan.pull_request_url)
     if connection.token is None:
         raise HubError("there is no access token, so nothing was sent; log in with `hf auth login`, or set HF_TOKEN")
-    return Push(connection, plan, files).run()
+    return Push(connection, plan, files, is_ours).run()
 
 
 @dataclass(frozen=True)
@@ -119,11 +144,7 @@ class Push:
     """The steps that send. Each may be repeated; the branch changes in `_commit` alone."""
 
     def __init__(
-        self,
-        connection: Connection,
-        plan: PushPlan,
-        files: tuple[LocalFile, ...],
-        is_ours: Callable[[str], bool] = contents.is_checkpoint_file,
+        self, connection: Connection, plan: PushPlan, files: tuple[LocalFile, ...], is_ours: Callable[[str], bool]
     ) -> None:
         self.connection, self.api, self.plan, self.is_ours = connection, connection.api, plan, is_ours
         wanted = {file.path for file in plan.changed}
@@ -164,8 +185,16 @@ class Push:
         plan, api = self.plan, self.api
         if plan.creates_repository:
             what = f"making the repository {plan.repo_id}"
-            private = plan.private or None  # None: as the owner's settings say
-            self.connection.attempt(what, lambda: self._create(private))
+            self.connection.attempt(
+                what,
+                lambda: api.create_repo(
+                    plan.repo_id,
+                    private=plan.private or None,  # None: as the owner's settings say
+                    repo_type=plan.kind,
+                    space_sdk="static" if plan.kind == "space" else None,
+                    exist_ok=True,
+                ),
+            )
             info = self.connection.attempt(what, lambda: api.repo_info(plan.repo_id, repo_type=plan.kind))
             if plan.private and not info.private:
                 raise StaleParentError(f"{plan.repo_id} was made by somebody else meanwhile, and is public; push again")
@@ -184,16 +213,6 @@ class Push:
                 ),
             )
             self.done.append(f"the new branch {plan.revision}, with the content of main")
-
-    def _create(self, private: bool | None) -> None:  # noqa: FBT001 - create_repo's own argument
-        plan = self.plan
-        self.api.create_repo(
-            plan.repo_id,
-            private=private,
-            repo_type=plan.kind,
-            space_sdk="static" if plan.kind == "space" else None,
-            exist_ok=True,
-        )
 
     def _listed_changes(self, commit: str | None) -> bool:
         """Whether a repository that should be new holds what only a push of somebody else put there."""

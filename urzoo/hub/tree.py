@@ -5,18 +5,16 @@ its answer is lost. A repository that holds something else is left alone.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from urzoo.errors import UsageError
 from urzoo.hub.connection import Connection, HubError, MissingError, Patience
-from urzoo.hub.download import fetch, files_at, list_files
+from urzoo.hub.download import files_at, list_files, read_file
 from urzoo.hub.folder import LocalFile, refuse_token
 from urzoo.hub.plan import Kind, PushPlan, PushResult
 from urzoo.hub.planning import planned
-from urzoo.hub.push import Push
+from urzoo.hub.push import carried_out
 from urzoo.hub.reference import check_repo_id
 
 # What the Hub itself puts into a new repository.
@@ -63,12 +61,7 @@ def push_files(
         refuse_token(file.path, file.content)
     connection = Connection(endpoint, token, patience)
     plan = _plan(connection, sent, repo_id, kind, mark=mark, is_owned=is_owned, message=message, private=private)
-    if dry_run or plan.sends_nothing or (confirm is not None and not confirm(plan)):
-        url = f"{plan.address}/commit/{plan.parent}" if plan.parent else None
-        return PushResult(plan, sent=False, commit=plan.parent, commit_url=url)
-    if connection.token is None:
-        raise HubError("there is no access token, so nothing was sent; log in with `hf auth login`, or set HF_TOKEN")
-    return Push(connection, plan, sent, is_ours=lambda path: path == mark).run()
+    return carried_out(connection, plan, sent, dry_run=dry_run, confirm=confirm, is_ours=lambda path: path == mark)
 
 
 def _plan(
@@ -160,14 +153,5 @@ def fetch_files(
         raise HubError(f"the {kind} {repo_id} holds none of the files that are expected there")
     if len(wanted) > most_files:
         raise HubError(f"the {kind} {repo_id} holds {len(wanted)} such files; expected at most {most_files}")
-    taken = {}
-    with tempfile.TemporaryDirectory(prefix="urzoo-hub-") as folder:
-        for number, file in enumerate(wanted):
-            if file.size_bytes > largest_bytes:
-                raise HubError(
-                    f"{file.path} of {repo_id} has {file.size_bytes} bytes; expected at most {largest_bytes}"
-                )
-            part = Path(folder) / str(number)
-            fetch(connection, repo_id, commit, file, part, lambda _: None, kind)
-            taken[file.path] = part.read_bytes()
+    taken = {file.path: read_file(connection, repo_id, commit, file, kind, largest_bytes) for file in wanted}
     return Fetched(commit, taken)
