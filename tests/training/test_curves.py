@@ -1,17 +1,29 @@
+"""`scripts/curves`: what it trains, and the tables that it writes."""
+
 import csv
 import io
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
 
 from urzoo.errors import UsageError
 from urzoo.training import load_recipe
-from urzoo.training.curves import train_curves
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
 
 
-def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path, capsys):
+@pytest.fixture
+def train_curves():
+    loader = SourceFileLoader("curves", str(ROOT / "scripts" / "curves"))
+    module = module_from_spec(spec_from_loader("curves", loader))
+    loader.exec_module(module)
+    return module.train_curves
+
+
+def test_curves_train_every_gating_and_seed_and_write_them_down(train_curves, tmp_path, capsys):
     for gate in ("ur", "plain"):
         text = (CONFIGS / "copy" / f"urlstm-128-{gate}.yaml").read_text()
         text = text.replace("hidden_size: 128", "hidden_size: 8").replace("batch_size: 20", "batch_size: 2")
@@ -59,6 +71,6 @@ def test_curves_train_every_gating_and_seed_and_write_them_down(tmp_path, capsys
         ({"steps": 0}, "steps is 0"),
     ],
 )
-def test_a_wrong_option_of_curves_is_refused(options, complaint):
+def test_a_wrong_option_of_curves_is_refused(train_curves, options, complaint):
     with pytest.raises(UsageError, match=complaint):
         train_curves(**options)

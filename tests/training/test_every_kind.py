@@ -6,10 +6,11 @@ import pytest
 import torch
 import yaml
 
-from tests.training.tiny import KINDS, stop_after_a_step, tiny_language_model, tiny_recipe, train_tiny
+from tests.training.tiny import KINDS, stop_after_a_step, tiny_language_model, train_tiny
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
-from urzoo.training import load_recipe
+from urzoo.schema import read_text
+from urzoo.training import load_recipe, recipe_file
 from urzoo.training.heads import DeadHeadError
 from urzoo.training.kinds.images import ImageRecipe
 from urzoo.training.kinds.language_model import LanguageModelRecipe
@@ -21,6 +22,8 @@ from urzoo.training.report import StopOnSignal
 from urzoo.training.trainer import RecipeTrainer
 
 EVERY_KIND = pytest.mark.parametrize("kind", list(KINDS))
+# Those whose tiny recipes have a ReLU layer in the head.
+WITH_HEAD = ("images", "series", "texts")
 
 
 def recipe_of(kind, folder, **changes):
@@ -42,6 +45,19 @@ def test_a_checkpoint_ships_the_recipe_as_it_was_written(tmp_path, kind):
     assert (place / "recipe.yaml").read_bytes() == recipe.read_bytes()
     assert zoo.info(place).training.recipe_sha256 == load_recipe(recipe).sha256
     assert {line.kind for line in read_log(place / "log.jsonl")} == {"training", "validation"}
+
+
+@EVERY_KIND
+def test_the_recipe_is_read_once(tmp_path, kind, monkeypatch):
+    recipe, read = recipe_of(kind, tmp_path), []
+
+    def counted(path, **options):
+        read.append(path)
+        return read_text(path, **options)
+
+    monkeypatch.setattr(recipe_file, "read_text", counted)
+    train_tiny(kind, recipe, tmp_path)
+    assert read == [recipe]
 
 
 @EVERY_KIND
@@ -165,8 +181,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, kind):
     assert not (tmp_path / "tiny" / "checkpoint").exists()
 
 
-def test_a_head_whose_units_have_died_ends_the_run(tmp_path):
-    recipe = tiny_recipe(
+@pytest.mark.parametrize("kind", WITH_HEAD)
+def test_a_head_whose_units_have_died_ends_the_run(tmp_path, kind):
+    recipe = recipe_of(
+        kind,
         tmp_path,
         run__epochs=40,
         run__batch_size=8,
@@ -184,15 +202,15 @@ def test_a_head_whose_units_have_died_ends_the_run(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopOnSignal, "on_train_begin", kill_units)
         with pytest.raises(DeadHeadError, match=r"no unit of the head .* from step 10 to 110: .* have died") as ended:
-            train_tiny("images", recipe, tmp_path)
+            train_tiny(kind, recipe, tmp_path)
     assert "model.head_hidden_size" in str(ended.value)
     assert "\n" not in str(ended.value)
     shares = [line.live_head_share for line in read_log(tmp_path / "tiny" / "log.jsonl") if line.kind == "training"]
     assert set(shares) == {0.0}
 
 
-@pytest.mark.parametrize(("kind", "has_head"), [("images", True), ("series", True), ("synthetic", False)])
-def test_the_share_of_live_head_units_is_logged_where_there_is_such_a_head(tmp_path, kind, has_head):
+@EVERY_KIND
+def test_the_share_of_live_head_units_is_logged_where_there_is_such_a_head(tmp_path, kind):
     place = train_tiny(kind, recipe_of(kind, tmp_path), tmp_path)
     shares = [line.live_head_share for line in read_log(place / "log.jsonl") if isinstance(line, TrainingLine)]
-    assert all(share is not None and 0 < share <= 1 for share in shares) if has_head else set(shares) == {None}
+    assert all(share is not None and 0 < share <= 1 for share in shares) if kind in WITH_HEAD else set(shares) == {None}

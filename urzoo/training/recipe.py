@@ -267,11 +267,7 @@ class RowsRecipe(BaseRecipe):
         return ACCURACY if self.selection.metric == ACCURACY.name else CROSS_ENTROPY
 
     def check(self) -> None:
-        """Refuse a task of another problem or data set, and to learn from the split that it is scored on.
-
-        Raises:
-            RecipeError: The message names the key.
-        """
+        """Refuse a task of another problem or data set, and to learn from the split that it is scored on."""
         task = load_task(self.task)
         if task.problem != self.problem:
             raise RecipeError(f"task is {task.name!r}, which is {task.problem}; expected one of {self.problem}.")

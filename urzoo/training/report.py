@@ -112,21 +112,3 @@ class StopOnSignal(TrainerCallback):
         """Ask for the state and the end where a signal came."""
         if self.received is not None:
             control.should_save = control.should_training_stop = True
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Leave transformers' notes to its own users and its progress bars out of the output; warnings and errors stay."""
-    import logging as levels
-
-    from transformers.utils import logging
-
-    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(max(level, levels.WARNING))
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from urzoo.processes import reporting_lost_processes
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.recipe_file import differences, load_recipe, read_recipe
-from urzoo.training.report import Reporter, quiet_libraries
+from urzoo.training.report import Reporter
 from urzoo.training.state import RunFolder, RunIdentity
 from urzoo.zoo.schema import read_training_summary
 
@@ -70,10 +71,11 @@ def train(
     recipe.check()
 
     from urzoo.training.trainer import RecipeTrainer, training_arguments
+    from urzoo.zoo.loading import quiet_transformers
 
     run = RunFolder(Path(runs) / recipe.name)
     checkpoint = run.path / "checkpoint" if out is None else Path(out)
-    with quiet_libraries():
+    with quiet_transformers(WARNING):
         arguments = training_arguments(recipe, run)
     say = Reporter(enabled=progress and arguments.should_save)
     if not restart and _is_checkpoint_of(checkpoint, recipe) and run.read_identity() is None:
@@ -82,7 +84,7 @@ def train(
     parents = recipe.parents(Path(runs))
     process = arguments.process_index, arguments.world_size
     with contextlib.ExitStack() as stack:
-        stack.enter_context(quiet_libraries())
+        stack.enter_context(quiet_transformers(WARNING))
         stack.enter_context(reporting_lost_processes(*process, "the last saved state"))
         if arguments.should_save:
             stack.enter_context(run.locked())

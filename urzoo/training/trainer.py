@@ -142,7 +142,8 @@ class RecipeTrainer(Trainer):
         try:
             if state is not None:
                 self.say(f"going on from {state}")
-                self._tell_transformers(state)
+                self._resumed = read_numbers(state)
+                self._tell_transformers(state, self._resumed)
             self.train(resume_from_checkpoint=None if state is None else str(state))
         finally:
             self.progress.stop()
@@ -309,10 +310,9 @@ class RecipeTrainer(Trainer):
             )
             self.run.save(tensors, numbers)
 
-    def _tell_transformers(self, state: Path) -> None:
+    def _tell_transformers(self, state: Path, numbers: StateNumbers) -> None:
         """Write what transformers reads of a state; it is made of the state's own numbers."""
         if self.args.should_save:
-            numbers = read_numbers(state)
             known = TrainerState(global_step=numbers.step, max_steps=numbers.steps)
             known.compute_steps(self.args, numbers.steps)  # type: ignore[no-untyped-call]
             known.train_batch_size = self.args.train_batch_size
@@ -320,9 +320,9 @@ class RecipeTrainer(Trainer):
         self.args.distributed_state.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
-        state = Path(resume_from_checkpoint)
+        state, numbers = Path(resume_from_checkpoint), self._resumed
+        assert numbers is not None
         copy_into(dict(self.network.named_parameters()), read_tensors(state, "model"))
-        numbers = read_numbers(state)
         if self.average is not None:
             self.average.load(read_tensors(state, "average"), numbers.average_updates)
         self.best_weights = read_tensors(state, "best")
@@ -332,10 +332,10 @@ class RecipeTrainer(Trainer):
         lines = read_log(self.run.log) if self.run.log.exists() else []
         self.lines = [line for line in lines if line.step <= numbers.step]
         self.clock.earlier = numbers.wall_seconds
-        self._resumed = numbers
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
+        numbers = self._resumed
+        if checkpoint is None or numbers is None:
             return
         saved = read_tensors(Path(checkpoint), "optimizer")
         for name, parameter in self.network.named_parameters():
@@ -343,7 +343,6 @@ class RecipeTrainer(Trainer):
                 self.adamw.state[parameter] = {
                     key: saved[f"{key}.{name}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
                 }
-        numbers = read_numbers(Path(checkpoint))
         factor = learning_rate_factor(self.recipe.schedule, numbers.step, numbers.steps)
         rates = [self.recipe.optimiser.learning_rate * factor] * len(self.adamw.param_groups)
         for group, rate in zip(self.adamw.param_groups, rates, strict=True):

@@ -175,30 +175,27 @@ def _one_line(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"{folder}: {failure}") from failure
     except UrzooError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        AttributeError,
-        ImportError,
-        AssertionError,
-    ) as failure:
+    except _RAISED as failure:
         raise CheckpointError(f"{folder} cannot be loaded: {one_line(failure)}.") from failure
 
 
 @contextlib.contextmanager
+def quiet_transformers(level: int) -> Iterator[None]:
+    """Leave transformers' progress bars out of the output, and what it says below a level of `logging`."""
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(max(verbosity, level))
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and loading reports: what is wrong is raised here, in one line."""
+    """No loading reports: what is wrong is raised here, in one line."""
     # The verbosity is the process's: one thread at a time changes it and puts it back.
-    with LOADING:
-        verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity(ERROR)
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            yield
-        finally:
-            logging.set_verbosity(verbosity)
-            if shown:
-                logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    with LOADING, quiet_transformers(ERROR):
+        yield

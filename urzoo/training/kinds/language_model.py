@@ -131,11 +131,7 @@ class LanguageModelRecipe(StreamRecipe):
         return CROSS_ENTROPY if self.selection.checkpoint == "best" else None
 
     def check(self) -> None:
-        """Refuse to learn from a split that figures are reported on.
-
-        Raises:
-            RecipeError: The recipe names one.
-        """
+        """Refuse to learn from a split that figures are reported on."""
         scored = {(load_task(name).data.name, load_task(name).data.split) for name in tasks()}
         sources: list[tuple[str, TextSource]] = [("data.train", source) for source in self.data.train]
         if self.data.validation is not None:

@@ -73,11 +73,7 @@ class SyntheticRecipe(StreamRecipe):
         return SCORES[self.task]
 
     def check(self) -> None:
-        """Refuse another length than the task's.
-
-        Raises:
-            RecipeError: It is another.
-        """
+        """Refuse another length than the task's."""
         generator = load_data_set(self.task).generator
         assert generator is not None
         if self.stream.length != generator.length:

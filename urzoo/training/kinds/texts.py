@@ -151,11 +151,7 @@ class TaughtTextRecipe(TextRecipe):
     teacher: TeacherRecipe
 
     def check(self) -> None:
-        """Refuse rows to be labelled that have labels.
-
-        Raises:
-            RecipeError: They have.
-        """
+        """Refuse rows to be labelled that have labels too."""
         super().check()
         self.refuse_labelled("teacher", self.teacher.split)
 
@@ -195,11 +191,7 @@ class UnlabelledTextRecipe(TextRecipe):
     unlabelled: UnlabelledRecipe
 
     def check(self) -> None:
-        """Refuse rows without labels that have some.
-
-        Raises:
-            RecipeError: They have.
-        """
+        """Refuse rows without labels that have some too."""
         super().check()
         self.refuse_labelled("unlabelled", self.unlabelled.split)
 
