@@ -32,7 +32,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         UrzooError: The folder cannot be written to, or the disk is full; `path` is as it was.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_beside(path) as temporary:
             with temporary.open("wb") as file:
@@ -41,9 +41,6 @@ def write_bytes(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             temporary.replace(path)
         _flush_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UrzooError(f"cannot write {path}: {reason}. Nothing was changed; name another folder.") from error
 
 
 def write_text(path: Path, content: str) -> None:
@@ -70,7 +67,7 @@ def remove_file(path: Path) -> None:
     Raises:
         UrzooError: It cannot be removed.
     """
-    with _one_line(path):
+    with writing(path):
         path.unlink(missing_ok=True)
 
 
@@ -109,7 +106,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         UrzooError: The folder cannot be written to, or the disk is full.
     """
-    with _one_line(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _holder(path.parent, path.name) as holder:
             content = holder / "new"
@@ -132,7 +129,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         UsageError: `path` holds something, perhaps since the block began; all of it is still there.
         UrzooError: The folder cannot be written to, or the disk is full.
     """
-    with _one_line(path):
+    with writing(path):
         target = path.absolute()
         check_empty(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +163,12 @@ def check_empty(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong in the block with writing `path`, in one line.
+
+    Raises:
+        UrzooError: The system refused something.
+    """
     try:
         yield
     except OSError as error:
@@ -257,14 +259,7 @@ def _swap(new: Path, path: Path, old: Path) -> None:
 
 
 def _flush_files(folder: Path) -> None:
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            _flush_file(file)
-
-
-def _flush_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

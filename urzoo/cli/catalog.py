@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from urzoo.cli.output import complete_checkpoint, note, print_fields, print_json, print_table
+from urzoo.cli.output import complete_checkpoint, note, print_fields, print_json, print_table, warn
 from urzoo.errors import CheckpointError, UsageError
 
 _UNMEASURED = (
@@ -145,7 +145,7 @@ def _described(name: str) -> dict[str, Any]:
         content = checkpoint_info(name).model_dump(mode="json")
     except CheckpointError as error:
         # One damaged folder must not hide the others; whoever loads it gets the error itself.
-        note(f"warning: {error}")
+        warn(str(error))
         return {"name": name, "damaged": str(error)}
     return content | {"validation": (content.get("training") or {}).get("validation")}
 
@@ -163,6 +163,7 @@ def _installation() -> dict[str, Any]:
 
     import torch
 
+    from urzoo.provenance import processor_name
     from urzoo.recurrence import backend_for, backends, gatings
 
     packages = ("urzoo", "torch", "transformers", "huggingface_hub", "datasets", "accelerate", "safetensors")
@@ -173,19 +174,13 @@ def _installation() -> dict[str, Any]:
     return {
         **{package: version(package) for package in packages},
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "default_back_end": chosen,
         "backends": backends(),
         "remark": _UNMEASURED,
     }
-
-
-def _processor() -> str:
-    from urzoo.provenance import processor_name
-
-    return processor_name()
 
 
 def _row(entry: dict[str, Any]) -> list[object]:

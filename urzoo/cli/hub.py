@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urzoo.cli.output import note, print_json
+from urzoo.cli.output import note, print_json, warn
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def pull(
         token=token,
     )
     for warning in pulled.warnings:
-        note(f"warning: {warning}")
+        warn(warning)
     if as_json:
         print_json(asdict(pulled) | {"folder": str(pulled.folder)})
         return
@@ -267,7 +267,7 @@ def _own_results(located: "Located", results: Path | None) -> list["Result"]:
 def _located(checkpoint: str) -> "Located":
     from urzoo.hub.names import locate
 
-    return locate(checkpoint, warn=lambda warning: note(f"warning: {warning}"))
+    return locate(checkpoint, warn=warn)
 
 
 def asker(*, yes: bool) -> "Callable[[PushPlan], bool]":
@@ -305,5 +305,5 @@ def show_plan(plan: "PushPlan") -> None:
     if plan.tag is not None:
         note(f"  tag {plan.tag}{' (exists)' if plan.tag_exists else ''}")
     for line in plan.notes:
-        note(f"warning: {line}")
+        warn(line)
     note(f"{plan.bytes_to_send:,} bytes to send.")

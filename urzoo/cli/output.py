@@ -64,6 +64,11 @@ def note(line: str) -> None:
     typer.echo(_line(line), err=True)
 
 
+def warn(line: str) -> None:
+    """Print one line of warning for the person at the terminal, on standard error."""
+    note(f"warning: {line}")
+
+
 def _line(value: object) -> str:
     """What is printed of a value that may come from outside: one line, which cannot steer the terminal."""
     return "".join(char if char.isprintable() else " " for char in str(value))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from urzoo.cli.evaluation import DataRoot
 from urzoo.cli.output import complete_recipe
 
 
@@ -27,14 +28,7 @@ def train(
     task: Annotated[
         Path | None, typer.Option(help="The YAML file of your own task and data that the recipe names.")
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Folder with data sets in the Hub's layout; URZOO_DATA_ROOT when omitted.",
-        ),
-    ] = None,
+    data_root: DataRoot = None,
     runs: Annotated[Path, typer.Option(file_okay=False, help="Where the state of runs is kept.")] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="The checkpoint folder to make; RUNS/<name>/checkpoint when omitted.")

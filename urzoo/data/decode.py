@@ -60,7 +60,7 @@ def _decoded(values: "pa.ChunkedArray", name: str, column: Column, path: Path) -
         if isinstance(column, SequenceColumn):
             return _sequences(values, name, column, path)
     except (ValueError, TypeError, OverflowError) as failure:
-        raise DataError(f"{path}: column {name!r} has values of another type: {str(failure)[:200]}.") from failure
+        raise DataError(f"{path}: column {name!r} has values of another type: {one_line(failure)}.") from failure
     try:
         texts = values.to_pylist()
     except UnicodeDecodeError as failure:
@@ -90,7 +90,7 @@ def _images(values: "pa.ChunkedArray", name: str, column: ImageColumn, path: Pat
                     )
                 images[row] = np.asarray(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as failure:
-            raise DataError(f"{path}: image {row} cannot be decoded: {str(failure)[:200]}.") from failure
+            raise DataError(f"{path}: image {row} cannot be decoded: {one_line(failure)}.") from failure
     return images
 
 

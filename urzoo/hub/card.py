@@ -21,7 +21,7 @@ from urzoo.hub.eval_results import generated_files, render_eval_results
 from urzoo.hub.merge import BEGIN, end_mark, merge
 from urzoo.hub.samples import SAMPLES, Samples, prompts, read_samples
 from urzoo.markdown import markdown, markdown_code, printable
-from urzoo.models.card_urlstm import PIPELINES, TAGS
+from urzoo.models.card_urlstm import TAGS, pipeline_of
 from urzoo.schema import parse_yaml, read_json, read_text, read_yaml
 from urzoo.zoo import info
 from urzoo.zoo.lookup import read_config
@@ -263,10 +263,8 @@ def _data_sets_of(checkpoint: CheckpointInfo) -> list[DataSet]:
 
 
 def _pipeline(checkpoint: CheckpointInfo) -> str | None:
-    """transformers' pipeline for it; None for a model that reads series of numbers, which no pipeline does."""
-    found = next((tag for ending, tag in PIPELINES.items() if checkpoint.architecture.endswith(ending)), None)
-    is_text = found is not None and found.startswith("text-")
-    return None if is_text and not (checkpoint.folder / "tokenizer_config.json").is_file() else found
+    has_tokenizer = (checkpoint.folder / "tokenizer_config.json").is_file()
+    return pipeline_of(checkpoint.architecture, reads_text=has_tokenizer)
 
 
 def _time_scales(recipe: dict[str, Any]) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ and pickles are never fetched unless asked for (code), and nothing that is fetch
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def pull(
     else:
         with new_folder(target) as folder:
             copy_files(folder, sources)
-    return Pulled(**{**vars(pulled), "folder": target})
+    return replace(pulled, folder=target)
 
 
 def check_replaceable(folder: Path, paths: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from urzoo.evaluation.task import MetricSpec, Task
 from urzoo.leaderboard.groups import groups, in_groups
 from urzoo.leaderboard.published import Published, PublishedFile
 from urzoo.leaderboard.schema import Board, Curve, Kind, ProblemCurve, PublishedRow, Row, Section, Status, bounds
+from urzoo.leaderboard.text import tidy
 from urzoo.recurrence.gates import CELLS, GATINGS
 
 
@@ -145,7 +146,7 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> R
     scale, digits = (spec.scale, spec.digits) if spec else (1.0, 4)
     value = result.metrics[result.primary_metric] * scale
     interval = result.intervals.get(result.primary_metric)
-    low, high = (_tidy(interval.low * scale), _tidy(interval.high * scale)) if interval else (None, None)
+    ends = (interval.low * scale, interval.high * scale) if interval else None
     status, reason = standing(result, current)
     kind: Kind = "baseline" if model.cell is None else "submitted"
     if model.cell is not None and model.source in ("shipped", "study"):
@@ -165,11 +166,11 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> R
         hidden_size=model.hidden_size,
         num_layers=model.num_layers,
         parameters=model.parameters,
-        value=_tidy(value),
+        value=tidy(value),
         shown=f"{value:.{digits}f}",
-        low=low,
-        high=high,
-        interval=_interval_text(result, spec),
+        low=tidy(ends[0]) if ends else None,
+        high=tidy(ends[1]) if ends else None,
+        interval=f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}" if ends else None,
         samples=result.samples,
         context=result.data.subset,
         caveat=task.caveat_of(training.task if training else None),
@@ -222,7 +223,7 @@ def _section(
         digits=spec.digits,
         higher_is_better=spec.higher_is_better,
         variant=task.trained_as is not None,
-        chance=None if task.chance is None else _tidy(task.chance * spec.scale),
+        chance=None if task.chance is None else tidy(task.chance * spec.scale),
         data=f"{task.data.name}, split {task.data.split}",
         licence=task.licence,
         citation=task.citation,
@@ -310,16 +311,3 @@ def _published(
         )
         for position, row in enumerate(order, 1)
     )
-
-
-def _interval_text(result: Result, spec: MetricSpec | None) -> str | None:
-    interval = result.intervals.get(result.primary_metric)
-    if interval is None:
-        return None
-    scale, digits = (spec.scale, spec.digits) if spec else (1.0, 4)
-    return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
-
-
-def _tidy(value: float) -> float:
-    """`value` without the dust that scaling leaves: 0.9833 * 100 is 98.33, not 98.33000000000001."""
-    return float(f"{value:.10g}")

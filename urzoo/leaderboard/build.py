@@ -4,15 +4,14 @@ Everything is rendered in memory and staged beside its place before the first fi
 result that is refused, a full disk or a kill leaves the old board whole. Nothing here looks at a clock.
 """
 
-import shutil
 import tempfile
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from urzoo.errors import StaleError, UrzooError
+from urzoo.errors import StaleError
 from urzoo.evaluation.recommended import recommended_checkpoints
-from urzoo.files import write_bytes
+from urzoo.files import write_bytes, writing
 from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.charts import KINDS, Chart, charts
 from urzoo.leaderboard.collect import collect, current_tasks
@@ -148,18 +147,13 @@ def _content(path: Path) -> bytes | None:
 
 def _replace_all(out: Path, files: dict[str, bytes]) -> None:
     """Replace all files or, if staging any of them fails, none."""
-    stage: Path | None = None
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".board.", suffix=".part", dir=out))
-        for name, content in files.items():
-            write_bytes(stage / name, content)
-        for name in files:
-            (out / name).parent.mkdir(exist_ok=True)
-            (stage / name).replace(out / name)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UrzooError(f"cannot write {out}: {reason}. Nothing was changed; name another folder.") from error
-    finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".board.", suffix=".part", dir=out, ignore_cleanup_errors=True
+        ) as stage:
+            for name, content in files.items():
+                write_bytes(Path(stage) / name, content)
+            for name in files:
+                (out / name).parent.mkdir(exist_ok=True)
+                (Path(stage) / name).replace(out / name)

@@ -55,13 +55,7 @@ def collect(results: Path, board: Path | None = None) -> Collected:
         if result.partial:
             partial.append(name)
             continue
-        evidence.append(Evidence(result, str(path), _link(path, board)))
+        is_inside = board is not None and path.absolute().is_relative_to(board.absolute())
+        link = path.absolute().relative_to(board.absolute()).as_posix() if board and is_inside else None
+        evidence.append(Evidence(result, str(path), link))
     return Collected(tuple(evidence), tuple(partial))
-
-
-def _link(path: Path, board: Path | None) -> str | None:
-    if board is None:
-        return None
-    inside = path.absolute()
-    folder = board.absolute()
-    return inside.relative_to(folder).as_posix() if inside.is_relative_to(folder) else None

@@ -4,15 +4,13 @@ A curve is shown only with a result of the very weights whose training the log d
 are written by `urzoo.training.log`; here only the validation scores are read, one per epoch.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from urzoo.errors import CheckpointError
 from urzoo.leaderboard.board import CurrentTask, Evidence
 from urzoo.leaderboard.schema import Curve
-from urzoo.schema import read_text
+from urzoo.schema import parse_json, read_text
 from urzoo.zoo.schema import read_training_summary
 
 
@@ -57,7 +55,9 @@ def validation_scores(log: Path, metric: str) -> list[tuple[float, float]]:
     """
     scores: dict[float, tuple[bool, float]] = {}
     for number, text in enumerate(read_text(log, error=CheckpointError).splitlines(), start=1):
-        line = _parse(text, f"{log} line {number}")
+        line = parse_json(text, f"{log} line {number}", error=CheckpointError)
+        if not isinstance(line, dict):
+            raise CheckpointError(f"{log} line {number} is not a JSON object.")
         if line.get("kind") != "validation" or metric not in line:
             continue
         epoch, value = line.get("epoch"), line[metric]
@@ -67,16 +67,3 @@ def validation_scores(log: Path, metric: str) -> list[tuple[float, float]]:
         if epoch not in scores or averaged >= scores[epoch][0]:
             scores[epoch] = (averaged, float(value))
     return [(float(epoch), value) for epoch, (_, value) in sorted(scores.items())]
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise CheckpointError(f"{where} holds {constant}, which is no JSON number.")
-
-    try:
-        line = json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{where} is not JSON: {error.msg}.") from error
-    if not isinstance(line, dict):
-        raise CheckpointError(f"{where} is not a JSON object.")
-    return line

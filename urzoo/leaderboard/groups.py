@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from urzoo.evaluation.recommended import SEED
 from urzoo.evaluation.schema import plain_name
 from urzoo.leaderboard.schema import Row, SeedGroup
+from urzoo.leaderboard.text import tidy
 
 
 def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: bool) -> tuple[SeedGroup, ...]:
@@ -64,8 +65,8 @@ def _group(task: str, members: dict[int, Row], digits: int) -> SeedGroup:
         seeds=tuple(seeds),
         rows=tuple(row.id for row in rows),
         models=tuple(row.model for row in rows),
-        mean=float(f"{mean:.10g}"),
-        deviation=float(f"{deviation:.10g}"),
+        mean=tidy(mean),
+        deviation=tidy(deviation),
         shown=f"{mean:.{digits}f} ± {deviation:.{digits}f}",
         span=f"{min(values):.{digits}f} to {max(values):.{digits}f}",
         training_seconds=math.fsum(costs) / len(costs) if costs else None,

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from urzoo.errors import StaleError, UrzooError, UsageError
+from urzoo.errors import UrzooError, UsageError
 from urzoo.files import write_text
 from urzoo.leaderboard.charts import charts
 from urzoo.leaderboard.schema import Board
@@ -70,17 +70,6 @@ def update_readme(readme: Path, board: Board, out: Path) -> bool:
     if new is not None:
         write_text(readme, new)
     return new is not None
-
-
-def check_readme(readme: Path, board: Board, out: Path) -> None:
-    """Make sure that the README shows this board.
-
-    Raises:
-        StaleError: It shows another.
-        UrzooError: The README cannot be read or lacks the marks.
-    """
-    if embedded_board(readme, board, out) is not None:
-        raise StaleError(f"out of date: {readme}. Type: {REGENERATE}")
 
 
 def read_readme(readme: Path) -> str:

@@ -10,11 +10,10 @@ import unicodedata
 from typing import Any
 
 from urzoo.errors import ResultError
+from urzoo.recurrence.gates import GATINGS
 
 # Cells that begin like this are run as formulas by spreadsheets; the wide forms count too.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-# The names of gatings that begin with a hyphen are data that other programs match, and no formula by themselves.
-_HARMLESS_CELLS = ("--", "-M", "-R")
 
 
 def refuse_unprintable(where: object, content: Any, key: str = "") -> None:
@@ -51,13 +50,9 @@ def csv_cell(value: str | float | None) -> str:
     if value is None:
         return ""
     if isinstance(value, int | float):
-        return number(value)
-    return f"'{value}" if value.startswith(_FORMULA_STARTS) and value not in _HARMLESS_CELLS else value
-
-
-def number(value: float) -> str:
-    """A number in the shortest form that reads back as the same number, the same on every machine."""
-    return str(value) if isinstance(value, int) else repr(value)
+        return str(value)
+    # The names of gatings that begin with a hyphen are data that other programs match, and no formula by themselves.
+    return f"'{value}" if value.startswith(_FORMULA_STARTS) and value not in GATINGS else value
 
 
 def script_json(content: Any) -> str:
@@ -83,3 +78,8 @@ def duration(seconds: float | None) -> str:
         return f"{seconds / 60:.0f} min"
     hours = seconds / 3600
     return f"{hours:.0f} h" if hours >= 10 or hours == int(hours) else f"{hours:.1f} h"
+
+
+def tidy(value: float) -> float:
+    """`value` without the dust that scaling leaves: 0.9833 * 100 is 98.33, not 98.33000000000001."""
+    return float(f"{value:.10g}")

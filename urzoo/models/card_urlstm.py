@@ -29,10 +29,9 @@ PIPELINES = {
 
 
 def pipeline_of(architecture: str, *, reads_text: bool) -> str | None:
-    """The transformers pipeline of an architecture; none for classifiers of series."""
-    if architecture.endswith("ForSequenceClassification") and not reads_text:
-        return None
-    return next((task for suffix, task in PIPELINES.items() if architecture.endswith(suffix)), None)
+    """The transformers pipeline of an architecture; none for a model that reads series of numbers."""
+    found = next((task for suffix, task in PIPELINES.items() if architecture.endswith(suffix)), None)
+    return None if found is not None and found.startswith("text-") and not reads_text else found
 
 
 def basic_card(config: URLSTMConfig, architecture: str, parameters: int, name: str, tags: list[str]) -> str:
