@@ -7,7 +7,8 @@ not catch. Outside of it the guard does nothing.
 
 Time is bounded by progress, not by silence: each byte that comes or goes earns a little time, so a server that
 trickles runs out of it as one that says nothing does. Bytes are counted below HTTP, where headers count as well: a
-guarded request asks to be traced, and the trace tells of each stream of the network that is opened for it.
+guarded request asks to be traced, and the trace tells of each stream of the network that is opened for it. One that
+was opened outside of a guard in the seconds before, and is used again, is bounded by silence alone.
 """
 
 import contextlib
