@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urzoo.cli.output import note
+from urzoo.cli.output import warn
 from urzoo.errors import UrzooError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def subject(model: str) -> "Subject | str":
         return model
     from urzoo.evaluation import Subject
 
-    located = locate(model, warn=lambda warning: note(f"warning: {warning}"))
+    located = locate(model, warn=warn)
     return Subject.of(located.folder, name=located.name, revision=located.commit)
 
 
@@ -52,7 +52,7 @@ def name_in_results(model: str) -> str:
     from urzoo.evaluation import result_name
     from urzoo.hub.names import described, locate
 
-    return result_name(described(locate(model, warn=lambda warning: note(f"warning: {warning}"))))
+    return result_name(described(locate(model, warn=warn)))
 
 
 def named_folder(model: str) -> tuple[str, Path]:
