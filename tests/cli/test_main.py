@@ -243,6 +243,7 @@ def test_what_cannot_be_had_does_not_keep_the_rest_from_being_evaluated(
     assert [line.split(":")[0] for line in captured.out.splitlines()] == ["urlstm-128-smnist on smnist"]
     assert captured.err.count("error: offline mode is on") == captured.err.count("no copy of alice/nothing@main") == 1
     assert captured.err.count("character_trajectories: the test split") == 1
+    assert captured.err.splitlines()[-1] == f"The results are in {tmp_path}."
 
 
 def test_lacking_data_that_were_asked_for_fail(

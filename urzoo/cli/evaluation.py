@@ -120,6 +120,8 @@ def evaluate(
             typer.echo(pair.message)
     if as_json and first:
         print_json(done)
+    elif done and first:
+        note(f"The results are in {results}.")
     if not done and not codes and not everything:
         raise UsageError(f"no task is made for {' or '.join(models or ())}; name one with --task.")
     # An error that is no typing mistake decides the exit code.
