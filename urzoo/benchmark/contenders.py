@@ -6,6 +6,8 @@ Each contender is given its inputs in the layout it likes best.
 """
 
 import contextlib
+import dataclasses
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -126,10 +128,17 @@ class Workload:
         generator = torch.Generator().manual_seed(seed)
         self.inputs = torch.randn(shape.batch, shape.time, shape.input_size, generator=generator).to(device)
         self.upstream = torch.randn(shape.batch, shape.time, shape.hidden_size, generator=generator).to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            layer = urzoo_layer(gating, shape, backend="reference", save="activations")
-        self.weights = {name.removesuffix("_l0"): value.detach().to(device) for name, value in layer.named_parameters()}
+        drawn = _drawn_weights(dataclasses.replace(shape, name="", batch=1), gating, seed)
+        self.weights = {name: value.to(device, copy=True) for name, value in drawn.items()}
+
+
+@functools.lru_cache(4)
+def _drawn_weights(shape: Shape, gating: Gating, seed: int) -> dict[str, Tensor]:
+    """Drawing large weights takes longer than a short figure."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layer = urzoo_layer(gating, shape, backend="reference", save="activations")
+    return {name.removesuffix("_l0"): value.detach() for name, value in layer.named_parameters()}
 
 
 class Layer:
@@ -215,12 +224,14 @@ def max_time(gating: Gating, shape: Shape) -> int | None:
 
 def _urzoo(contender: Contender, workload: Workload) -> tuple[URLSTM | URGRU, nn.Module]:
     shape, gating = workload.shape, workload.gating
-    layer = urzoo_layer(gating, shape, backend=contender.backend, save=contender.save)
-    layer.load_state_dict({f"{name}_l0": value for name, value in workload.weights.items()})
     kind = URGRUCell if gating.cell == "gru" else URLSTMCell
     sizes, longest = (shape.input_size, shape.hidden_size), max_time(gating, shape)
-    cell = kind(*sizes, max_time=longest, backend=contender.backend, **gating.options)
-    cell.load_state_dict(workload.weights)
+    with torch.device("meta"):  # the weights come from the workload: none is drawn
+        layer = urzoo_layer(gating, shape, backend=contender.backend, save=contender.save)
+        cell = kind(*sizes, max_time=longest, backend=contender.backend, **gating.options)
+    for module, suffix in ((layer, "_l0"), (cell, "")):
+        weights = {f"{name}{suffix}": value.clone() for name, value in workload.weights.items()}
+        module.load_state_dict(weights, assign=True)
     return layer, cell
 
 

@@ -74,6 +74,8 @@ def initialise(
     max_time: int | None,
 ) -> None:
     """Orthogonal recurrent and Xavier-uniform input weights per block, zero biases, gate biases of the gating."""
+    if weight_hh.is_meta:  # nothing to draw, and torch takes seconds to get ready for the decomposition there
+        return
     hidden_size = weight_hh.shape[1]
     # The decomposition behind the orthogonal matrices knows no 16-bit dtype.
     exact = torch.promote_types(weight_hh.dtype, torch.float32)
