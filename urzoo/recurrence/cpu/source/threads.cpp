@@ -49,9 +49,13 @@ class OpenMP {
  public:
   // Runs the work on exactly so many threads, or not at all.
   bool run(Work& work, int threads) const {
-    if (parallel_ == nullptr || number_ == nullptr || count_ == nullptr || inside_ == nullptr || inside_()) return false;
-    Call call{*this, work, threads, {false}};
-    parallel_(take_part, &call, static_cast<unsigned>(threads), 0);
+    if (parallel_ == nullptr || number_ == nullptr || count_ == nullptr || most_ == nullptr || inside_ == nullptr ||
+        inside_())
+      return false;
+    // All that torch has are called: GNU's runtime ends those that a call leaves out, and the next begins new ones.
+    int called = std::max(threads, most_());
+    Call call{*this, work, threads, called, {false}};
+    parallel_(take_part, &call, static_cast<unsigned>(called), 0);
     return call.done.load(std::memory_order_relaxed);
   }
 
@@ -59,15 +63,16 @@ class OpenMP {
   struct Call {
     const OpenMP& runtime;
     Work& work;
-    int threads;
+    int threads, called;
     std::atomic<bool> done;
   };
 
   static void take_part(void* given) {
     Call& call = *static_cast<Call*>(given);
     // A limit on threads gives fewer than were asked for, and the first would wait for the others for ever.
-    if (call.runtime.count_() != call.threads) return;
+    if (call.runtime.count_() != call.called) return;
     int number = call.runtime.number_();
+    if (number >= call.threads) return;
     take_part_in(call.work, number);
     if (number == 0) call.done.store(true, std::memory_order_relaxed);
   }
@@ -81,6 +86,7 @@ class OpenMP {
       find<void(void (*)(void*), void*, unsigned, unsigned)>("GOMP_parallel");
   int (*number_)() = find<int()>("omp_get_thread_num");
   int (*count_)() = find<int()>("omp_get_num_threads");
+  int (*most_)() = find<int()>("omp_get_max_threads");
   int (*inside_)() = find<int()>("omp_in_parallel");
 };
 

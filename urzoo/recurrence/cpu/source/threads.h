@@ -52,7 +52,7 @@ inline Range share(int64_t count, int64_t parts, int64_t index) {
 // Work for several threads.
 class Work {
  public:
-  // Returns how many of `threads` have a share; the others are not woken. Called twice: see Workspace.
+  // Returns how many of `threads` have a share; the others take no part. Called twice: see Workspace.
   virtual int lay_out(Workspace& workspace, int threads) = 0;
   // Called once on each of these, with 0 <= thread < how many they are.
   virtual void run(int thread) = 0;
