@@ -78,6 +78,11 @@ struct BFloat16 {
   using Element = uint16_t;
   static constexpr int kPack = 2;
   static INLINE vf rounded(vf value) { return widen(narrow(value)); }
+  // The words of the first `count` of consecutive values, at least one; zero beyond them.
+  static INLINE vf load_pairs(const uint16_t* from, int64_t count) {
+    uint32_t some = count >= 2 * kWidth ? ~0u : (1u << count) - 1;
+    return (vf)_mm512_maskz_loadu_epi16(some, from);
+  }
   // The words of the values of one vector and of the next.
   static INLINE vf words_of(vf low, vf high) { return (vf)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
   // One word of two values in each lane.
@@ -117,13 +122,7 @@ INLINE vf load_words(const Element* from, int64_t count) {
     return Number::rounded(load_first(from, count));
   } else {
     if constexpr (std::is_same<Element, typename Number::Element>::value) {
-      float both[kWidth] = {};
-      // Of a size that is known, a copy is one instruction, and else a call.
-      if (count >= 2 * kWidth)
-        std::memcpy(both, from, sizeof(both));
-      else
-        std::memcpy(both, from, sizeof(Element) * static_cast<size_t>(count));
-      return load(both);
+      return Number::load_pairs(from, count);
     } else {
       return Number::words_of(load_first(from, count),
                               count > kWidth ? load_first(from + kWidth, count - kWidth) : vf{});
