@@ -306,26 +306,7 @@ def _model_record(subject: Subject) -> ModelRecord:
     found, training = subject.info, subject.info.training
     record = None
     if training is not None:
-        record = TrainingRecord(
-            task=training.task,
-            wall_seconds=training.wall_seconds,
-            epochs=training.epochs,
-            seed=training.seed,
-            selection_split=training.selection_split,
-            hardware=training.hardware,
-            recipe_sha256=training.recipe_sha256,
-        )
-    return ModelRecord(
-        name=subject.name,
-        source="Hub" if subject.revision else found.source,
-        revision=subject.revision,
-        architecture=found.architecture,
-        cell=found.cell,
-        gate=found.gate,
-        hidden_size=found.hidden_size,
-        num_layers=found.num_layers,
-        parameters=found.parameters,
-        weights_sha256=found.weights_sha256,
-        checkpoint_sha256=found.checkpoint_sha256,
-        training=record,
-    )
+        record = TrainingRecord(**training.model_dump(include=set(TrainingRecord.model_fields)))
+    repeated = found.model_dump(include=ModelRecord.model_fields.keys() - {"name", "source", "training"})
+    source = "Hub" if subject.revision else found.source
+    return ModelRecord(**repeated, name=subject.name, source=source, revision=subject.revision, training=record)

@@ -17,7 +17,7 @@ class PlannedFile:
     change: Literal["new", "changed", "same"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PushPlan:
     """What a push will send.
 
@@ -48,17 +48,17 @@ class PushPlan:
     revision: str
     parent: str | None
     creates_repository: bool
-    creates_branch: bool
+    creates_branch: bool = False
     private: bool
-    create_pr: bool
-    tag: str | None
-    tag_exists: bool
+    create_pr: bool = False
+    tag: str | None = None
+    tag_exists: bool = False
     commit_message: str
     files: tuple[PlannedFile, ...]
     deletions: tuple[str, ...]
-    kept: tuple[str, ...]
-    left_out: tuple[str, ...]
-    has_code: bool
+    kept: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    has_code: bool = False
     pull_request_url: str | None = None
     notes: tuple[str, ...] = ()
     kind: Kind = "model"

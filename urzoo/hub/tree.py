@@ -93,17 +93,10 @@ def _plan(
         revision="main",
         parent=head,
         creates_repository=info is None,
-        creates_branch=False,
         private=bool(private) if info is None else bool(info.private),
-        create_pr=False,
-        tag=None,
-        tag_exists=False,
         commit_message=message,
         files=tuple(planned(file, present.get(file.path)) for file in files),
         deletions=tuple(sorted(path for path in present if is_owned(path) and path not in names)),
-        kept=(),
-        left_out=(),
-        has_code=False,
         kind=kind,
     )
 

@@ -244,23 +244,12 @@ def _published_only(key: str, published: PublishedFile) -> Section:
         task=key,
         title=published.titles[key],
         description="Published figures only: urzoo has no task for these yet.",
-        version=None,
         metric=metric,
         metric_title=published.metrics[metric],
         unit=unit,
         digits=2,
         higher_is_better=higher_is_better,
-        chance=None,
-        variant=False,
-        data=None,
-        licence=None,
-        citation=None,
-        measured=(),
-        groups=(),
-        outdated=(),
         published=_published(key, figures, published, metric, unit, higher_is_better),
-        curves=(),
-        problem_curves=(),
     )
 
 

@@ -140,23 +140,23 @@ class Section(Strict):
     task: str
     title: str
     description: str
-    version: int | None
+    version: int | None = None
     metric: str
     metric_title: str
     unit: str
     digits: int
     higher_is_better: bool
-    chance: float | None
-    variant: bool
-    data: str | None
-    licence: str | None
-    citation: str | None
-    measured: tuple[Row, ...]
-    groups: tuple[SeedGroup, ...]
-    outdated: tuple[Row, ...]
+    chance: float | None = None
+    variant: bool = False
+    data: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    measured: tuple[Row, ...] = ()
+    groups: tuple[SeedGroup, ...] = ()
+    outdated: tuple[Row, ...] = ()
     published: tuple[PublishedRow, ...]
-    curves: tuple[Curve, ...]
-    problem_curves: tuple[ProblemCurve, ...]
+    curves: tuple[Curve, ...] = ()
+    problem_curves: tuple[ProblemCurve, ...] = ()
 
     @property
     def heading(self) -> str:
