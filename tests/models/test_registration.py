@@ -1,11 +1,33 @@
 """Each case in a process of its own: what counts is what was imported before and after urzoo."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from urzoo import URLSTMConfig, URLSTMForImageClassification
+
+# Imports once what takes most of the time and is neither transformers nor urzoo, then forks for each code it reads and
+# says what went wrong with it.
+PROGRAM = """
+import json, os, sys, traceback, warnings
+import scipy.optimize, torch, torch._dynamo, torch.distributed.tensor
+assert not {'transformers', 'urzoo'} & set(sys.modules)
+for line in sys.stdin:
+    if os.fork() == 0:
+        warnings.simplefilter("error")
+        said = ""
+        try:
+            exec(json.loads(line), {"__name__": "__main__"})
+        except BaseException:
+            said = traceback.format_exc()
+        print(json.dumps(said), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        print(json.dumps("it was killed"), flush=True)
+"""
 
 LOADS = (
     "assert type(AutoModelForImageClassification.from_pretrained(folder)).__name__ == 'URLSTMForImageClassification'"
@@ -19,20 +41,24 @@ def folder(tmp_path_factory):
     return where
 
 
-def run(code: str, folder) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"folder = {str(folder)!r}\n{code}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def run() -> Iterator[Callable[..., None]]:
+    """Run code that finds the checkpoint as `folder`."""
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def one(code: str, folder) -> None:
+            process.stdin.write(json.dumps(f"folder = {str(folder)!r}\n{code}") + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline()) == ""
+
+        yield one
+        process.stdin.close()
 
 
-def test_importing_urzoo_imports_neither_torch_nor_transformers(folder):
-    run("import sys, urzoo; assert not {'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)", folder)
+def test_importing_urzoo_imports_neither_torch_nor_transformers():
+    code = "import sys, urzoo; assert not {'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +72,11 @@ def test_importing_urzoo_imports_neither_torch_nor_transformers(folder):
         "from urzoo import PixelSequenceImageProcessor; from transformers import AutoModelForImageClassification",
     ],
 )
-def test_the_auto_classes_know_urzoo_in_any_order_of_imports(imports, folder):
+def test_the_auto_classes_know_urzoo_in_any_order_of_imports(run, imports, folder):
     run(f"{imports}\n{LOADS}", folder)
 
 
-def test_the_auto_classes_do_not_know_the_models_without_urzoo(folder):
+def test_the_auto_classes_do_not_know_the_models_without_urzoo(run, folder):
     run(
         "from transformers import AutoModelForImageClassification\n"
         f"try: {LOADS}\n"
@@ -60,7 +86,7 @@ def test_the_auto_classes_do_not_know_the_models_without_urzoo(folder):
     )
 
 
-def test_registering_twice_is_harmless(folder):
+def test_registering_twice_is_harmless(run, folder):
     run(
         "import urzoo, transformers.models.auto.modeling_auto\n"
         "from urzoo.models.registration import register\n"
@@ -70,7 +96,7 @@ def test_registering_twice_is_harmless(folder):
     )
 
 
-def test_code_beside_a_checkpoint_is_never_run(folder, tmp_path):
+def test_code_beside_a_checkpoint_is_never_run(run, folder, tmp_path):
     URLSTMForImageClassification.from_pretrained(folder).save_pretrained(tmp_path)
     config = (tmp_path / "config.json").read_text()
     for name in ("configuration_evil", "modeling_evil"):
@@ -88,7 +114,7 @@ def test_code_beside_a_checkpoint_is_never_run(folder, tmp_path):
     )
 
 
-def test_the_tables_of_names_know_the_models(folder):
+def test_the_tables_of_names_know_the_models(run, folder):
     run(
         "import urzoo\n"
         "from transformers.models.auto import modeling_auto as auto\n"
