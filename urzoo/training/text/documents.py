@@ -12,17 +12,17 @@ from urzoo.training.text.surface import in_ordinary_spelling, in_wikitext_form, 
 Document = list[str]
 
 
-def read_source(source: TextSource, *, data_root: Path | str | None = None) -> Split:
-    """The split that a source names, verified.
+def read_documents(source: TextSource, *, data_root: Path | str | None = None) -> list[Document]:
+    """The documents of a source, from its split, verified.
 
     Raises:
         UsageError: The data set or the split does not exist, or has no text.
-        DataError: It cannot be had, or is damaged.
+        DataError: It cannot be had, is damaged or empty.
     """
     split = load_split(source.name, source.split, data_root=data_root)
     if not any(column.kind == "text" for column in split.data_set.columns.values()):
         raise UsageError(f"data set {source.name!r} has no text; it has {', '.join(split.data_set.columns)}.")
-    return split
+    return documents_of(split, source)
 
 
 def digest_of(source: TextSource, *, data_root: Path | str | None = None) -> str:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from urzoo.errors import DataError
 from urzoo.files import whole_folder
 from urzoo.schema import content_sha256
-from urzoo.training.text.documents import digest_of, documents_of, read_source
+from urzoo.training.text.documents import digest_of, read_documents
 from urzoo.training.text.recipe import (
     ByteLevelTokenizerRecipe,
     CheckpointTokenizerRecipe,
@@ -59,9 +59,8 @@ def load_or_train_tokenizer(
     key = content_sha256({"recipe": recipe.model_dump(mode="json"), "data": digests})
     folder = cache / "tokenizers" / key
     if not (folder / TOKENIZER_FILE).is_file():
-        splits = [(source, read_source(source, data_root=data_root)) for source in recipe.texts]
-        lines = [line for source, split in splits for document in documents_of(split, source) for line in document]
-        tokenizer = train_tokenizer(recipe, lines)
+        read = [read_documents(source, data_root=data_root) for source in recipe.texts]
+        tokenizer = train_tokenizer(recipe, [line for documents in read for document in documents for line in document])
         with whole_folder(folder) as made:
             tokenizer.save_pretrained(made)
     # Loaded in either case: what was learnt just now is then what a resumed run finds.

@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
-from urzoo.data import Split
 from urzoo.errors import DataError
 from urzoo.files import whole_folder
 from urzoo.schema import content_sha256
-from urzoo.training.text.documents import digest_of, documents_of, read_source
+from urzoo.training.text.documents import Document, digest_of, read_documents
 from urzoo.training.text.recipe import TextSource
 from urzoo.training.text.tokenizer import encode_lines, tokenizer_sha256
 
@@ -74,7 +73,7 @@ def tokens_of(
     key = {"format": _FORMAT, "source": source.model_dump(mode="json"), "data": digest_of(source, data_root=data_root)}
     folder = cache / "tokens" / content_sha256({**key, "tokenizer": tokenizer_sha256(tokenizer)})
     if not folder.is_dir():
-        _write(folder, source, read_source(source, data_root=data_root), tokenizer)
+        _write(folder, read_documents(source, data_root=data_root), tokenizer)
     ids = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
     starts = np.load(folder / "documents.npy", allow_pickle=False)
     words = np.load(folder / "words.npy", allow_pickle=False)
@@ -93,8 +92,7 @@ def ends_lines(tokenizer: PreTrainedTokenizerFast) -> bool:
     return ids == [tokenizer.eos_token_id]
 
 
-def _write(folder: Path, source: TextSource, split: Split, tokenizer: PreTrainedTokenizerFast) -> None:
-    documents = documents_of(split, source)
+def _write(folder: Path, documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> None:
     before = [] if ends_lines(tokenizer) else [tokenizer.eos_token_id]
     encoded = encode_lines(tokenizer, [line for document in documents for line in document])
     ids, starts = array("I"), np.zeros(len(documents) + 1, dtype=np.int64)
