@@ -1,15 +1,13 @@
 """The documentation: its code runs, its commands and options exist, and its pages are all in the navigation."""
 
-import os
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.conftest import Run
 from urzoo.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -25,16 +23,10 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if blocks(page, "python")])
-def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
-    code = "\n".join(blocks(page, "python"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path, run_apart: Run) -> None:
     for name in ("configs", "leaderboard"):
         (tmp_path / name).symlink_to(ROOT / name)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    assert run_apart("\n".join(blocks(page, "python")), tmp_path, HF_HUB_OFFLINE="1")
 
 
 def commands() -> list[list[str]]:

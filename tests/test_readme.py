@@ -1,12 +1,11 @@
 """The README's code runs, and its commands exist."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Run
 from urzoo.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -18,10 +17,8 @@ def _blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("code", _blocks("python"))
-def test_python_blocks_run(code: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_python_blocks_run(code: str, run_apart: Run) -> None:
+    assert run_apart(code, ROOT)
 
 
 def test_there_is_python_to_run() -> None:

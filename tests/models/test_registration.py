@@ -1,33 +1,13 @@
 """Each case in a process of its own: what counts is what was imported before and after urzoo."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import Run
 from urzoo import URLSTMConfig, URLSTMForImageClassification
-
-# Imports once what takes most of the time and is neither transformers nor urzoo, then forks for each code it reads and
-# says what went wrong with it.
-PROGRAM = """
-import json, os, sys, traceback, warnings
-import scipy.optimize, torch, torch._dynamo, torch.distributed.tensor
-assert not {'transformers', 'urzoo'} & set(sys.modules)
-for line in sys.stdin:
-    if os.fork() == 0:
-        warnings.simplefilter("error")
-        said = ""
-        try:
-            exec(json.loads(line), {"__name__": "__main__"})
-        except BaseException:
-            said = traceback.format_exc()
-        print(json.dumps(said), flush=True)
-        os._exit(0)
-    if os.wait()[1]:
-        print(json.dumps("it was killed"), flush=True)
-"""
 
 LOADS = (
     "assert type(AutoModelForImageClassification.from_pretrained(folder)).__name__ == 'URLSTMForImageClassification'"
@@ -41,19 +21,10 @@ def folder(tmp_path_factory):
     return where
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Callable[..., None]]:
-    """Run code that finds the checkpoint as `folder`."""
-    command = [sys.executable, "-c", PROGRAM]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-
-        def one(code: str, folder) -> None:
-            process.stdin.write(json.dumps(f"folder = {str(folder)!r}\n{code}") + "\n")
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline()) == ""
-
-        yield one
-        process.stdin.close()
+@pytest.fixture
+def run(run_apart: Run, folder: Path) -> Run:
+    """Run code that finds a checkpoint as `folder`."""
+    return lambda code, folder=folder: run_apart(f"folder = {str(folder)!r}\n{code}")
 
 
 def test_importing_urzoo_imports_neither_torch_nor_transformers():
