@@ -81,7 +81,7 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
   Problem p = {batch, time, input, hidden, tied, refined, master, ordered, masked, bf16,
-               weights_bf16, 1, 2, segment, threads,
+               weights_bf16, 0, 1, 2, segment, threads,
                x.data(),    wi.data(),   wh.data(),   bias.data(), gate_bias.data(), h.data(), c.data(), masked ? mask.data() : nullptr,
                nullptr,  // not packed yet
                out.data(),  last_h.data(), last_c.data(), saved.data(), grad.data(), grad_h.data(), grad_c.data(),
@@ -104,7 +104,15 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   last_h = as_hidden(empty(batch * hidden));
   p.final_hidden = last_h.data();
   p.time = 1;
-  return (gru ? urzoo_gru_step : urzoo_step)(&p) == 0 && last_h.finite();
+  if ((gru ? urzoo_gru_step : urzoo_step)(&p) != 0 || !last_h.finite()) return false;
+  if (bf16) return true;
+  // Float factors of what is bfloat16: inputs and biases, of the LSTM the hidden state too.
+  Tensor rounded_x(x.floats, true), rounded_h(h.floats, true), rounded_last(empty(batch * hidden), true);
+  Tensor rounded_bias(bias, true), rounded_gate_bias(gate_bias, true);
+  p.rounded = kInputs | kBiases | (gru ? 0 : kHidden | kFinalHidden);
+  p.inputs = rounded_x.data(), p.bias = rounded_bias.data(), p.gate_bias = rounded_gate_bias.data();
+  if (!gru) p.hidden = rounded_h.data(), p.final_hidden = rounded_last.data();
+  return (gru ? urzoo_gru_step : urzoo_step)(&p) == 0 && (gru ? last_h : rounded_last).finite();
 }
 
 }  // namespace

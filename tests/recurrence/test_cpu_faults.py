@@ -130,10 +130,11 @@ FAULTS |= {
     ("step", "the rest of a vector left out"): ("step.h", "if (first < rows && k < depth) add(k, depth - k);", ""),
     ("step", "no hidden state"): (
         "step.h",
-        "multiply(sums, unit, some, p.hidden, p.recurrent_weight, p.hidden_size, false);",
+        "multiply(sums, unit, some, hidden, p.recurrent_weight, p.hidden_size, false);",
         "",
     ),
     ("step", "gate bias everywhere"): ("pack.h", "p.raised >> block & 1 ?", "true ?"),
+    ("step", "bfloat16 read as floats"): ("step.h", "of_hidden = p.rounded & kHidden ?", "of_hidden = false ?"),
     ("gru step", "reset after the product"): ("gru_step.h", "reset * hidden_at(unit, row)", "hidden_at(unit, row)"),
     ("gru step", "rows of the width of others"): (
         "gru_step.h",

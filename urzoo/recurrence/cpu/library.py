@@ -19,7 +19,7 @@ VARIANTS = ("amx", "avx512bf16", "avx512", "avx2", "baseline")
 "amx" is the library of "avx512bf16" with its products of bfloat16 on the processor's matrix tiles.
 """
 
-INTERFACE = 5
+INTERFACE = 6
 """`kInterface` of source/problem.h: raised with it whenever a function changes its meaning."""
 
 REMEDY = (
@@ -29,7 +29,7 @@ REMEDY = (
 
 _SIZES = (
     *("batch", "time", "input_size", "hidden_size", "tied", "refined", "master", "ordered", "reverse"),
-    *("bf16", "weights_bf16", "raised", "lowered", "segment", "threads"),
+    *("bf16", "weights_bf16", "rounded", "raised", "lowered", "segment", "threads"),
 )
 _POINTERS = (
     *("inputs", "input_weight", "recurrent_weight", "bias", "gate_bias", "hidden", "cell", "mask", "packed"),

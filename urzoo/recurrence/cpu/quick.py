@@ -36,7 +36,8 @@ class Way:
     """A function of the library, and what it takes.
 
     `sizes` are those of `Problem`, `names` its tensors in the order of the arguments, the state and the state after.
-    `plain` says that the arguments are in the dtypes that the function takes.
+    `plain` says that the arguments are in the dtypes that the function takes. `carried` are those of the state before,
+    `final` those of the state after.
     """
 
     function: str
@@ -44,6 +45,7 @@ class Way:
     names: tuple[str, ...]
     dtype: torch.dtype  # of the inputs
     carried: tuple[torch.dtype, ...]
+    final: tuple[torch.dtype, ...]
     plain: bool
 
 
@@ -56,7 +58,7 @@ class Plan:
     step: Way | None
     forward: Way
     weights: int  # of the hidden state
-    rounded: bool  # the biases are bfloat16
+    mixed: bool  # one of the biases is bfloat16, the other is not
 
 
 def step(tensors: Sequence[Tensor | None], state: State | None, gating: Gating) -> State | None:
@@ -75,11 +77,13 @@ def step(tensors: Sequence[Tensor | None], state: State | None, gating: Gating) 
         return _forward(plan, tensors, state, contiguous=contiguous)[1]
     if state is None or not (way.plain and contiguous):
         tensors, state = _prepared(plan, way, tensors, state)
-    after = tuple(map(torch.empty_like, state))
+    if way.carried == way.final:
+        after = tuple(map(torch.empty_like, state))
+    else:
+        after = tuple(torch.empty_like(part, dtype=dtype) for part, dtype in zip(state, way.final, strict=True))
     problem = _problem(plan, way, (*tensors, *state, *after))
     current().call(way.function, problem)
-    carried = plan.forward.carried
-    return after if way.carried == carried else _as(after, carried)
+    return after
 
 
 def scan(
@@ -106,7 +110,7 @@ def _forward(
     outputs, after = empty(*plan.shape, dtype=plan.kind.dtype), tuple(map(torch.empty_like, state))
     packed, block = None, held_weights()
     if block is not None:
-        what = plan.kind, plan.rounded, current().variant
+        what = plan.kind, current().variant
         packed = block.made(what, tuple(given[1:]), partial(_pack, plan, tensors))
     problem = _problem(plan, way, (*tensors, *state, *after))
     problem.outputs = outputs.data_ptr()
@@ -142,7 +146,7 @@ def _prepared(
     """Arguments and state as `way` takes them."""
     inputs, *weights = tensors
     assert inputs is not None
-    if plan.rounded:
+    if plan.mixed:
         weights[2:] = [None if tensor is None else tensor.float() for tensor in weights[2:]]
     if state is None:
         state = tuple(torch.zeros(plan.shape[0], plan.shape[2], dtype=dtype, device="cpu") for dtype in way.carried)
@@ -226,9 +230,17 @@ def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *describe
         return None
     signs = bias_signs(gating)
     raised, lowered = (sum(1 << block for block, sign in enumerate(signs) if sign == wanted) for wanted in (1.0, -1.0))
-    rounded = any(dtype == torch.bfloat16 for _, dtype in biases)
+    mixed = len({dtype for _, dtype in biases}) > 1
+    biases_rounded = not mixed and any(dtype == torch.bfloat16 for _, dtype in biases)
 
     def way(name: str, computed: Kind) -> Way:
+        taken, before, after = kind.dtype, kind.state_dtypes, kind.state_dtypes
+        bits = 8 * biases_rounded
+        if computed != kind:
+            # Float factors of what autocast has rounded: a step takes it as it is, and gives the state so.
+            taken, hidden = given, state[0][1] if state and state[0] is not None else before[0]
+            before = before if kind.gru else (hidden, *before[1:])
+            bits += sum(1 << bit for bit, dtype in enumerate((taken, before[0], after[0])) if dtype == torch.bfloat16)
         sizes = problem_of(
             **options(computed),
             raised=raised,
@@ -238,16 +250,13 @@ def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *describe
             input_size=input_size,
             hidden_size=hidden_size,
             weights_bf16=weight_dtype == torch.bfloat16,
+            rounded=bits,
         )
-        dtypes = computed.state_dtypes
-        parts = ("hidden", "cell")[: len(dtypes)]
+        parts = ("hidden", "cell")[: len(before)]
         names = (*_GIVEN, *parts, *(f"final_{part}" for part in parts))
-        plain = (
-            given == kind.dtype == computed.dtype
-            and dtypes == kind.state_dtypes == tuple(part[1] for part in state if part is not None)
-            and not rounded
-        )
-        return Way(kind.function(name), bytes(sizes), names, computed.dtype, dtypes, plain)
+        dtypes = tuple(part[1] for part in state if part is not None)
+        plain = (given, before) == (taken, dtypes) and not mixed
+        return Way(kind.function(name), bytes(sizes), names, taken, before, after, plain)
 
     few = not times and batch <= FEW_ROWS
     return Plan(
@@ -256,7 +265,7 @@ def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *describe
         way("step", multiplied_as(kind, weight_dtype)) if few else None,
         way("forward", kind),
         rows * hidden_size,
-        rounded,
+        mixed,
     )
 
 

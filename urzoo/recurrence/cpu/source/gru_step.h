@@ -13,6 +13,7 @@ class GruStep final : public Work {
   int lay_out(Workspace& workspace, int most_threads) override {
     threads = static_cast<int>(std::min<int64_t>(most_threads, unit_blocks(p)));
     all.set_threads(threads);
+    widened.lay_out(workspace, threads);
     stride = row_stride(vectors(p.hidden_size) * kWidth);
     for (float** each : {&recalled, &updates, &refines, &candidates}) *each = workspace.floats(p.batch * stride);
     return threads;
@@ -20,8 +21,9 @@ class GruStep final : public Work {
 
   void run(int thread) override {
     Range units = share_units(p, threads, thread);
+    const void* inputs = widened.inputs(thread);
     for (int64_t unit = units.begin; unit < units.end; ++unit)
-      for_lines(p.batch, kLines, [&](Some some) { open_gates(unit, some); });
+      for_lines(p.batch, kLines, [&](Some some) { open_gates(unit, some, inputs); });
     all.wait();
     if (p.ordered) {
       Range rows = share(p.batch, threads, thread);
@@ -37,9 +39,9 @@ class GruStep final : public Work {
   static constexpr int kLines = lines_at_once(Gru<true>::kBlocks);
   static_assert(kLines == lines_at_once(1), "as many of every product");
 
-  void open_gates(int64_t unit, Some some) {
+  void open_gates(int64_t unit, Some some, const void* inputs) {
     vf sums[kMostLines][kMostGates][kWidth];
-    multiply_unit<Number, 3, 4>(p, gates + 1, sums, unit, some, static_cast<const typename Number::Element*>(p.inputs),
+    multiply_unit<Number, 3, 4>(p, gates + 1, sums, unit, some, static_cast<const typename Number::Element*>(inputs),
                                 p.input_size, p.input_weight, p.input_size, 0, true);
     multiply_unit<Number, 2, 3>(p, gates, sums, unit, some, hidden, p.hidden_size, p.recurrent_weight,
                                 p.hidden_size, 0, false);
@@ -76,6 +78,7 @@ class GruStep final : public Work {
   const Problem& p;
   const int gates;
   const float* hidden;
+  Widened widened{p};
   int threads = 1;
   Barrier all;
   int64_t stride = 0;  // of a row of these

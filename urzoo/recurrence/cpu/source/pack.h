@@ -15,9 +15,13 @@ INLINE void with_weight(const Problem& problem, const void* weight, const Body& 
 // The bias of one vector of units of a block, the gate bias in it.
 INLINE vf bias_of(const Problem& p, int64_t block, int64_t unit) {
   int64_t first = unit * kWidth, left = p.hidden_size - first;
-  vf bias = p.bias == nullptr ? vf{} : load_first(p.bias + block * p.hidden_size + first, left);
+  auto at = [&](const void* biases, int64_t place) {
+    return p.rounded & kBiases ? load_first(static_cast<const uint16_t*>(biases) + place, left)
+                               : load_first(static_cast<const float*>(biases) + place, left);
+  };
+  vf bias = p.bias == nullptr ? vf{} : at(p.bias, block * p.hidden_size + first);
   if (p.gate_bias == nullptr) return bias;
-  vf gate_bias = load_first(p.gate_bias + first, left);
+  vf gate_bias = at(p.gate_bias, first);
   return p.raised >> block & 1 ? bias + gate_bias : p.lowered >> block & 1 ? bias - gate_bias : bias;
 }
 

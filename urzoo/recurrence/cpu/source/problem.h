@@ -5,16 +5,22 @@
 
 // Raised, here and in library.py, whenever a function of the interface comes or goes or means something else: a library
 // compiled from an older source is then refused.
-constexpr int64_t kInterface = 5;
+constexpr int64_t kInterface = 6;
+
+// What may be bfloat16 in a step with float factors, as it is under autocast: the inputs, the LSTM's hidden state before
+// the step and after it. And anywhere the biases.
+enum Rounded { kInputs = 1, kHidden = 2, kFinalHidden = 4, kBiases = 8 };
 
 struct Problem {
   int64_t batch, time, input_size, hidden_size;
   int64_t tied, refined, master, ordered;  // the gating: at most one of refined and master
   int64_t reverse;        // time runs from the last step to the first
-  // The factors of all products are bfloat16, and so is every `void*` that is no weight; but not the GRU's hidden state
-  // and its gradient, which are floats because they are carried over time.
+  // The factors of all products are bfloat16, and so is every `void*` that is no weight or bias; but not the GRU's hidden
+  // state and its gradient, which are floats because they are carried over time.
   int64_t bf16;
   int64_t weights_bf16;   // the weights are bfloat16 tensors, as they may be if the factors are; of a step they then are
+  // Bits, `Rounded`, of what is bfloat16 where it would be floats.
+  int64_t rounded;
   int64_t raised, lowered;  // bits of the blocks that the gate bias is added to and subtracted from
   int64_t segment;        // recompute instead of saving: steps from one kept state to the next, else 0
   int64_t threads;
@@ -24,8 +30,8 @@ struct Problem {
   const void* inputs;            // (batch, time, input_size)
   const void* input_weight;      // (gates * hidden, input_size)
   const void* recurrent_weight;  // (gates * hidden, hidden)
-  const float* bias;             // (gates * hidden)
-  const float* gate_bias;        // (hidden)
+  const void* bias;              // (gates * hidden)
+  const void* gate_bias;         // (hidden)
   const void* hidden;            // (batch, hidden)
   const float* cell;             // (batch, hidden)
   const uint8_t* mask;           // (batch, time)

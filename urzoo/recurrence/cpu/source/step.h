@@ -101,9 +101,9 @@ void multiply_unit(const Problem& p, int blocks, vf (*sums)[kMostGates][kWidth],
   using Weight = typename Number::Element;
   auto* multiply = some.lines > 1 ? multiply_rows<Number, Least, lines_at_once(Least), Element, Weight>
                                   : multiply_rows<Number, Least, 1, Element, Weight>;
-  multiply(sums, some.lines, std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth), vectors + some.first * stride, stride,
-           static_cast<const Weight*>(weight) + (first * p.hidden_size + unit * kWidth) * depth, depth, p.hidden_size,
-           fresh);
+  multiply(sums, some.lines, std::min<int64_t>(kWidth, p.hidden_size - unit * kWidth), vectors + some.first * stride,
+           stride, static_cast<const Weight*>(weight) + (first * p.hidden_size + unit * kWidth) * depth, depth,
+           p.hidden_size, fresh);
 }
 
 // Calls `body` with all lines, those that come last one by one.
@@ -117,6 +117,30 @@ INLINE void for_lines(int64_t batch, int at_once, const Body& body) {
   }
 }
 
+// Inputs and hidden state of a step as floats, where they are bfloat16 and the factors are not: a copy for each thread.
+struct Widened {
+  void lay_out(Workspace& workspace, int threads) {
+    of_inputs = p.rounded & kInputs ? p.batch * p.input_size : 0;
+    of_hidden = p.rounded & kHidden ? p.batch * p.hidden_size : 0;
+    own_size = of_inputs + of_hidden == 0 ? 0 : row_stride(of_inputs + of_hidden);
+    memory = workspace.floats(threads * own_size);
+  }
+  const void* inputs(int thread) const { return widen_all(p.inputs, of_inputs, place_of(thread)); }
+  const void* hidden(int thread) const { return widen_all(p.hidden, of_hidden, place_of(thread) + of_inputs); }
+  float* place_of(int thread) const { return memory + thread * own_size; }
+
+  static const void* widen_all(const void* from, int64_t count, float* to) {
+    if (count == 0) return from;
+    for (int64_t at = 0; at < count; at += kWidth)
+      store_first(to + at, load_first(static_cast<const uint16_t*>(from) + at, count - at), count - at);
+    return to;
+  }
+
+  const Problem& p;
+  int64_t of_inputs = 0, of_hidden = 0, own_size = 0;
+  float* memory = nullptr;
+};
+
 template <class Number>
 class Step : public Work {
  public:
@@ -126,14 +150,16 @@ class Step : public Work {
   int lay_out(Workspace& workspace, int most_threads) override {
     threads = static_cast<int>(std::min<int64_t>(most_threads, unit_blocks(p)));
     all.set_threads(threads);
+    widened.lay_out(workspace, threads);
     rows = cumax_gates.any() ? workspace.floats(p.batch * vectors(p.hidden_size) * columns) : nullptr;
     return threads;
   }
 
   void run(int thread) override {
     Range units = share_units(p, threads, thread);
+    const void *inputs = widened.inputs(thread), *hidden = widened.hidden(thread);
     for (int64_t unit = units.begin; unit < units.end; ++unit)
-      for_lines(p.batch, lines_at_once(gates), [&](Some some) { advance(unit, some); });
+      for_lines(p.batch, lines_at_once(gates), [&](Some some) { advance(unit, some, inputs, hidden); });
     if (!cumax_gates.any()) return;
     all.wait();
     Range mine = share(p.batch, threads, thread);
@@ -158,10 +184,10 @@ class Step : public Work {
  private:
   float* place_of(int64_t unit, int64_t row) const { return rows + (row * vectors(p.hidden_size) + unit) * columns; }
 
-  void advance(int64_t unit, Some some) {
+  void advance(int64_t unit, Some some, const void* inputs, const void* hidden) {
     vf sums[kMostLines][kMostGates][kWidth];
-    multiply(sums, unit, some, p.inputs, p.input_weight, p.input_size, true);
-    multiply(sums, unit, some, p.hidden, p.recurrent_weight, p.hidden_size, false);
+    multiply(sums, unit, some, inputs, p.input_weight, p.input_size, true);
+    multiply(sums, unit, some, hidden, p.recurrent_weight, p.hidden_size, false);
     for (int line = 0; line < some.lines; ++line) {
       int64_t row = some.first + line;
       float own[kMostGates * kWidth], *to = cumax_gates.any() ? place_of(unit, row) : own;
@@ -180,6 +206,7 @@ class Step : public Work {
   const int gates;
   const int64_t columns;
   const Gates cumax_gates;
+  Widened widened{p};
   int threads = 1;
   Barrier all;
   float* rows;  // the pre-activations of all units, where a gate couples them: [row][unit][gate][lane]
@@ -202,7 +229,11 @@ class CellStep final : public Step<Number> {
     for (int gate = 0; gate < kGates; ++gate) gates[gate] = load(preactivations + gate * kWidth);
     int64_t place = row * p.hidden_size + unit * kWidth;
     vf cell = load_first(p.cell + place, left);
-    store_first(static_cast<Element*>(p.final_hidden) + place, Cell::forward(gates, cell), left);
+    vf hidden = Cell::forward(gates, cell);
+    if (p.rounded & kFinalHidden)
+      store_first(static_cast<uint16_t*>(p.final_hidden) + place, hidden, left);
+    else
+      store_first(static_cast<Element*>(p.final_hidden) + place, hidden, left);
     store_first(p.final_cell + place, cell, left);
   }
 };
