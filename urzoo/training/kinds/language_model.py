@@ -48,8 +48,8 @@ class LanguageModelSection(CellRecipe):
     """The fields of `URLSTMConfig` that a recipe decides; the vocabulary comes from the tokenizer.
 
     `head_dtype` is the type of the product with the vocabulary, whatever `run.precision` is. `adaptive_cutoffs` are
-    the ids at which the clusters of an adaptive softmax begin; null for a plain one. The neural cache acts on
-    validation, never in training; the checkpoint keeps its settings for who asks for it. Its keys may be left out. See
+    the ids at which the clusters of an adaptive softmax begin; null for a plain one. The neural cache acts neither in
+    training nor on validation; the checkpoint keeps its settings for who asks for it. Its keys may be left out. See
     `urzoo.models.neural_cache_urlstm`.
     """
 
@@ -293,7 +293,6 @@ def scores(model: PreTrainedModel, corpus: Corpus) -> dict[str, float]:
             cache_params=carried,
             use_cache=True,
             compute_logits=False,
-            neural_cache=model.config.neural_cache_size > 0,
             num_items_in_batch=1,
         )
         carried = outputs.cache_params
