@@ -29,6 +29,7 @@ rounds of ratios within a round. A token is one time step of one sequence.
   contender's own number format: 2 T B 4H (H + I) operations forward (without I where it is 1; 3H for a cell with three
   blocks of weights), and three times that with the backward pass. *With gates* adds the time that the arithmetic of
   urzoo's gates takes, measured in the same rounds, to that of the products; the rest to 100% is what could be gained.
+  Above 100%, products or gates by themselves were slower in those rounds than the machine allows.
 - *training memory* is the peak of one forward and backward pass in a fresh process, above what it held before.
 - A *step* is one of one sequence without gradients: of the cell (for torch.nn.LSTM that is torch.nn.LSTMCell), or by a
   call of the layer. onnxruntime's is that of its LSTM operator, which trains nothing.
