@@ -6,21 +6,21 @@
 #include <utility>
 #include <vector>
 
-#include "problem.h"
+#include "arguments.h"
 
 extern "C" int64_t urzoo_vector_width();
 extern "C" int urzoo_supports(const char*);
 extern "C" void urzoo_use_tiles(int);
-extern "C" int urzoo_forward(const Problem*);
-extern "C" int urzoo_backward(const Problem*);
-extern "C" int urzoo_pack(const Problem*);
-extern "C" int64_t urzoo_packed_size(const Problem*);
-extern "C" int urzoo_step(const Problem*);
-extern "C" int urzoo_gru_forward(const Problem*);
-extern "C" int urzoo_gru_backward(const Problem*);
-extern "C" int urzoo_gru_pack(const Problem*);
-extern "C" int64_t urzoo_gru_packed_size(const Problem*);
-extern "C" int urzoo_gru_step(const Problem*);
+extern "C" int urzoo_forward(const Arguments*);
+extern "C" int urzoo_backward(const Arguments*);
+extern "C" int urzoo_pack(const Arguments*);
+extern "C" int64_t urzoo_packed_size(const Arguments*);
+extern "C" int urzoo_step(const Arguments*);
+extern "C" int urzoo_gru_forward(const Arguments*);
+extern "C" int urzoo_gru_backward(const Arguments*);
+extern "C" int urzoo_gru_pack(const Arguments*);
+extern "C" int64_t urzoo_gru_packed_size(const Arguments*);
+extern "C" int urzoo_gru_step(const Arguments*);
 
 namespace {
 
@@ -80,7 +80,7 @@ bool check(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t t
   if (segment != 0) saved = empty((time + segment - 1) / segment * batch * hidden);
   auto dx = empty(batch * time * input), dwi = empty(gates * hidden * input), dwh = empty(gates * hidden * hidden);
   auto db = empty(gates * hidden), dh = empty(batch * hidden), dc = empty(batch * hidden);
-  Problem p = {batch, time, input, hidden, tied, refined, master, ordered, masked, bf16,
+  Arguments p = {batch, time, input, hidden, tied, refined, master, ordered, masked, bf16,
                weights_bf16, 0, 1, 2, segment, threads,
                x.data(),    wi.data(),   wh.data(),   bias.data(), gate_bias.data(), h.data(), c.data(), masked ? mask.data() : nullptr,
                nullptr,  // not packed yet

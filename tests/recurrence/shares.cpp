@@ -1,4 +1,4 @@
-// What each thread has of a problem, for test_cpu_threads.py.
+// What each thread has of the work, for test_cpu_threads.py.
 #include "layout.h"
 
 extern "C" int64_t vector_width() { return kWidth; }
@@ -8,13 +8,13 @@ extern "C" int64_t barriers_apart() { return alignof(Barrier) == 64 ? sizeof(Bar
 // Rows and hidden units of each thread, [begin, end), into `shares`. Returns how many threads have some.
 extern "C" int share_out(int64_t batch, int64_t time, int64_t input, int64_t hidden, int64_t bf16, int threads,
                          int64_t (*shares)[4]) {
-  Problem problem{};
-  problem.batch = batch;
-  problem.time = time;
-  problem.input_size = input;
-  problem.hidden_size = hidden;
-  problem.bf16 = bf16;
-  Layout layout(problem);
+  Arguments arguments{};
+  arguments.batch = batch;
+  arguments.time = time;
+  arguments.input_size = input;
+  arguments.hidden_size = hidden;
+  arguments.bf16 = bf16;
+  Layout layout(arguments);
   Workspace measured;
   int used = layout.split(measured, threads);
   for (int thread = 0; thread < used; ++thread) {

@@ -1,4 +1,4 @@
-"""How the fused CPU back end shares a problem among threads, on more than any machine here has: by simulation.
+"""How the fused CPU back end shares work among threads, on more than any machine here has: by simulation.
 
 `shares.cpp` asks the source how it would share; nothing is multiplied.
 """

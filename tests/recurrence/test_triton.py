@@ -31,6 +31,7 @@ from tests.recurrence.accuracy import (
 )
 from urzoo.errors import BackendError
 from urzoo.recurrence import Gating, backend_for, backends, scan, step
+from urzoo.recurrence.kind import Kind
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -247,7 +248,7 @@ def test_the_operator_keeps_torchs_rules(problem: Callable):
         )
         torch.library.opcheck(
             gpu_scan,
-            (*arguments, gating.cell == "gru", True, True, False, True, torch.float32, False),
+            (*arguments, str(Kind(gating, reverse=False, dtype=torch.float32)), torch.float32, "activations", False),
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
         )
 

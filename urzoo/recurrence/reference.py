@@ -33,7 +33,7 @@ def unavailable() -> str:
 
 
 def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str:  # noqa: ARG001
-    """Why this back end cannot take such a problem: it takes all."""
+    """Why this back end cannot run such a recurrence: it takes all."""
     return ""
 
 

@@ -1,7 +1,7 @@
 """The public functions of the recurrence, and the choice of the back end.
 
 A back end is a module or folder beside this file that offers what `Backend` says, and a name in
-`PREFERENCE`. The first one that can take the problem runs it; a back end named by the caller is never
+`PREFERENCE`. The first one that can run the recurrence does; a back end named by the caller is never
 replaced by another.
 """
 
@@ -24,7 +24,7 @@ SAVES = ("activations", "recompute")
 
 
 class SlowBackendWarning(UserWarning):
-    """A problem runs on the reference only because a faster back end is not installed; issued once."""
+    """The recurrence runs on the reference only because a faster back end is not installed; issued once."""
 
 
 class Backend(Protocol):
@@ -45,7 +45,7 @@ class Backend(Protocol):
         """Why this back end cannot run on this machine, with the remedy; "" if it can."""
 
     def unsupported(self, gating: Gating, dtype: torch.dtype, device: torch.device) -> str:
-        """Why this back end cannot take such a problem, as the end of "cannot run on ..."; "" if it can."""
+        """Why this back end cannot run such a recurrence, as the end of "cannot run on ..."; "" if it can."""
 
     def scan(
         self,
@@ -151,7 +151,7 @@ def scan(
         mask: True where a step is real, shape `(batch, time)`. The state passes unchanged through the
             other steps, whose outputs repeat it and whose inputs may be anything. All real when omitted.
         reverse: Time runs from the last step to the first; each output stays at its step.
-        backend: A name from `backends()`. The fastest that can take the problem when omitted; a name given
+        backend: A name from `backends()`. The fastest that can run it when omitted; a name given
             here is never replaced by another.
         save: "activations" keeps what the backward pass needs, "recompute" trades time for memory; back
             ends without the choice ignore it.
@@ -262,7 +262,7 @@ def backend_for(inputs: Tensor, gating: Gating = Gating(), *, backend: str | Non
     """The name of the back end that `scan` and `step` would run, under the present autocast.
 
     Args:
-        inputs: Any tensor with the dtype and on the device of the problem.
+        inputs: Any tensor with the dtype and on the device of the recurrence.
         gating: What the cell computes.
         backend: As for `scan`.
 
@@ -293,7 +293,7 @@ def _choose_for(tensors: Sequence[Tensor | None], gating: Gating, dtype: torch.d
 
 
 def _choose(gating: Gating, dtype: torch.dtype, device: torch.device, backend: str | None) -> Backend:
-    """The back end that was named, or the first that can take the problem."""
+    """The back end that was named, or the first that can run the recurrence."""
     if backend is not None:
         return _named(gating, dtype, device, backend)
     missing: list[str] = []
@@ -306,7 +306,7 @@ def _choose(gating: Gating, dtype: torch.dtype, device: torch.device, backend: s
                 _warn_once(candidate.name, missing)
             return candidate
         missing.append(f"back end {candidate.name!r} cannot run: {reason}")
-    raise AssertionError("the reference takes every problem")
+    raise AssertionError("the reference runs everything")
 
 
 def _named(gating: Gating, dtype: torch.dtype, device: torch.device, backend: str) -> Backend:
@@ -326,7 +326,7 @@ def _named(gating: Gating, dtype: torch.dtype, device: torch.device, backend: st
 
 
 def _warn_once(name: str, missing: list[str]) -> None:
-    """Say once per process what makes the problem faster."""
+    """Say once per process what makes the recurrence faster."""
     global _warned
     if _warned or torch.compiler.is_compiling():
         return

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from urzoo.recurrence.cpu import memory, quick
-from urzoo.recurrence.cpu.library import problem_with_it, variants
+from urzoo.recurrence.cpu.library import not_loaded, variants
 from urzoo.recurrence.cpu.ops import cpu_scan, cpu_step
 from urzoo.recurrence.cpu.packed import PackedSteps
-from urzoo.recurrence.cpu.passes import FEW_ROWS, Kind, refusal
+from urzoo.recurrence.cpu.passes import FEW_ROWS, refusal
 from urzoo.recurrence.gates import Gating, State, complete_bias
+from urzoo.recurrence.kind import Kind
 
 __all__ = ["PackedSteps", "name", "quick", "release", "scan", "step", "unavailable", "unsupported", "variants"]
 
@@ -26,11 +27,11 @@ def release() -> None:
 
 def unavailable() -> str:
     """Why this back end cannot run on this machine, with the remedy; "" if it can."""
-    return problem_with_it()
+    return not_loaded()
 
 
 def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str:
-    """Why this back end cannot take such a problem; "" if it can."""
+    """Why this back end cannot run such a recurrence; "" if it can."""
     if device.type != "cpu":
         return f"device {str(device)!r}"
     return refusal(gating, dtype)

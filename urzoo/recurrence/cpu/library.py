@@ -19,8 +19,8 @@ VARIANTS = ("amx", "avx512bf16", "avx512", "avx2", "baseline")
 "amx" is the library of "avx512bf16" with its products of bfloat16 on the processor's matrix tiles.
 """
 
-INTERFACE = 6
-"""`kInterface` of source/problem.h: raised with it whenever a function changes its meaning."""
+INTERFACE = 7
+"""`kInterface` of source/arguments.h: raised with it whenever a function changes its meaning."""
 
 REMEDY = (
     "install a C++17 compiler such as g++ and install urzoo again "
@@ -39,8 +39,8 @@ _POINTERS = (
 )
 
 
-class Problem(ctypes.Structure):
-    """The structure `Problem` of source/problem.h, field by field."""
+class Arguments(ctypes.Structure):
+    """The structure `Arguments` of source/arguments.h, field by field."""
 
     _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [(name, ctypes.c_void_p) for name in _POINTERS]
 
@@ -58,31 +58,31 @@ class Library:
         self.handle.urzoo_use_tiles(int(self.variant == "amx"))
         return self
 
-    def run(self, function: str, **arguments: Tensor | int | None) -> None:
-        """Call `urzoo_<function>` on a `Problem` made of the arguments; tensors must be contiguous.
+    def run(self, function: str, **fields: Tensor | int | None) -> None:
+        """Call `urzoo_<function>` on `Arguments` with these fields; tensors must be contiguous.
 
         Raises:
             MemoryError: There is no memory for the workspace.
         """
-        self.call(function, problem_of(**arguments))
+        self.call(function, arguments_of(**fields))
 
-    def call(self, function: str, problem: Problem) -> None:
-        """The same with a `Problem` that is made already."""
-        if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem)):
+    def call(self, function: str, arguments: Arguments) -> None:
+        """The same with `Arguments` that are made already."""
+        if getattr(self.handle, f"urzoo_{function}")(ctypes.byref(arguments)):
             raise MemoryError(f"no memory for the workspace of {function} in the fused CPU back end")
 
-    def size(self, function: str, problem: Problem) -> int:
-        """The number of floats that `function` says the packed weights of a `Problem` of such sizes take."""
-        return int(getattr(self.handle, f"urzoo_{function}")(ctypes.byref(problem)))
+    def size(self, function: str, arguments: Arguments) -> int:
+        """The number of floats that `function` says the packed weights of `Arguments` of such sizes take."""
+        return int(getattr(self.handle, f"urzoo_{function}")(ctypes.byref(arguments)))
 
 
-def problem_of(**arguments: Tensor | int | None) -> Problem:
-    """A `Problem` of the fields that are given, the others zero or null."""
-    problem = Problem()
-    for name, value in arguments.items():
+def arguments_of(**fields: Tensor | int | None) -> Arguments:
+    """`Arguments` with the fields that are given, the others zero or null."""
+    arguments = Arguments()
+    for name, value in fields.items():
         if value is not None:
-            setattr(problem, name, value.data_ptr() if isinstance(value, Tensor) else int(value))
-    return problem
+            setattr(arguments, name, value.data_ptr() if isinstance(value, Tensor) else int(value))
+    return arguments
 
 
 def _path(variant: str) -> Path:
@@ -115,7 +115,9 @@ def _open(variant: str) -> Library | str:
 def _is_ours(handle: ctypes.CDLL) -> bool:
     """Whether a library was compiled from a source with this interface."""
     interface = getattr(handle, "urzoo_interface", None)
-    return interface is not None and interface() == INTERFACE and handle.urzoo_problem_size() == ctypes.sizeof(Problem)
+    return (
+        interface is not None and interface() == INTERFACE and handle.urzoo_arguments_size() == ctypes.sizeof(Arguments)
+    )
 
 
 def _runnable() -> list[str] | str:
@@ -150,7 +152,7 @@ def variants() -> list[str]:
 _loaded = load(os.environ.get("URZOO_CPU_VARIANT") or None)
 
 
-def problem_with_it() -> str:
+def not_loaded() -> str:
     """Why no library is loaded; "" if one is."""
     return _loaded if isinstance(_loaded, str) else ""
 
@@ -159,7 +161,7 @@ def current() -> Library:
     """The library in use.
 
     Raises:
-        RuntimeError: None could be loaded; `problem_with_it` says why.
+        RuntimeError: None could be loaded; `not_loaded` says why.
     """
     if isinstance(_loaded, str):
         raise RuntimeError(_loaded)

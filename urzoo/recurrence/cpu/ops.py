@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu.passes import Kind, Sequence, backward, forward, multiplied_as, saved_shape, step
+from urzoo.recurrence.cpu.passes import FusedKind, Sequence, backward, forward, multiplied_as, saved_shape, step
 from urzoo.recurrence.derivatives import ScanOptions, refuse, second_derivatives
 from urzoo.recurrence.gates import State
 
@@ -37,7 +37,7 @@ def cpu_scan(
 
     `named` says that the caller chose this back end by its name, so that second derivatives are refused.
     """
-    what = Kind.read(kind, dtype)
+    what = FusedKind.read(kind, dtype)
     sequence = make_sequence(what, inputs, input_weight, recurrent_weight, bias, _state(hidden, cell), mask)
     outputs, final, saved = forward(sequence, what, save)
     return outputs, final[0], _cell(final), saved
@@ -57,7 +57,7 @@ def _(
     save: str,
     named: bool,  # noqa: FBT001, ARG001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    what = Kind.read(kind, dtype)
+    what = FusedKind.read(kind, dtype)
     outputs = inputs.new_empty(inputs.shape[0], inputs.shape[1], hidden.shape[1], dtype=dtype)
     saved = inputs.new_empty(saved_shape(inputs, hidden, what, save), dtype=torch.float32)
     return outputs, like(hidden, what.state_dtypes[0]), _like_cell(hidden, cell), saved
@@ -84,7 +84,7 @@ def cpu_scan_backward(
     wants_inputs: bool,  # noqa: FBT001
 ) -> Gradients:
     """Gradients of inputs (empty unless wanted), input weight, recurrent weight, bias, hidden and cell."""
-    what = Kind.read(kind, dtype)
+    what = FusedKind.read(kind, dtype)
     sequence = make_sequence(what, inputs, input_weight, recurrent_weight, bias, _state(hidden, cell), mask)
     grads = contiguous(outputs_grad), contiguous(final_hidden_grad), contiguous(final_cell_grad)
     found = backward(sequence, what, save, outputs, saved, grads[: 1 + len(sequence.state)], wants_inputs=wants_inputs)
@@ -137,7 +137,7 @@ def cpu_step(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
-    what, same = Kind.read(kind, dtype), input_weight.dtype == recurrent_weight.dtype
+    what, same = FusedKind.read(kind, dtype), input_weight.dtype == recurrent_weight.dtype
     way = multiplied_as(what, recurrent_weight.dtype if same else torch.float32)
     sequence = make_sequence(way, inputs[:, None], input_weight, recurrent_weight, bias, _state(hidden, cell))
     final = tuple(part.to(dtype) for part, dtype in zip(step(sequence, way), what.state_dtypes, strict=True))
@@ -155,11 +155,11 @@ def _(
     kind: str,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    return like(hidden, Kind.read(kind, dtype).state_dtypes[0]), _like_cell(hidden, cell)
+    return like(hidden, FusedKind.read(kind, dtype).state_dtypes[0]), _like_cell(hidden, cell)
 
 
 def make_sequence(
-    kind: Kind,
+    kind: FusedKind,
     inputs: Tensor,
     input_weight: Tensor,
     recurrent_weight: Tensor,
@@ -229,7 +229,7 @@ def _setup_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 def _second(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if ctx.named:
         raise refuse("cpu", "second derivatives")
-    tensors, kind = ctx.saved_tensors, Kind.read(ctx.kind, ctx.dtype)
+    tensors, kind = ctx.saved_tensors, FusedKind.read(ctx.kind, ctx.dtype)
     options = ScanOptions(gating=kind.gating, mask=tensors[9], reverse=kind.reverse, dtype=ctx.dtype)
     found = second_derivatives(tensors[:3], tensors[3:9], grads, **options)
     # The outputs and what was saved follow from the other arguments.

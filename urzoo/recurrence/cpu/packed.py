@@ -7,8 +7,8 @@ overwrites; so one object is for one thread.
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu.library import current, problem_of
-from urzoo.recurrence.cpu.passes import Kind, options, pack_weights, step_threads
+from urzoo.recurrence.cpu.library import arguments_of, current
+from urzoo.recurrence.cpu.passes import FusedKind, options, pack_weights, step_threads
 from urzoo.recurrence.gates import Gating, State, complete_bias
 
 
@@ -30,7 +30,7 @@ class PackedSteps:
         state: State,
     ) -> None:
         input_weight, recurrent_weight, bias, gate_bias = weights
-        kind = Kind(gating, reverse=False, dtype=dtype)
+        kind = FusedKind(gating, reverse=False, dtype=dtype)
         exact = (None if tensor is None else tensor.float() for tensor in (bias, gate_bias))
         self._packed = pack_weights(kind, input_weight, recurrent_weight, complete_bias(gating, *exact))
         self._state = tuple(
@@ -40,7 +40,7 @@ class PackedSteps:
         self._shape, self._dtype = state[0].shape, dtype
         self._function, self._library = kind.function("forward"), current()
         places = dict(zip(("hidden", "cell"), self._state, strict=False))
-        self._problem = problem_of(
+        self._arguments = arguments_of(
             **options(kind),
             batch=self._shape[0],
             time=1,
@@ -58,9 +58,9 @@ class PackedSteps:
         if inputs.dtype is not self._dtype or not inputs.is_contiguous() or inputs.is_neg():
             inputs = inputs.to(self._dtype).resolve_neg().contiguous()
         outputs = torch.empty(self._shape, dtype=self._dtype, device="cpu")
-        self._problem.inputs = inputs.data_ptr()
-        self._problem.outputs = outputs.data_ptr()
-        self._library.call(self._function, self._problem)
+        self._arguments.inputs = inputs.data_ptr()
+        self._arguments.outputs = outputs.data_ptr()
+        self._library.call(self._function, self._arguments)
         return outputs
 
     @property

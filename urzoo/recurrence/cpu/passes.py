@@ -8,14 +8,14 @@ are alive.
 
 import dataclasses
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu.library import current, problem_of
+from urzoo.recurrence.cpu.library import arguments_of, current
 from urzoo.recurrence.cpu.memory import empty
 from urzoo.recurrence.gates import Gating, State
+from urzoo.recurrence.kind import Kind
 
 SEGMENT_LINES = 512
 """Steps times rows of a segment: enough for a well-shaped product, few enough for the cache."""
@@ -44,33 +44,13 @@ def refusal(gating: Gating, dtype: torch.dtype) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a pass computes: the gating, in which direction time runs, and the dtype of the factors and outputs."""
-
-    gating: Gating
-    reverse: bool
-    dtype: torch.dtype
-
-    @staticmethod
-    @lru_cache(None)
-    def read(written: str, dtype: torch.dtype) -> "Kind":
-        """The kind that `str` wrote, which leaves out the dtype: operators take it by itself."""
-        cell, name, *more = written.split()
-        return Kind(Gating(name, cell, tie_input_gate="untied" not in more), "reverse" in more, dtype)
-
-    def __str__(self) -> str:
-        untied, reverse = " untied" * (not self.gating.tie_input_gate), " reverse" * self.reverse
-        return f"{self.gating.cell} {self.gating.name}{untied}{reverse}"
+class FusedKind(Kind):
+    """A kind, and what of it only the library needs to know."""
 
     @property
     def gates(self) -> int:
         """The number of vectors of gates that are saved for one vector of units."""
         return len(self.gating.blocks)
-
-    @property
-    def gru(self) -> bool:
-        """Whether it is a GRU, which counts as tied."""
-        return self.gating.cell == "gru"
 
     @property
     def bf16(self) -> bool:
@@ -113,7 +93,7 @@ class Sequence:
     mask: Tensor | None
 
 
-def saved_shape(inputs: Tensor, hidden: Tensor, kind: Kind, save: str) -> tuple[int, ...]:
+def saved_shape(inputs: Tensor, hidden: Tensor, kind: FusedKind, save: str) -> tuple[int, ...]:
     """The shape of what the forward pass keeps for the backward pass; nothing if `save` is "nothing"."""
     batch, time, _ = inputs.shape
     if save == "nothing" or (save == "recompute" and not kind.keeps_carried):
@@ -124,7 +104,7 @@ def saved_shape(inputs: Tensor, hidden: Tensor, kind: Kind, save: str) -> tuple[
     return (time, -(-hidden.shape[1] // width), batch, kind.saved, width)
 
 
-def forward(sequence: Sequence, kind: Kind, save: str) -> tuple[Tensor, State, Tensor]:
+def forward(sequence: Sequence, kind: FusedKind, save: str) -> tuple[Tensor, State, Tensor]:
     """Outputs, final state, and what `save` says is kept."""
     state = sequence.state
     outputs = empty(*sequence.inputs.shape[:2], state[0].shape[1], dtype=kind.dtype)
@@ -135,7 +115,7 @@ def forward(sequence: Sequence, kind: Kind, save: str) -> tuple[Tensor, State, T
 
 def backward(
     sequence: Sequence,
-    kind: Kind,
+    kind: FusedKind,
     save: str,
     outputs: Tensor,
     saved: Tensor,
@@ -163,7 +143,7 @@ def backward(
     return [torch.empty(0, device="cpu") if result is None else result for result in results.values()]
 
 
-def step(sequence: Sequence, kind: Kind) -> State:
+def step(sequence: Sequence, kind: FusedKind) -> State:
     """The state after the one step of the sequence, without the packing that a sequence begins with.
 
     The weights are in the dtype of the kind.
@@ -175,7 +155,7 @@ def step(sequence: Sequence, kind: Kind) -> State:
     return final
 
 
-def multiplied_as(kind: Kind, weights: torch.dtype) -> Kind:
+def multiplied_as(kind: FusedKind, weights: torch.dtype) -> FusedKind:
     """What a step of few rows computes in place of `kind`: it multiplies weights as they are, of float32 or bfloat16.
 
     It reads each weight once, so that rounding float32 weights to bfloat16, as autocast has it, would take longer than
@@ -184,7 +164,7 @@ def multiplied_as(kind: Kind, weights: torch.dtype) -> Kind:
     return dataclasses.replace(kind, dtype=weights)
 
 
-def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor | None) -> Tensor:
+def pack_weights(kind: FusedKind, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor | None) -> Tensor:
     """Weights and bias, with the gate bias in it, as the forward pass reads them."""
     if input_weight.dtype != recurrent_weight.dtype:
         input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
@@ -198,7 +178,7 @@ def pack_weights(kind: Kind, input_weight: Tensor, recurrent_weight: Tensor, bia
         "bias": None if bias is None else bias.contiguous(),
         "threads": torch.get_num_threads(),
     }
-    packed = empty(current().size(kind.function("packed_size"), problem_of(**arguments)))
+    packed = empty(current().size(kind.function("packed_size"), arguments_of(**arguments)))
     current().run(kind.function("pack"), **arguments, packed=packed)
     return packed
 
@@ -209,8 +189,8 @@ def step_threads(weights: int, rows: int) -> int:
     return 1 if parts < 2 else min(torch.get_num_threads(), parts)
 
 
-def options(kind: Kind) -> dict[str, Tensor | int | None]:
-    """The fields of `Problem` that say what is computed."""
+def options(kind: FusedKind) -> dict[str, Tensor | int | None]:
+    """The fields of `Arguments` that say what is computed."""
     return {
         "tied": kind.gating.tie_input_gate,
         "refined": kind.gating.auxiliary == "R",
@@ -221,7 +201,7 @@ def options(kind: Kind) -> dict[str, Tensor | int | None]:
     }
 
 
-def _common(sequence: Sequence, kind: Kind, *, recompute: bool = False) -> dict[str, Tensor | int | None]:
+def _common(sequence: Sequence, kind: FusedKind, *, recompute: bool = False) -> dict[str, Tensor | int | None]:
     batch, time, input_size = sequence.inputs.shape
     return {
         **options(kind),
@@ -241,7 +221,9 @@ def _common(sequence: Sequence, kind: Kind, *, recompute: bool = False) -> dict[
     }
 
 
-def _run_forward(sequence: Sequence, kind: Kind, outputs: Tensor, saved: Tensor | None, *, recompute: bool) -> State:
+def _run_forward(
+    sequence: Sequence, kind: FusedKind, outputs: Tensor, saved: Tensor | None, *, recompute: bool
+) -> State:
     final = tuple(map(torch.empty_like, sequence.state))
     results = {"outputs": outputs, "saved": saved, **dict(zip(_FINAL, final, strict=False))}
     current().run(kind.function("forward"), **_common(sequence, kind, recompute=recompute), **results)

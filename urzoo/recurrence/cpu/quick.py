@@ -15,9 +15,9 @@ from torch._C import _dispatch_keys, _functorch, _get_tracing_state, _len_torch_
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from urzoo.recurrence.cpu.library import Problem, current, problem_of, problem_with_it
+from urzoo.recurrence.cpu.library import Arguments, arguments_of, current, not_loaded
 from urzoo.recurrence.cpu.memory import empty
-from urzoo.recurrence.cpu.passes import FEW_ROWS, Kind, multiplied_as, options, refusal, step_threads
+from urzoo.recurrence.cpu.passes import FEW_ROWS, FusedKind, multiplied_as, options, refusal, step_threads
 from urzoo.recurrence.gates import Gating, State, bias_signs
 from urzoo.recurrence.held import held_weights
 
@@ -35,7 +35,7 @@ with torch.inference_mode():
 class Way:
     """A function of the library, and what it takes.
 
-    `sizes` are those of `Problem`, `names` its tensors in the order of the arguments, the state and the state after.
+    `sizes` are those of `Arguments`, `names` its tensors in the order of the arguments, the state and the state after.
     `plain` says that the arguments are in the dtypes that the function takes. `carried` are those of the state before,
     `final` those of the state after.
     """
@@ -53,7 +53,7 @@ class Way:
 class Plan:
     """What follows from the shapes and dtypes of a call; `step` is None if the weights are to be packed first."""
 
-    kind: Kind
+    kind: FusedKind
     shape: tuple[int, int, int]  # of the outputs
     step: Way | None
     forward: Way
@@ -81,8 +81,8 @@ def step(tensors: Sequence[Tensor | None], state: State | None, gating: Gating) 
         after = tuple(map(torch.empty_like, state))
     else:
         after = tuple(torch.empty_like(part, dtype=dtype) for part, dtype in zip(state, way.final, strict=True))
-    problem = _problem(plan, way, (*tensors, *state, *after))
-    current().call(way.function, problem)
+    arguments = _arguments(plan, way, (*tensors, *state, *after))
+    current().call(way.function, arguments)
     return after
 
 
@@ -112,32 +112,32 @@ def _forward(
     if block is not None:
         what = plan.kind, current().variant
         packed = block.made(what, tuple(given[1:]), partial(_pack, plan, tensors))
-    problem = _problem(plan, way, (*tensors, *state, *after))
-    problem.outputs = outputs.data_ptr()
+    arguments = _arguments(plan, way, (*tensors, *state, *after))
+    arguments.outputs = outputs.data_ptr()
     if packed is not None:
-        problem.packed = packed.data_ptr()
-    current().call(way.function, problem)
+        arguments.packed = packed.data_ptr()
+    current().call(way.function, arguments)
     return outputs, after
 
 
 def _pack(plan: Plan, tensors: Sequence[Tensor | None]) -> Tensor:
     """The weights as the forward pass reads them."""
-    problem = _problem(plan, plan.forward, tensors)
-    problem.threads = torch.get_num_threads()
-    packed = empty(current().size(plan.kind.function("packed_size"), problem))
-    problem.packed = packed.data_ptr()
-    current().call(plan.kind.function("pack"), problem)
+    arguments = _arguments(plan, plan.forward, tensors)
+    arguments.threads = torch.get_num_threads()
+    packed = empty(current().size(plan.kind.function("packed_size"), arguments))
+    arguments.packed = packed.data_ptr()
+    current().call(plan.kind.function("pack"), arguments)
     return packed
 
 
-def _problem(plan: Plan, way: Way, tensors: Sequence[Tensor | None]) -> Problem:
-    """The problem of the tensors, which must live until it is solved."""
-    problem = Problem.from_buffer_copy(way.sizes)
-    problem.threads = step_threads(plan.weights, plan.shape[0]) if plan.shape[1] == 1 else torch.get_num_threads()
+def _arguments(plan: Plan, way: Way, tensors: Sequence[Tensor | None]) -> Arguments:
+    """The arguments with the tensors, which must live until the call is over."""
+    arguments = Arguments.from_buffer_copy(way.sizes)
+    arguments.threads = step_threads(plan.weights, plan.shape[0]) if plan.shape[1] == 1 else torch.get_num_threads()
     for name, tensor in zip(way.names, tensors, strict=False):
         if tensor is not None:
-            setattr(problem, name, tensor.data_ptr())
-    return problem
+            setattr(arguments, name, tensor.data_ptr())
+    return arguments
 
 
 def _prepared(
@@ -174,7 +174,7 @@ def _plan_of(
         or _len_torch_dispatch_stack()
         or forward_ad._current_level >= 0
         or _get_tracing_state() is not None
-        or problem_with_it()
+        or not_loaded()
         or not (state is None or type(state) is tuple)
     ):
         return None, False
@@ -204,7 +204,7 @@ def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *describe
         return None
     (batch, *times, input_size), given = inputs
     time, hidden_size = (times or [1])[0], recurrent_weight[0][-1]
-    rows, kind = len(gating.blocks) * hidden_size, Kind(gating, reverse, given if autocast is None else autocast)
+    rows, kind = len(gating.blocks) * hidden_size, FusedKind(gating, reverse, given if autocast is None else autocast)
     # Under autocast each argument may be rounded already.
     dtypes = (given,) if autocast is None else (torch.float32, torch.bfloat16)
     weight_dtype = recurrent_weight[1]
@@ -233,7 +233,7 @@ def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *describe
     mixed = len({dtype for _, dtype in biases}) > 1
     biases_rounded = not mixed and any(dtype == torch.bfloat16 for _, dtype in biases)
 
-    def way(name: str, computed: Kind) -> Way:
+    def way(name: str, computed: FusedKind) -> Way:
         taken, before, after = kind.dtype, kind.state_dtypes, kind.state_dtypes
         bits = 8 * biases_rounded
         if computed != kind:
@@ -241,7 +241,7 @@ def _plan(gating: Gating, reverse: bool, autocast: torch.dtype | None, *describe
             taken, hidden = given, state[0][1] if state and state[0] is not None else before[0]
             before = before if kind.gru else (hidden, *before[1:])
             bits += sum(1 << bit for bit, dtype in enumerate((taken, before[0], after[0])) if dtype == torch.bfloat16)
-        sizes = problem_of(
+        sizes = arguments_of(
             **options(computed),
             raised=raised,
             lowered=lowered,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from urzoo.recurrence.gates import Gating, State, complete_bias
+from urzoo.recurrence.kind import Kind
 
 name = "triton"
 
@@ -34,7 +35,7 @@ def unavailable() -> str:
 
 
 def unsupported(gating: Gating, dtype: torch.dtype, device: torch.device) -> str:
-    """Why this back end cannot take such a problem; "" if it can."""
+    """Why this back end cannot run such a recurrence; "" if it can."""
     if device.type != "cuda" and not (device.type == "cpu" and _interpreted()):
         return f"device {str(device)!r}"
     if gating.cell not in ("lstm", "gru") or gating.primary not in "-CU" or gating.auxiliary not in "-R":
@@ -74,12 +75,9 @@ def scan(
             state[0],
             state[1] if gating.cell == "lstm" else None,
             mask,
-            gating.cell == "gru",
-            gating.tie_input_gate,
-            gating.auxiliary == "R",
-            reverse,
-            differentiated and save == "activations",
+            str(Kind(gating, reverse, dtype)),
             dtype,
+            save if differentiated else "nothing",
             named,
         )
     return outputs.transpose(0, 1), (hidden, cell) if gating.cell == "lstm" else (hidden,)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.triton.loops import Problem, Tensors
+from urzoo.recurrence.triton.loops import Scan, Tensors
 
-Loop = Callable[[Problem, Tensors], None]
+Loop = Callable[[Scan, Tensors], None]
 
 CALLS_BEFORE_RECORDING = 2
 """Plain runs of a shape before it is recorded: they compile the kernels, and show that the shape repeats."""
@@ -27,7 +27,7 @@ RECORDED_SHAPES = 8
 class Workspace:
     """The tensors of one run of a loop; fixed ones belong to a recorded graph."""
 
-    problem: Problem
+    scan: Scan
     backward: bool
     tensors: Tensors
     replay: Callable[[], None] | None = None
@@ -35,8 +35,8 @@ class Workspace:
     def tensor(self, name: str) -> Tensor:
         """One tensor to be written to, allocated where it does not exist yet."""
         if name not in self.tensors:
-            shape, dtype = self.problem.shapes(backward=self.backward)[name]
-            self.tensors[name] = torch.empty(shape, dtype=dtype, device=self.problem.device)
+            shape, dtype = self.scan.shapes(backward=self.backward)[name]
+            self.tensors[name] = torch.empty(shape, dtype=dtype, device=self.scan.device)
         return self.tensors[name]
 
     def put(self, name: str, tensor: Tensor) -> None:
@@ -44,7 +44,7 @@ class Workspace:
         if self.replay is not None:
             self.tensors[name].copy_(tensor)
             return
-        _, dtype = self.problem.shapes(backward=self.backward)[name]
+        _, dtype = self.scan.shapes(backward=self.backward)[name]
         self.tensors[name] = tensor.to(dtype).contiguous()
 
     def take(self, name: str) -> Tensor:
@@ -63,31 +63,31 @@ class Recorder:
         self._recorded: OrderedDict[Hashable, Workspace] = OrderedDict()
 
     @contextmanager
-    def workspace(self, problem: Problem) -> Iterator[Workspace]:
+    def workspace(self, scan: Scan) -> Iterator[Workspace]:
         """The tensors to fill, to run on and to take results from, for the time of the `with` block."""
-        if not can_record(problem.device):
-            yield Workspace(problem, self._backward, {})
+        if not can_record(scan.device):
+            yield Workspace(scan, self._backward, {})
             return
         # Work on another stream may still be reading the tensors of this one.
-        key = (problem, torch.cuda.current_stream(problem.device).cuda_stream if problem.device.type == "cuda" else 0)
+        key = (scan, torch.cuda.current_stream(scan.device).cuda_stream if scan.device.type == "cuda" else 0)
         with self._lock:
             if key in self._recorded:
                 self._recorded.move_to_end(key)
                 yield self._recorded[key]
                 return
             self._calls[key] += 1
-            yield Workspace(problem, self._backward, {})
+            yield Workspace(scan, self._backward, {})
             if self._calls[key] == CALLS_BEFORE_RECORDING:
-                self._record(key, problem)
+                self._record(key, scan)
 
     def run(self, workspace: Workspace) -> None:
         """Run the loop over a workspace that has been filled."""
         if workspace.replay is not None:
             workspace.replay()
             return
-        for name in workspace.problem.shapes(backward=self._backward):
+        for name in workspace.scan.shapes(backward=self._backward):
             workspace.tensor(name)
-        self._loop(workspace.problem, workspace.tensors)
+        self._loop(workspace.scan, workspace.tensors)
 
     def release(self) -> None:
         """Forget all recorded shapes."""
@@ -95,12 +95,12 @@ class Recorder:
             self._recorded.clear()
             self._calls.clear()
 
-    def _record(self, key: Hashable, problem: Problem) -> None:
-        workspace = Workspace(problem, self._backward, {})
+    def _record(self, key: Hashable, scan: Scan) -> None:
+        workspace = Workspace(scan, self._backward, {})
         try:
-            for name in problem.shapes(backward=self._backward):
+            for name in scan.shapes(backward=self._backward):
                 workspace.tensor(name)
-            workspace.replay = record(lambda: self._loop(problem, workspace.tensors))
+            workspace.replay = record(lambda: self._loop(scan, workspace.tensors))
         except torch.cuda.OutOfMemoryError:
             # The plain run fits where a second set of tensors does not: this shape stays with it.
             return

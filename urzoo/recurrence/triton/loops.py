@@ -9,41 +9,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from urzoo.recurrence.kind import Kind
 from urzoo.recurrence.triton import kernels
 
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Scan:
     """Everything that decides which launches a loop makes; hashable, the key of a recorded graph."""
 
     batch: int
     time: int
     hidden_size: int
-    gru: bool
-    tied: bool
-    refined: bool
+    kind: Kind
     masked: bool
-    reverse: bool
     save: bool
-    dtype: torch.dtype
     device: torch.device
+
+    @property
+    def gru(self) -> bool:
+        """Whether it is a GRU."""
+        return self.kind.gru
+
+    @property
+    def tied(self) -> bool:
+        """Whether the input gate is one less the forget gate."""
+        return self.kind.gating.tie_input_gate
+
+    @property
+    def refined(self) -> bool:
+        """Whether there is a refine gate."""
+        return self.kind.gating.auxiliary == "R"
 
     @property
     def blocks(self) -> int:
         """Number of row blocks in the weights."""
-        return 3 + self.refined + (not self.gru and not self.tied)
+        return len(self.kind.gating.blocks)
 
     @property
     def rounds(self) -> bool:
         """Whether the factors of products have fewer digits than the arithmetic between them."""
-        return self.dtype != torch.float32
+        return self.kind.dtype != torch.float32
 
     @property
     def order(self) -> range:
         """The times in the order in which they are run."""
-        return range(self.time - 1, -1, -1) if self.reverse else range(self.time)
+        return range(self.time - 1, -1, -1) if self.kind.reverse else range(self.time)
 
     def shapes(self, *, backward: bool) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of every tensor of a loop."""
@@ -51,26 +63,26 @@ class Problem:
         width, exact = self.blocks * hidden, torch.float32
         kept = time if self.save else 1
         shapes = {
-            "recurrent_weight": ((width, hidden), self.dtype),
+            "recurrent_weight": ((width, hidden), self.kind.dtype),
             "mask": ((time, batch) if self.masked else (1, 1), torch.uint8),
             "gates": ((time, batch, width), exact),
             "carries": ((kept + 1, batch, hidden), exact),
         }
         if not backward:
             return shapes | {
-                "hidden": ((batch, hidden), self.dtype),
-                "outputs": ((time, batch, hidden), self.dtype),
-                "recalled": ((kept, batch, hidden) if self.gru else (0,), self.dtype),
+                "hidden": ((batch, hidden), self.kind.dtype),
+                "outputs": ((time, batch, hidden), self.kind.dtype),
+                "recalled": ((kept, batch, hidden) if self.gru else (0,), self.kind.dtype),
                 "product": ((batch, width - hidden * self.gru), exact),
                 "recalled_product": ((batch, hidden) if self.gru else (0,), exact),
                 "update": ((batch, hidden) if self.gru else (0,), exact),
             }
         return shapes | {
-            "outputs_grad": ((time, batch, hidden), self.dtype),
+            "outputs_grad": ((time, batch, hidden), self.kind.dtype),
             "hidden_grad": ((batch, hidden), exact),
             "passed_grad": ((batch, hidden), exact),
             "cell_grad": ((0,) if self.gru else (batch, hidden), exact),
-            "preactivations_grad": ((time, batch, width), self.dtype),
+            "preactivations_grad": ((time, batch, width), self.kind.dtype),
             "sums": ((batch, width) if self.rounds else (1, 1), exact),
             "recalled_grad": ((batch, hidden) if self.gru else (0,), exact),
         }
@@ -86,59 +98,59 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left.to(out.dtype), right.to(out.dtype), out=out)
 
 
-def forward(problem: Problem, tensors: Tensors) -> None:
+def forward(scan: Scan, tensors: Tensors) -> None:
     """Run all steps: gates (projection in, activations out), outputs, carries, recalled."""
-    step = _gru_forward if problem.gru else _lstm_forward
+    step = _gru_forward if scan.gru else _lstm_forward
     hidden = tensors["hidden"]
-    for done, time in enumerate(problem.order):
-        before, after = (done, done + 1) if problem.save else (done % 2, (done + 1) % 2)
-        step(problem, tensors, time, hidden, tensors["carries"][before], tensors["carries"][after])
+    for done, time in enumerate(scan.order):
+        before, after = (done, done + 1) if scan.save else (done % 2, (done + 1) % 2)
+        step(scan, tensors, time, hidden, tensors["carries"][before], tensors["carries"][after])
         hidden = tensors["outputs"][time]
 
 
-def backward(problem: Problem, tensors: Tensors) -> None:
+def backward(scan: Scan, tensors: Tensors) -> None:
     """Differentiate all steps: preactivations_grad out, in a 16-bit dtype also their sums over time.
 
     The gradients of the initial state end in the running ones: hidden_grad plus passed_grad, and cell_grad.
     """
-    step = _gru_backward if problem.gru else _lstm_backward
-    for done, time in reversed(list(enumerate(problem.order))):
-        step(problem, tensors, time, tensors["carries"][done], tensors["carries"][done + 1])
+    step = _gru_backward if scan.gru else _lstm_backward
+    for done, time in reversed(list(enumerate(scan.order))):
+        step(scan, tensors, time, tensors["carries"][done], tensors["carries"][done + 1])
 
 
-def _grid(problem: Problem) -> tuple[int]:
-    return (-(-problem.batch * problem.hidden_size // kernels.BLOCK),)
+def _grid(scan: Scan) -> tuple[int]:
+    return (-(-scan.batch * scan.hidden_size // kernels.BLOCK),)
 
 
-def _mask(problem: Problem, tensors: Tensors, time: int) -> Tensor:
-    return tensors["mask"][time if problem.masked else 0]
+def _mask(scan: Scan, tensors: Tensors, time: int) -> Tensor:
+    return tensors["mask"][time if scan.masked else 0]
 
 
 def _lstm_forward(
-    problem: Problem, tensors: Tensors, time: int, hidden: Tensor, cell_before: Tensor, cell_after: Tensor
+    scan: Scan, tensors: Tensors, time: int, hidden: Tensor, cell_before: Tensor, cell_after: Tensor
 ) -> None:
     multiply(hidden, tensors["recurrent_weight"].t(), tensors["product"])
-    kernels.lstm_forward[_grid(problem)](
+    kernels.lstm_forward[_grid(scan)](
         tensors["product"],
         tensors["gates"][time],
         hidden,
         cell_before,
         tensors["outputs"][time],
         cell_after,
-        _mask(problem, tensors, time),
-        problem.batch,
-        problem.hidden_size,
-        TIED=problem.tied,
-        REFINED=problem.refined,
-        MASKED=problem.masked,
-        SAVE=problem.save,
+        _mask(scan, tensors, time),
+        scan.batch,
+        scan.hidden_size,
+        TIED=scan.tied,
+        REFINED=scan.refined,
+        MASKED=scan.masked,
+        SAVE=scan.save,
         BLOCK=kernels.BLOCK,
         enable_fp_fusion=True,  # Triton's default so far, on which it warns while it is changing
     )
 
 
-def _lstm_backward(problem: Problem, tensors: Tensors, time: int, cell_before: Tensor, cell_after: Tensor) -> None:
-    kernels.lstm_backward[_grid(problem)](
+def _lstm_backward(scan: Scan, tensors: Tensors, time: int, cell_before: Tensor, cell_after: Tensor) -> None:
+    kernels.lstm_backward[_grid(scan)](
         tensors["gates"][time],
         cell_before,
         cell_after,
@@ -148,13 +160,13 @@ def _lstm_backward(problem: Problem, tensors: Tensors, time: int, cell_before: T
         tensors["cell_grad"],
         tensors["preactivations_grad"][time],
         tensors["sums"],
-        _mask(problem, tensors, time),
-        problem.batch,
-        problem.hidden_size,
-        TIED=problem.tied,
-        REFINED=problem.refined,
-        MASKED=problem.masked,
-        SUM=problem.rounds,
+        _mask(scan, tensors, time),
+        scan.batch,
+        scan.hidden_size,
+        TIED=scan.tied,
+        REFINED=scan.refined,
+        MASKED=scan.masked,
+        SUM=scan.rounds,
         BLOCK=kernels.BLOCK,
         enable_fp_fusion=True,
     )
@@ -162,47 +174,47 @@ def _lstm_backward(problem: Problem, tensors: Tensors, time: int, cell_before: T
 
 
 def _gru_forward(
-    problem: Problem, tensors: Tensors, time: int, hidden: Tensor, carry_before: Tensor, carry_after: Tensor
+    scan: Scan, tensors: Tensors, time: int, hidden: Tensor, carry_before: Tensor, carry_after: Tensor
 ) -> None:
-    gate_rows = (problem.blocks - 1) * problem.hidden_size
-    recalled = tensors["recalled"][time if problem.save else 0]
+    gate_rows = (scan.blocks - 1) * scan.hidden_size
+    recalled = tensors["recalled"][time if scan.save else 0]
     multiply(hidden, tensors["recurrent_weight"][:gate_rows].t(), tensors["product"])
-    kernels.gru_gates_forward[_grid(problem)](
+    kernels.gru_gates_forward[_grid(scan)](
         tensors["product"],
         tensors["gates"][time],
         carry_before,
         recalled,
         tensors["update"],
-        problem.batch,
-        problem.hidden_size,
-        REFINED=problem.refined,
-        SAVE=problem.save,
+        scan.batch,
+        scan.hidden_size,
+        REFINED=scan.refined,
+        SAVE=scan.save,
         BLOCK=kernels.BLOCK,
         enable_fp_fusion=True,
     )
     multiply(recalled, tensors["recurrent_weight"][gate_rows:].t(), tensors["recalled_product"])
-    kernels.gru_candidate_forward[_grid(problem)](
+    kernels.gru_candidate_forward[_grid(scan)](
         tensors["recalled_product"],
         tensors["gates"][time],
         tensors["update"],
         carry_before,
         carry_after,
         tensors["outputs"][time],
-        _mask(problem, tensors, time),
-        problem.batch,
-        problem.hidden_size,
-        REFINED=problem.refined,
-        MASKED=problem.masked,
-        SAVE=problem.save,
+        _mask(scan, tensors, time),
+        scan.batch,
+        scan.hidden_size,
+        REFINED=scan.refined,
+        MASKED=scan.masked,
+        SAVE=scan.save,
         BLOCK=kernels.BLOCK,
         enable_fp_fusion=True,
     )
 
 
-def _gru_backward(problem: Problem, tensors: Tensors, time: int, carry_before: Tensor, _: Tensor) -> None:
-    gate_rows = (problem.blocks - 1) * problem.hidden_size
+def _gru_backward(scan: Scan, tensors: Tensors, time: int, carry_before: Tensor, _: Tensor) -> None:
+    gate_rows = (scan.blocks - 1) * scan.hidden_size
     gradient = tensors["preactivations_grad"][time]
-    kernels.gru_candidate_backward[_grid(problem)](
+    kernels.gru_candidate_backward[_grid(scan)](
         tensors["gates"][time],
         carry_before,
         tensors["outputs_grad"][time],
@@ -210,27 +222,27 @@ def _gru_backward(problem: Problem, tensors: Tensors, time: int, carry_before: T
         tensors["passed_grad"],
         gradient,
         tensors["sums"],
-        _mask(problem, tensors, time),
-        problem.batch,
-        problem.hidden_size,
-        REFINED=problem.refined,
-        MASKED=problem.masked,
-        SUM=problem.rounds,
+        _mask(scan, tensors, time),
+        scan.batch,
+        scan.hidden_size,
+        REFINED=scan.refined,
+        MASKED=scan.masked,
+        SUM=scan.rounds,
         BLOCK=kernels.BLOCK,
         enable_fp_fusion=True,
     )
     multiply(gradient[:, gate_rows:], tensors["recurrent_weight"][gate_rows:], tensors["recalled_grad"])
-    kernels.gru_reset_backward[_grid(problem)](
+    kernels.gru_reset_backward[_grid(scan)](
         tensors["gates"][time],
         carry_before,
         tensors["recalled_grad"],
         tensors["passed_grad"],
         gradient,
         tensors["sums"],
-        problem.batch,
-        problem.hidden_size,
-        REFINED=problem.refined,
-        SUM=problem.rounds,
+        scan.batch,
+        scan.hidden_size,
+        REFINED=scan.refined,
+        SUM=scan.rounds,
         BLOCK=kernels.BLOCK,
         enable_fp_fusion=True,
     )

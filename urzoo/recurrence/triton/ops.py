@@ -13,30 +13,25 @@ import torch
 from torch import Tensor
 
 from urzoo.recurrence.derivatives import ScanOptions, differentiable_gradients, refuse
-from urzoo.recurrence.gates import Gating
+from urzoo.recurrence.kind import Kind
 from urzoo.recurrence.triton import loops
 from urzoo.recurrence.triton.graphs import Recorder
-from urzoo.recurrence.triton.loops import Problem, multiply
+from urzoo.recurrence.triton.loops import Scan, multiply
 
 _FORWARD = Recorder(loops.forward, backward=False)
 _BACKWARD = Recorder(loops.backward, backward=True)
 
 
-def _problem(
+def _scan(
     inputs: Tensor,
     hidden: Tensor,
     mask: Tensor | None,
-    gru: bool,  # noqa: FBT001  (operators have no keyword arguments of this kind)
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    reverse: bool,  # noqa: FBT001
-    dtype: torch.dtype,
+    kind: Kind,
     *,
     save: bool,
-) -> Problem:
+) -> Scan:
     batch, time, _ = inputs.shape
-    masked = mask is not None
-    return Problem(batch, time, hidden.shape[1], gru, tied, refined, masked, reverse, save, dtype, hidden.device)
+    return Scan(batch, time, hidden.shape[1], kind, mask is not None, save, hidden.device)
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
@@ -60,20 +55,18 @@ def gpu_scan(
     hidden: Tensor,
     cell: Tensor | None,
     mask: Tensor | None,
-    gru: bool,  # noqa: FBT001
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    reverse: bool,  # noqa: FBT001
-    save: bool,  # noqa: FBT001
+    kind: str,
     dtype: torch.dtype,
-    named: bool,  # noqa: ARG001, FBT001  (whether second derivatives are refused)
+    save: str,
+    named: bool,  # noqa: ARG001, FBT001  (operators have no keyword arguments of this kind)
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs `(time, batch, hidden)`, final hidden state, final cell (empty for the GRU); gates, carries, recalled.
 
-    The last three are what `save` keeps for the backward pass. Empty, they are computed again in it if needed.
+    The last three are kept for the backward pass if `save` is "activations". Empty, they are computed again in it if
+    needed. `named` says that the caller chose this back end by its name, so that second derivatives are refused.
     """
-    problem = _problem(inputs, hidden, mask, gru, tied, refined, reverse, dtype, save=save)
-    with _on(problem.device), _FORWARD.workspace(problem) as workspace:
+    scan = _scan(inputs, hidden, mask, Kind.read(kind, dtype), save=save == "activations")
+    with _on(scan.device), _FORWARD.workspace(scan) as workspace:
         projection = workspace.tensor("gates").flatten(0, 1)
         multiply(_time_major(inputs, mask, dtype), input_weight.to(dtype).t(), projection)
         if bias is not None:
@@ -84,16 +77,16 @@ def gpu_scan(
         if mask is not None:
             workspace.put("mask", mask.t())
         _FORWARD.run(workspace)
-        final = workspace.tensor("carries")[problem.time if save else problem.time % 2].clone()
+        final = workspace.tensor("carries")[scan.time if scan.save else scan.time % 2].clone()
         outputs = workspace.take("outputs")
-        if not save:
-            unsaved = torch.empty(0, device=problem.device)
+        if not scan.save:
+            unsaved = torch.empty(0, device=scan.device)
             saved = (unsaved, unsaved.clone(), unsaved.clone())
         else:
             saved = (workspace.take("gates"), workspace.take("carries"), workspace.take("recalled"))
-    if gru:
-        return outputs, final, torch.empty(0, device=problem.device), *saved
-    return outputs, outputs[problem.order[-1]].clone(), final, *saved
+    if scan.gru:
+        return outputs, final, torch.empty(0, device=scan.device), *saved
+    return outputs, outputs[scan.order[-1]].clone(), final, *saved
 
 
 @gpu_scan.register_fake
@@ -105,23 +98,21 @@ def _(
     hidden: Tensor,
     cell: Tensor | None,  # noqa: ARG001
     mask: Tensor | None,
-    gru: bool,  # noqa: FBT001
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    reverse: bool,  # noqa: FBT001
-    save: bool,  # noqa: FBT001
+    kind: str,
     dtype: torch.dtype,
+    save: str,
     named: bool,  # noqa: ARG001, FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    shapes = _problem(inputs, hidden, mask, gru, tied, refined, reverse, dtype, save=save).shapes(backward=False)
+    scan = _scan(inputs, hidden, mask, Kind.read(kind, dtype), save=save == "activations")
+    shapes = scan.shapes(backward=False)
     outputs, gates, carries, recalled = (
-        hidden.new_empty(shape, dtype=kind)
-        for shape, kind in (shapes[name] for name in ("outputs", "gates", "carries", "recalled"))
+        hidden.new_empty(shape, dtype=exact)
+        for shape, exact in (shapes[name] for name in ("outputs", "gates", "carries", "recalled"))
     )
-    if not save:
+    if not scan.save:
         gates, carries, recalled = (hidden.new_empty(0, dtype=torch.float32) for _ in range(3))
     state = hidden.new_empty(hidden.shape, dtype=torch.float32)
-    if gru:
+    if scan.gru:
         return outputs, state, hidden.new_empty(0, dtype=torch.float32), gates, carries, recalled
     return outputs, hidden.new_empty(hidden.shape, dtype=dtype), state, gates, carries, recalled
 
@@ -140,16 +131,13 @@ def gpu_scan_backward(
     gates: Tensor,
     carries: Tensor,
     recalled: Tensor,
-    gru: bool,  # noqa: FBT001
-    tied: bool,  # noqa: FBT001
-    refined: bool,  # noqa: FBT001
-    reverse: bool,  # noqa: FBT001
+    kind: str,
     wants_inputs: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of inputs (empty unless wanted), input and recurrent weight, bias, hidden, cell (empty for the GRU)."""
     dtype = outputs.dtype
-    problem = _problem(inputs, hidden, mask, gru, tied, refined, reverse, dtype, save=True)
-    with _on(problem.device), _BACKWARD.workspace(problem) as workspace:
+    scan = _scan(inputs, hidden, mask, Kind.read(kind, dtype), save=True)
+    with _on(scan.device), _BACKWARD.workspace(scan) as workspace:
         workspace.put("recurrent_weight", recurrent_weight)
         workspace.put("gates", gates)
         workspace.put("carries", carries)
@@ -157,9 +145,9 @@ def gpu_scan_backward(
             workspace.put("mask", mask.t())
         _start(workspace.tensor("outputs_grad"), outputs_grad)
         # The GRU's hidden state is carried on past the products, the LSTM's is not.
-        _start(workspace.tensor("hidden_grad"), None if gru else hidden_grad)
-        _start(workspace.tensor("passed_grad"), hidden_grad if gru else None)
-        if not gru:
+        _start(workspace.tensor("hidden_grad"), None if scan.gru else hidden_grad)
+        _start(workspace.tensor("passed_grad"), hidden_grad if scan.gru else None)
+        if not scan.gru:
             _start(workspace.tensor("cell_grad"), cell_grad)
         workspace.tensor("sums").zero_()
         _BACKWARD.run(workspace)
@@ -168,15 +156,15 @@ def gpu_scan_backward(
         cell_out = workspace.take("cell_grad")
 
         flat = gradient.flatten(0, 1)
-        inputs_grad = torch.empty(0, device=problem.device)
+        inputs_grad = torch.empty(0, device=scan.device)
         if wants_inputs:
             by_time = flat.new_empty(flat.shape[0], inputs.shape[2], dtype=torch.float32)
             multiply(flat, input_weight.to(dtype), by_time)
             inputs_grad = by_time.view(*gradient.shape[:2], -1).transpose(0, 1).to(inputs.dtype).contiguous()
         input_weight_grad = torch.empty_like(input_weight, dtype=torch.float32)
         multiply(flat.t(), _time_major(inputs, mask, dtype), input_weight_grad)
-        bias_grad = (workspace.tensor("sums") if problem.rounds else flat).sum(0)
-        recurrent_grad = _recurrent_weight_grad(problem, gradient, hidden.to(dtype), outputs, recalled)
+        bias_grad = (workspace.tensor("sums") if scan.rounds else flat).sum(0)
+        recurrent_grad = _recurrent_weight_grad(scan, gradient, hidden.to(dtype), outputs, recalled)
     return (
         inputs_grad,
         input_weight_grad.to(input_weight.dtype),
@@ -194,20 +182,18 @@ def _start(tensor: Tensor, gradient: Tensor | None) -> None:
         tensor.copy_(gradient)
 
 
-def _recurrent_weight_grad(
-    problem: Problem, gradient: Tensor, hidden: Tensor, outputs: Tensor, recalled: Tensor
-) -> Tensor:
+def _recurrent_weight_grad(scan: Scan, gradient: Tensor, hidden: Tensor, outputs: Tensor, recalled: Tensor) -> Tensor:
     """The sum over all steps of the pre-activations' gradients times what the weight was multiplied with."""
-    rows = (problem.blocks - problem.gru) * problem.hidden_size
-    result = gradient.new_empty(gradient.shape[2], problem.hidden_size, dtype=torch.float32)
-    first = problem.order[0]
+    rows = (scan.blocks - scan.gru) * scan.hidden_size
+    result = gradient.new_empty(gradient.shape[2], scan.hidden_size, dtype=torch.float32)
+    first = scan.order[0]
     multiply(gradient[first, :, :rows].t(), hidden, result[:rows])
-    if problem.time > 1:
-        later, earlier = (slice(-1), slice(1, None)) if problem.reverse else (slice(1, None), slice(-1))
+    if scan.time > 1:
+        later, earlier = (slice(-1), slice(1, None)) if scan.kind.reverse else (slice(1, None), slice(-1))
         sums = torch.empty_like(result[:rows])
         multiply(gradient[later, :, :rows].flatten(0, 1).t(), outputs[earlier].flatten(0, 1), sums)
         result[:rows] += sums
-    if problem.gru:
+    if scan.gru:
         multiply(gradient[:, :, rows:].flatten(0, 1).t(), recalled.flatten(0, 1), result[rows:])
     return result
 
@@ -222,14 +208,11 @@ def _(
     recurrent_weight: Tensor,
     hidden: Tensor,
     mask: Tensor | None,  # noqa: ARG001
-    outputs: Tensor,  # noqa: ARG001
+    outputs: Tensor,
     gates: Tensor,  # noqa: ARG001
     carries: Tensor,  # noqa: ARG001
     recalled: Tensor,  # noqa: ARG001
-    gru: bool,  # noqa: FBT001
-    tied: bool,  # noqa: FBT001, ARG001
-    refined: bool,  # noqa: FBT001, ARG001
-    reverse: bool,  # noqa: FBT001, ARG001
+    kind: str,
     wants_inputs: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return (
@@ -238,17 +221,17 @@ def _(
         torch.empty_like(recurrent_weight),
         input_weight.new_empty(input_weight.shape[0], dtype=torch.float32),
         torch.empty_like(hidden),
-        hidden.new_empty(0 if gru else hidden.shape, dtype=torch.float32),
+        hidden.new_empty(0 if Kind.read(kind, outputs.dtype).gru else hidden.shape, dtype=torch.float32),
     )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tensors, (*options, save, dtype, named) = inputs[:7], inputs[7:]
+    tensors, (kind, dtype, save, named) = inputs[:7], inputs[7:]
     _input, input_weight, recurrent_weight, bias, hidden, cell, mask = tensors
     outputs, _, _, *saved = output
     # Without saved activations the backward pass runs the loop once more, from the bias and the initial cell too.
     ctx.save_for_backward(_input, input_weight, recurrent_weight, hidden, mask, outputs, *saved, bias, cell)
-    ctx.options, ctx.save, ctx.dtype, ctx.named = options, save, dtype, named
+    ctx.kind, ctx.dtype, ctx.save, ctx.named = kind, dtype, save, named
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.cell_dtype = None if cell is None else cell.dtype
     # What is saved is an output of the operator: its gradient, never asked for, must not be made of zeros.
@@ -264,12 +247,12 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             raise refuse("triton", "second derivatives")
         return *_by_the_reference(ctx, grads, (inputs, input_weight, recurrent_weight, bias, hidden, cell), mask), *[
             None
-        ] * 8
-    if not ctx.save:
-        arguments = (inputs, input_weight, recurrent_weight, bias, hidden, cell, mask, *ctx.options)
-        _, _, _, gates, carries, recalled = gpu_scan(*arguments, save=True, dtype=ctx.dtype, named=ctx.named)
+        ] * 5
+    if ctx.save != "activations":
+        arguments = (inputs, input_weight, recurrent_weight, bias, hidden, cell, mask, ctx.kind, ctx.dtype)
+        _, _, _, gates, carries, recalled = gpu_scan(*arguments, save="activations", named=ctx.named)
     inputs_grad, input_weight_grad, recurrent_grad, bias_grad, hidden_grad, cell_grad = gpu_scan_backward(
-        *grads[:3], *tensors, outputs, gates, carries, recalled, *ctx.options, ctx.needs_input_grad[0]
+        *grads[:3], *tensors, outputs, gates, carries, recalled, ctx.kind, ctx.needs_input_grad[0]
     )
     return (
         inputs_grad if ctx.needs_input_grad[0] else None,
@@ -278,21 +261,20 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         None if ctx.bias_dtype is None else bias_grad.to(ctx.bias_dtype),
         hidden_grad,
         None if ctx.cell_dtype is None else cell_grad.to(ctx.cell_dtype),
-        *[None] * 8,
+        *[None] * 5,
     )
 
 
 def _by_the_reference(
     ctx: Any, grads: tuple[Tensor | None, ...], arguments: tuple[Tensor | None, ...], mask: Tensor | None
 ) -> Iterator[Tensor | None]:
-    gru, tied, refined, reverse = ctx.options
-    gating = Gating("-R" if refined else "--", "gru" if gru else "lstm", tied)
+    kind = Kind.read(ctx.kind, ctx.dtype)
     upstream = (None if grads[0] is None else grads[0].transpose(0, 1), *grads[1:3])
     with torch.enable_grad():
         # Aliases, because one may depend on another: that way is differentiated outside.
         arguments = tuple(None if tensor is None else tensor.view_as(tensor) for tensor in arguments)
     wanted = [tensor for tensor in arguments if tensor is not None and tensor.requires_grad]
-    options = ScanOptions(gating=gating, mask=mask, reverse=reverse, dtype=ctx.dtype)
+    options = ScanOptions(gating=kind.gating, mask=mask, reverse=kind.reverse, dtype=ctx.dtype)
     found = iter(differentiable_gradients(upstream, arguments, wanted, **options))
     return (None if tensor is None or not tensor.requires_grad else next(found) for tensor in arguments)
 

@@ -14,9 +14,9 @@
 template <class Number>
 class Backward : public Work {
  public:
-  Backward(const Problem& problem, int gate_count, Gates cumax)
-      : p(problem), layout(problem), gates(gate_count), columns(gates * kWidth), kept(columns + kWidth),
-        lines_of{p, layout}, grads(p, layout, gates), cumax_gates(cumax), packed(problem, gates) {}
+  Backward(const Arguments& arguments, int gate_count, Gates cumax)
+      : p(arguments), layout(arguments), gates(gate_count), columns(gates * kWidth), kept(columns + kWidth),
+        lines_of{p, layout}, grads(p, layout, gates), cumax_gates(cumax), packed(arguments, gates) {}
 
   int lay_out(Workspace& workspace, int most_threads) override {
     const int threads = layout.split(workspace, most_threads);
@@ -80,7 +80,7 @@ class Backward : public Work {
     return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + absolute) * kept;
   }
 
-  const Problem& p;
+  const Arguments& p;
   Layout layout;
   const int gates;
   const int64_t columns, kept;  // floats of a vector of units: of the gates, of what is kept of a step
@@ -303,7 +303,7 @@ class CellBackward final : public Backward<Number> {
   static constexpr int kSaved = kColumns + kWidth;
 
  public:
-  explicit CellBackward(const Problem& problem) : Base(problem, kGates, Cell::cumax_gates()) {}
+  explicit CellBackward(const Arguments& arguments) : Base(arguments, kGates, Cell::cumax_gates()) {}
 
  private:
   void recompute(const Chunk& chunk, int64_t unit) override {

@@ -11,9 +11,9 @@
 template <class Number>
 class Forward : public Work {
  public:
-  Forward(const Problem& problem, int gate_count, Gates cumax)
-      : p(problem), layout(problem), gates(gate_count), columns(gates * kWidth), cumax_gates(cumax),
-        packed(problem, gates) {}
+  Forward(const Arguments& arguments, int gate_count, Gates cumax)
+      : p(arguments), layout(arguments), gates(gate_count), columns(gates * kWidth), cumax_gates(cumax),
+        packed(arguments, gates) {}
 
   int lay_out(Workspace& workspace, int most_threads) override {
     const int threads = layout.split(workspace, most_threads);
@@ -91,7 +91,7 @@ class Forward : public Work {
     return p.saved + ((layout.time_of(step) * layout.units + unit) * p.batch + row) * (gates + 1) * kWidth;
   }
 
-  const Problem& p;
+  const Arguments& p;
   Layout layout;
   const int gates;
   const int64_t columns;
@@ -211,7 +211,7 @@ class CellForward final : public Forward<Number> {
   static constexpr int kGates = Cell::kGates;
 
  public:
-  explicit CellForward(const Problem& problem) : Base(problem, kGates, Cell::cumax_gates()) {}
+  explicit CellForward(const Arguments& arguments) : Base(arguments, kGates, Cell::cumax_gates()) {}
 
  private:
   INLINE void keep(float* to, vf value) const { saved_past ? store_past(to, value) : store(to, value); }

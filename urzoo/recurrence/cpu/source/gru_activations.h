@@ -12,9 +12,9 @@ class GruActivations {
  public:
   static constexpr bool kExact = std::is_same<Number, Float32>::value;
 
-  GruActivations(const Problem& problem, const Layout& shared)
-      : p(problem), layout(shared), gates(gru_gates(problem)), candidate_at(gates * kWidth),
-        hidden_at(candidate_at + kWidth), kept(hidden_at + (kExact ? 0 : kWidth)), packed(problem, gates) {}
+  GruActivations(const Arguments& arguments, const Layout& shared)
+      : p(arguments), layout(shared), gates(gru_gates(arguments)), candidate_at(gates * kWidth),
+        hidden_at(candidate_at + kWidth), kept(hidden_at + (kExact ? 0 : kWidth)), packed(arguments, gates) {}
 
   void lay_out(Workspace& workspace) {
     int64_t groups = layout.row_groups;
@@ -187,7 +187,7 @@ class GruActivations {
     return first_of(hidden, layout.units_left(unit));
   }
 
-  const Problem& p;
+  const Arguments& p;
   const Layout& layout;
   const int gates;
   // Floats: where in what is kept of a vector of units candidate and hidden state are, and all of it.

@@ -9,8 +9,8 @@
 template <class Number>
 class GruBackward final : public Work {
  public:
-  explicit GruBackward(const Problem& problem)
-      : p(problem), layout(problem), gate_count(gru_gates(problem)), blocks(gate_count + 1), activations(p, layout),
+  explicit GruBackward(const Arguments& arguments)
+      : p(arguments), layout(arguments), gate_count(gru_gates(arguments)), blocks(gate_count + 1), activations(p, layout),
         gates(gate_count) {}
 
   int lay_out(Workspace& workspace, int most_threads) override {
@@ -329,7 +329,7 @@ class GruBackward final : public Work {
     deliver_columns(sums + p.hidden_size * apart, apart, p.input_weight_grad + row * p.input_size, p.input_size, lanes);
   }
 
-  const Problem& p;
+  const Arguments& p;
   Layout layout;
   const int gate_count, blocks;  // the gates, and the candidate with them
   GruActivations<Number> activations;

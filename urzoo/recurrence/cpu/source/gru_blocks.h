@@ -33,7 +33,7 @@ template <class Number>
 struct PackedCandidate {
   static constexpr int kAcross = kWide * kWidth;
 
-  PackedCandidate(const Problem& problem, int gate_count) : p(problem), gates(gate_count) {}
+  PackedCandidate(const Arguments& arguments, int gate_count) : p(arguments), gates(gate_count) {}
 
   int64_t input_words() const { return words<Number>(p.input_size); }
   int64_t hidden_words() const { return words<Number>(p.hidden_size); }
@@ -61,7 +61,7 @@ struct PackedCandidate {
     store(bias(unit), bias_of(p, gates, unit));
   }
 
-  const Problem& p;
+  const Arguments& p;
   const int gates;  // before the candidate, in torch's weights
   float *weights, *biases;
 };
@@ -69,7 +69,7 @@ struct PackedCandidate {
 // Both.
 template <class Number>
 struct PackedGru {
-  PackedGru(const Problem& problem, int gate_count) : gates(problem, gate_count), candidate(problem, gate_count) {}
+  PackedGru(const Arguments& arguments, int gate_count) : gates(arguments, gate_count), candidate(arguments, gate_count) {}
 
   bool fused() const { return gates.fused(); }
   int64_t input_words() const { return gates.input_words(); }

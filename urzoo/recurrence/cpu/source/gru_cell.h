@@ -6,7 +6,7 @@
 #pragma once
 
 #include "cells.h"
-#include "problem.h"
+#include "arguments.h"
 
 template <bool Refined>
 struct Gru {
@@ -37,4 +37,4 @@ struct Gru {
   }
 };
 
-inline int gru_gates(const Problem& problem) { return problem.refined ? 3 : 2; }
+inline int gru_gates(const Arguments& arguments) { return arguments.refined ? 3 : 2; }

@@ -8,9 +8,9 @@
 template <class Number>
 class GruForward final : public Work {
  public:
-  explicit GruForward(const Problem& problem)
-      : p(problem), layout(problem), gates(gru_gates(problem)), columns(gates * kWidth),
-        kept((gates + 1 + !kExact) * kWidth), packed(problem, gates), saves(p.saved != nullptr && p.segment == 0) {}
+  explicit GruForward(const Arguments& arguments)
+      : p(arguments), layout(arguments), gates(gru_gates(arguments)), columns(gates * kWidth),
+        kept((gates + 1 + !kExact) * kWidth), packed(arguments, gates), saves(p.saved != nullptr && p.segment == 0) {}
 
   int lay_out(Workspace& workspace, int most_threads) override {
     const int threads = layout.split(workspace, most_threads);
@@ -213,7 +213,7 @@ class GruForward final : public Work {
                     load(hidden + row * layout.stride + unit * kWidth), layout.units_left(unit));
   }
 
-  const Problem& p;
+  const Arguments& p;
   Layout layout;
   const int gates;
   const int64_t columns, kept;  // floats of a vector of units: of the gates, of what is kept of a step

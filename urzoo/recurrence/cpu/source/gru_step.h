@@ -7,8 +7,8 @@
 template <class Number>
 class GruStep final : public Work {
  public:
-  explicit GruStep(const Problem& problem)
-      : p(problem), gates(gru_gates(problem)), hidden(static_cast<const float*>(problem.hidden)) {}
+  explicit GruStep(const Arguments& arguments)
+      : p(arguments), gates(gru_gates(arguments)), hidden(static_cast<const float*>(arguments.hidden)) {}
 
   int lay_out(Workspace& workspace, int most_threads) override {
     threads = static_cast<int>(std::min<int64_t>(most_threads, unit_blocks(p)));
@@ -75,7 +75,7 @@ class GruStep final : public Work {
     return load_first(hidden + row * p.hidden_size + unit * kWidth, p.hidden_size - unit * kWidth);
   }
 
-  const Problem& p;
+  const Arguments& p;
   const int gates;
   const float* hidden;
   Widened widened{p};

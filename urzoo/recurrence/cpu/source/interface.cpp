@@ -7,35 +7,35 @@
 
 namespace {
 
-// Calls `body` with the cell and the numbers of the problem.
+// Calls `body` with the cell and the numbers that the arguments ask for.
 template <class Cell, class Body>
-auto with_cell(const Problem& problem, const Body& body) {
-  return problem.bf16 ? body(Cell{}, BFloat16{}) : body(Cell{}, Float32{});
+auto with_cell(const Arguments& arguments, const Body& body) {
+  return arguments.bf16 ? body(Cell{}, BFloat16{}) : body(Cell{}, Float32{});
 }
 
 template <bool Tied, Auxiliary Second, class Body>
-auto with_auxiliary(const Problem& problem, const Body& body) {
-  return problem.ordered ? with_cell<Lstm<Tied, Second, true>>(problem, body)
-                         : with_cell<Lstm<Tied, Second, false>>(problem, body);
+auto with_auxiliary(const Arguments& arguments, const Body& body) {
+  return arguments.ordered ? with_cell<Lstm<Tied, Second, true>>(arguments, body)
+                         : with_cell<Lstm<Tied, Second, false>>(arguments, body);
 }
 
 template <bool Tied, class Body>
-auto with_tie(const Problem& problem, const Body& body) {
-  if (problem.master) return with_auxiliary<Tied, Auxiliary::kMaster>(problem, body);
-  if (problem.refined) return with_auxiliary<Tied, Auxiliary::kRefine>(problem, body);
-  return with_auxiliary<Tied, Auxiliary::kNone>(problem, body);
+auto with_tie(const Arguments& arguments, const Body& body) {
+  if (arguments.master) return with_auxiliary<Tied, Auxiliary::kMaster>(arguments, body);
+  if (arguments.refined) return with_auxiliary<Tied, Auxiliary::kRefine>(arguments, body);
+  return with_auxiliary<Tied, Auxiliary::kNone>(arguments, body);
 }
 
 template <class Body>
-auto with_types(const Problem& problem, const Body& body) {
-  return problem.tied ? with_tie<true>(problem, body) : with_tie<false>(problem, body);
+auto with_types(const Arguments& arguments, const Body& body) {
+  return arguments.tied ? with_tie<true>(arguments, body) : with_tie<false>(arguments, body);
 }
 
 template <template <class, class> class Pass>
-int run_pass(const Problem& problem) {
-  return with_types(problem, [&](auto cell, auto number) {
-    Pass<decltype(cell), decltype(number)> work(problem);
-    return run_on_threads(work, static_cast<int>(problem.threads));
+int run_pass(const Arguments& arguments) {
+  return with_types(arguments, [&](auto cell, auto number) {
+    Pass<decltype(cell), decltype(number)> work(arguments);
+    return run_on_threads(work, static_cast<int>(arguments.threads));
   });
 }
 
@@ -43,19 +43,19 @@ int run_pass(const Problem& problem) {
 
 EXPORT int64_t urzoo_vector_width() { return kWidth; }
 EXPORT int64_t urzoo_interface() { return kInterface; }
-EXPORT int64_t urzoo_problem_size() { return sizeof(Problem); }
+EXPORT int64_t urzoo_arguments_size() { return sizeof(Arguments); }
 EXPORT void urzoo_use_tiles(int on) { tiles_in_use = on != 0; }
-EXPORT int urzoo_forward(const Problem* problem) { return run_pass<CellForward>(*problem); }
-EXPORT int urzoo_backward(const Problem* problem) { return run_pass<CellBackward>(*problem); }
-EXPORT int urzoo_step(const Problem* problem) { return run_pass<CellStep>(*problem); }
-EXPORT int urzoo_pack(const Problem* problem) {
-  return with_types(*problem, [&](auto cell, auto number) {
-    Pack<PackedWeights<decltype(number)>> work(*problem, decltype(cell)::kGates);
-    return run_on_threads(work, static_cast<int>(problem->threads));
+EXPORT int urzoo_forward(const Arguments* arguments) { return run_pass<CellForward>(*arguments); }
+EXPORT int urzoo_backward(const Arguments* arguments) { return run_pass<CellBackward>(*arguments); }
+EXPORT int urzoo_step(const Arguments* arguments) { return run_pass<CellStep>(*arguments); }
+EXPORT int urzoo_pack(const Arguments* arguments) {
+  return with_types(*arguments, [&](auto cell, auto number) {
+    Pack<PackedWeights<decltype(number)>> work(*arguments, decltype(cell)::kGates);
+    return run_on_threads(work, static_cast<int>(arguments->threads));
   });
 }
-EXPORT int64_t urzoo_packed_size(const Problem* problem) {
-  return with_types(*problem, [&](auto cell, auto number) {
-    return Pack<PackedWeights<decltype(number)>>::floats(*problem, decltype(cell)::kGates);
+EXPORT int64_t urzoo_packed_size(const Arguments* arguments) {
+  return with_types(*arguments, [&](auto cell, auto number) {
+    return Pack<PackedWeights<decltype(number)>>::floats(*arguments, decltype(cell)::kGates);
   });
 }

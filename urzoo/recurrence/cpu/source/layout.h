@@ -1,11 +1,11 @@
-// How a problem is cut: hidden units into vectors, rows and units over the threads, time into chunks.
+// How the work is cut: hidden units into vectors, rows and units over the threads, time into chunks.
 #pragma once
 
 #include <algorithm>
 #include <new>
 
 #include "numbers.h"
-#include "problem.h"
+#include "arguments.h"
 #include "threads.h"
 
 // Input sizes up to this are part of the recurrent product; larger ones are projected in chunks, whose product is
@@ -25,11 +25,11 @@ inline int64_t row_stride(int64_t floats) { return (floats + kCacheLine - 1) / k
 
 // The vectors of hidden units that threads never part: their factors fill a line of the cache. A line that two threads
 // write at every step would go to and fro between them.
-inline int64_t together(const Problem& p) { return kCacheLine * (p.bf16 ? BFloat16::kPack : 1) / kWidth; }
-inline int64_t unit_blocks(const Problem& p) { return (vectors(p.hidden_size) + together(p) - 1) / together(p); }
+inline int64_t together(const Arguments& p) { return kCacheLine * (p.bf16 ? BFloat16::kPack : 1) / kWidth; }
+inline int64_t unit_blocks(const Arguments& p) { return (vectors(p.hidden_size) + together(p) - 1) / together(p); }
 
 // A thread's part of the vectors of hidden units.
-inline Range share_units(const Problem& p, int64_t parts, int64_t index) {
+inline Range share_units(const Arguments& p, int64_t parts, int64_t index) {
   Range blocks = share(unit_blocks(p), parts, index);
   return {blocks.begin * together(p), std::min(blocks.end * together(p), vectors(p.hidden_size))};
 }
@@ -56,7 +56,7 @@ struct Lines {
 };
 
 struct Layout {
-  explicit Layout(const Problem& problem) : p(problem), units(vectors(problem.hidden_size)) {
+  explicit Layout(const Arguments& arguments) : p(arguments), units(vectors(arguments.hidden_size)) {
     stride = row_stride(units * kWidth);
   }
 
@@ -102,7 +102,7 @@ struct Layout {
   bool real(int64_t row, int64_t time) const { return p.mask == nullptr || p.mask[row * p.time + time] != 0; }
   int64_t units_left(int64_t unit) const { return p.hidden_size - unit * kWidth; }
 
-  const Problem& p;
+  const Arguments& p;
   int64_t units;   // vectors of hidden units
   int64_t stride;  // of a row of the state
   int threads = 1, row_groups = 1, unit_groups = 1;

@@ -6,14 +6,14 @@
 
 // Calls `body` with the weight as what it holds: floats or bfloat16 values.
 template <class Number, class Body>
-INLINE void with_weight(const Problem& problem, const void* weight, const Body& body) {
+INLINE void with_weight(const Arguments& arguments, const void* weight, const Body& body) {
   if constexpr (!std::is_same<Number, Float32>::value)
-    if (problem.weights_bf16) return body(static_cast<const uint16_t*>(weight));
+    if (arguments.weights_bf16) return body(static_cast<const uint16_t*>(weight));
   body(static_cast<const float*>(weight));
 }
 
 // The bias of one vector of units of a block, the gate bias in it.
-INLINE vf bias_of(const Problem& p, int64_t block, int64_t unit) {
+INLINE vf bias_of(const Arguments& p, int64_t block, int64_t unit) {
   int64_t first = unit * kWidth, left = p.hidden_size - first;
   auto at = [&](const void* biases, int64_t place) {
     return p.rounded & kBiases ? load_first(static_cast<const uint16_t*>(biases) + place, left)

@@ -1,4 +1,4 @@
-// The weights and the bias of a problem as the products with the inputs and the hidden states read them, packed for one
+// The weights and the bias as the products with the inputs and the hidden states read them, packed for one
 // pass or kept for many.
 #pragma once
 
@@ -6,7 +6,7 @@
 
 template <class Number>
 struct PackedWeights {
-  PackedWeights(const Problem& problem, int gate_count) : p(problem), gates(gate_count), columns(gates * kWidth) {}
+  PackedWeights(const Arguments& arguments, int gate_count) : p(arguments), gates(gate_count), columns(gates * kWidth) {}
 
   // A few inputs are part of the recurrent product.
   bool fused() const { return p.input_size <= kFusedInput; }
@@ -35,7 +35,7 @@ struct PackedWeights {
       store(biases + unit * columns + gate * kWidth, bias_of(p, gate, unit));
   }
 
-  const Problem& p;
+  const Arguments& p;
   const int gates;
   const int64_t columns;
   float *weights, *biases;
@@ -43,7 +43,7 @@ struct PackedWeights {
 
 // In the workspace, or where they are packed already.
 template <class Weights>
-void lay_out_weights(Weights& packed, const Problem& p, Workspace& workspace) {
+void lay_out_weights(Weights& packed, const Arguments& p, Workspace& workspace) {
   Workspace kept(reinterpret_cast<char*>(p.packed));
   packed.place(p.packed == nullptr ? workspace : kept);
 }
@@ -52,11 +52,11 @@ void lay_out_weights(Weights& packed, const Problem& p, Workspace& workspace) {
 template <class Weights>
 class Pack final : public Work {
  public:
-  Pack(const Problem& problem, int gates) : p(problem), packed(problem, gates) {}
+  Pack(const Arguments& arguments, int gates) : p(arguments), packed(arguments, gates) {}
 
-  static int64_t floats(const Problem& problem, int gates) {
+  static int64_t floats(const Arguments& arguments, int gates) {
     Workspace measured;
-    Weights(problem, gates).place(measured);
+    Weights(arguments, gates).place(measured);
     return static_cast<int64_t>(measured.used() / sizeof(float));
   }
 
@@ -72,7 +72,7 @@ class Pack final : public Work {
   }
 
  private:
-  const Problem& p;
+  const Arguments& p;
   Weights packed;
   int threads = 1;
 };

@@ -92,7 +92,7 @@ struct Some {
 // The same for lines of `vectors` with the rows of one vector of units in `blocks` blocks, of which there are `Least` to
 // `Most`, of a weight (blocks * hidden, depth) from the block `first` on.
 template <class Number, int Least, int Most, class Element>
-void multiply_unit(const Problem& p, int blocks, vf (*sums)[kMostGates][kWidth], int64_t unit, Some some,
+void multiply_unit(const Arguments& p, int blocks, vf (*sums)[kMostGates][kWidth], int64_t unit, Some some,
                    const Element* vectors, int64_t stride, const void* weight, int64_t depth, int first, bool fresh) {
   if constexpr (Least < Most)
     if (blocks > Least)
@@ -136,7 +136,7 @@ struct Widened {
     return to;
   }
 
-  const Problem& p;
+  const Arguments& p;
   int64_t of_inputs = 0, of_hidden = 0, own_size = 0;
   float* memory = nullptr;
 };
@@ -144,8 +144,8 @@ struct Widened {
 template <class Number>
 class Step : public Work {
  public:
-  Step(const Problem& problem, int gate_count, Gates cumax)
-      : p(problem), gates(gate_count), columns(gates * kWidth), cumax_gates(cumax) {}
+  Step(const Arguments& arguments, int gate_count, Gates cumax)
+      : p(arguments), gates(gate_count), columns(gates * kWidth), cumax_gates(cumax) {}
 
   int lay_out(Workspace& workspace, int most_threads) override {
     threads = static_cast<int>(std::min<int64_t>(most_threads, unit_blocks(p)));
@@ -179,7 +179,7 @@ class Step : public Work {
   // From the pre-activations of a vector of units the new state.
   virtual void update(int64_t unit, int64_t row, const float* preactivations) = 0;
 
-  const Problem& p;
+  const Arguments& p;
 
  private:
   float* place_of(int64_t unit, int64_t row) const { return rows + (row * vectors(p.hidden_size) + unit) * columns; }
@@ -220,7 +220,7 @@ class CellStep final : public Step<Number> {
   static constexpr int kGates = Cell::kGates;
 
  public:
-  explicit CellStep(const Problem& problem) : Base(problem, kGates, Cell::cumax_gates()) {}
+  explicit CellStep(const Arguments& arguments) : Base(arguments, kGates, Cell::cumax_gates()) {}
 
  private:
   void update(int64_t unit, int64_t row, const float* preactivations) override {

@@ -24,15 +24,15 @@ struct LineFactors {
     return layout.real(chunk.row_of(line), layout.time_of(chunk.step_of(line)));
   }
 
-  const Problem& p;
+  const Arguments& p;
   const Layout& layout;
 };
 
 template <class Number>
 class WeightGrads {
  public:
-  WeightGrads(const Problem& problem, const Layout& shared, int gate_count)
-      : p(problem), layout(shared), lines_of{problem, shared}, gates(gate_count), columns(gates * kWidth),
+  WeightGrads(const Arguments& arguments, const Layout& shared, int gate_count)
+      : p(arguments), layout(shared), lines_of{arguments, shared}, gates(gate_count), columns(gates * kWidth),
         tile_rows(max_rows(gates)) {}
 
   void lay_out(Workspace& workspace) {
@@ -162,7 +162,7 @@ class WeightGrads {
                       lanes);
   }
 
-  const Problem& p;
+  const Arguments& p;
   const Layout& layout;
   const LineFactors<Number> lines_of;
   const int gates;

@@ -5,13 +5,13 @@
 
 // Raised, here and in library.py, whenever a function of the interface comes or goes or means something else: a library
 // compiled from an older source is then refused.
-constexpr int64_t kInterface = 6;
+constexpr int64_t kInterface = 7;
 
 // What may be bfloat16 in a step with float factors, as it is under autocast: the inputs, the LSTM's hidden state before
 // the step and after it. And anywhere the biases.
 enum Rounded { kInputs = 1, kHidden = 2, kFinalHidden = 4, kBiases = 8 };
 
-struct Problem {
+struct Arguments {
   int64_t batch, time, input_size, hidden_size;
   int64_t tied, refined, master, ordered;  // the gating: at most one of refined and master
   int64_t reverse;        // time runs from the last step to the first
