@@ -94,7 +94,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             labels: The token ids themselves, `(batch, time)`, shifted here; -100 is left out of the loss.
             use_cache: Whether to return the state; by default as configured, and not in training.
             logits_to_keep: Score only the last so many steps, or the steps of this index; 0 for all.
-            compute_logits: False with labels: return the loss without the scores, which saves their memory.
+            compute_logits: False with labels: return the loss without the scores, which saves their memory, and with a
+                large vocabulary most of the time; a collator may put it into each batch.
             neural_cache: Mix in what followed those of the last `config.neural_cache_size` states that were most like
                 the present one, see `urzoo.models.neural_cache_urlstm`; give it with every piece of a text.
             num_items_in_batch: What the summed loss is divided by; the number of targets when omitted.
