@@ -140,7 +140,7 @@ def make_example(task: str, folder: Path) -> tuple[Path, Split]:
         config = URLSTMConfig(input_size=2, hidden_size=4, num_labels=1)
         URLSTMForSequenceClassification(config).save_pretrained(folder)
         return folder, split_of(task, "test", sequence=list(adding_sequences(23, 30, random)))
-    make_writer(folder, **({"neural_cache_size": 30} if task == "wikitext103_cache" else {}))
+    make_writer(folder, **({"neural_cache_size": 30} if load_task(task).context else {}))
     save_tokenizer(folder, WIKI)
     return folder, wiki(task)
 

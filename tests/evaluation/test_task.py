@@ -56,3 +56,10 @@ def test_the_new_data_set_and_task_that_contributing_shows(tmp_path, monkeypatch
     assert (found.data.name, found.primary_metric.name) == ("sentences", "accuracy")
     assert found.order not in taken
     schema.load_data_set.cache_clear()
+
+
+def test_dynamic_evaluation_is_for_streams_alone():
+    pages = load_task("wikitext103_pages").model_dump()
+    settings = {"learning_rate": 0.1, "decay": 0.0, "segment_tokens": 8}
+    with pytest.raises(ValueError, match="dynamic_evaluation goes with problem language-modelling-stream only"):
+        task.Task.model_validate(pages | {"dynamic_evaluation": settings})

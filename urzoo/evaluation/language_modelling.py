@@ -21,6 +21,7 @@ import torch
 from urzoo.data import Split
 from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, UsageError
+from urzoo.evaluation.dynamic_evaluation import Learner
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
@@ -64,13 +65,23 @@ class Scorer:
                 f"task {task.name} reads with a neural cache, but {folder / 'config.json'} has no neural_cache_size; "
                 f"name the task without it, {task.checkpoints_of}."
             )
-        self.context = _with_neural_cache(model.config) if self.neural_cache else None
+        self.learner: Learner | None = None
+        if task.dynamic_evaluation is not None:
+            if not self.recurrent:
+                raise UsageError(
+                    f"task {task.name} lets a model learn from the text behind it, but {folder} reads in windows; name "
+                    f"the task without it, {task.checkpoints_of}."
+                )
+            self.learner = Learner(model, task.dynamic_evaluation)
+        self.context = _context(task, model.config)
         self.begin()
 
     def begin(self) -> None:
         """Forget everything: the next token is the first."""
         self.state: Any = None
         self.previous = int(self.prefix)
+        if self.learner is not None:
+            self.learner.begin()
 
     def tokens(self, text: str, original: str) -> list[int]:
         """The tokens of a text, without any added ones.
@@ -107,7 +118,11 @@ class Scorer:
         Raises:
             CheckpointError: One is NaN.
         """
-        parts = [self._segment(ids[at : at + _TOKENS_AT_A_TIME]) for at in range(0, len(ids), _TOKENS_AT_A_TIME)]
+        parts, at = [], 0
+        while at < len(ids):
+            end = at + (_TOKENS_AT_A_TIME if self.learner is None else self.learner.tokens_left)
+            parts.append(self._segment(ids[at:end]))
+            at = end
         return self._joined(parts)
 
     def page(self, ids: list[int]) -> Values:
@@ -130,7 +145,7 @@ class Scorer:
         logits = self._logits(inputs, state=None)[0]
         return self._joined(
             [
-                _chosen(logits[part : part + _TOKENS_AT_A_TIME], targets[part : part + _TOKENS_AT_A_TIME])
+                _values(_chosen(logits[part : part + _TOKENS_AT_A_TIME], targets[part : part + _TOKENS_AT_A_TIME]))
                 for part in range(0, len(targets), _TOKENS_AT_A_TIME)
             ]
         )
@@ -145,15 +160,19 @@ class Scorer:
         inputs = [self.previous, *targets[:-1]]
         logits, self.state = self._logits(inputs, state=self.state)
         self.previous = targets[-1]
-        return _chosen(logits, targets)
+        chosen = _chosen(logits, targets)
+        if self.learner is not None and self.learner.scored(chosen):
+            self.state = self.state.detach()
+        return _values(chosen)
 
     def _logits(self, inputs: list[int], *, state: Any) -> tuple[torch.Tensor, Any]:
         ids = torch.tensor([inputs], device=self.precision.device)
         options: dict[str, Any] = {"use_cache": self.recurrent}
         if self.recurrent:
             options |= {"cache_params": state, "neural_cache": self.neural_cache}
-        with torch.inference_mode(), self.precision.autocast():
-            output = self.model(input_ids=ids, **options)
+        model = self.model if self.learner is None else self.learner.model
+        with torch.inference_mode(self.learner is None), self.precision.autocast():
+            output = model(input_ids=ids, **options)
         return output.logits[0], output.cache_params if self.recurrent else None
 
 
@@ -297,10 +316,13 @@ def _perplexity(ratio: Values) -> Values:
     return values
 
 
-def _chosen(logits: torch.Tensor, targets: list[int]) -> Values:
+def _chosen(logits: torch.Tensor, targets: list[int]) -> torch.Tensor:
     scores = torch.log_softmax(logits.float(), dim=-1)
-    chosen = scores[torch.arange(len(targets)), torch.tensor(targets, device=scores.device)]
-    values: Values = chosen.double().cpu().numpy()
+    return scores[torch.arange(len(targets)), torch.tensor(targets, device=scores.device)]
+
+
+def _values(chosen: torch.Tensor) -> Values:
+    values: Values = chosen.detach().double().cpu().numpy()
     return values
 
 
@@ -309,11 +331,21 @@ def _letters(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).split())
 
 
-def _with_neural_cache(config: Any) -> str:
-    return (
-        f"with a neural cache of {config.neural_cache_size} tokens, weight {config.neural_cache_weight:g}, "
-        f"sharpness {config.neural_cache_sharpness:g}"
-    )
+def _context(task: Task, config: Any) -> str | None:
+    """What a row says of what the model has beside its state."""
+    found = []
+    if task.context == "neural-cache":
+        found.append(
+            f"with a neural cache of {config.neural_cache_size} tokens, weight {config.neural_cache_weight:g}, "
+            f"sharpness {config.neural_cache_sharpness:g}"
+        )
+    learning = task.dynamic_evaluation
+    if learning is not None:
+        found.append(
+            f"with dynamic evaluation: a step of {learning.learning_rate:g} each {learning.segment_tokens} tokens, "
+            f"decay {learning.decay:g}"
+        )
+    return "; ".join(found) or None
 
 
 def _window(config: Any) -> int:

@@ -70,6 +70,17 @@ class MetricSpec(Strict):
     tolerance: Annotated[float, Field(ge=0)]
 
 
+class DynamicEvaluation(Strict):
+    """How a language model learns while it is evaluated: see `urzoo.evaluation.dynamic_evaluation`.
+
+    A step of `learning_rate` after each `segment_tokens` tokens, and then `decay` of the way back to the checkpoint.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    decay: Annotated[float, Field(ge=0, lt=1)]
+    segment_tokens: Positive
+
+
 class Task(Strict):
     """A task file.
 
@@ -77,7 +88,8 @@ class Task(Strict):
     2.0 is twice the sampling rate. `trained_as` names the task whose checkpoints are evaluated, where that is another,
     and `caveats` what a reader must know of the scores here of checkpoints that were trained for some other task.
     `context`, for language models only, names what they may use beside their state: "neural-cache" with the settings of
-    the checkpoint's configuration. Rows of different contexts are rows of different tasks, and never ranked together.
+    the checkpoint's configuration. `dynamic_evaluation`, of a stream, lets them learn from what they have read. Rows of
+    different contexts are rows of different tasks, and never ranked together.
     `chance` is what the primary metric gives, as stored, for an answer that is always the same, the best of those.
     `published` is the key under which the leaderboard keeps published figures of the same task, and `order` says where
     the task stands there: the lower, the earlier. `quick_rows` is how many rows `urzoo reproduce` repeats unless it is
@@ -95,6 +107,7 @@ class Task(Strict):
     trained_as: Name | None = None
     caveats: dict[Name, Line] = Field(default_factory=dict)
     context: Literal["neural-cache"] | None = None
+    dynamic_evaluation: DynamicEvaluation | None = None
     metrics: Annotated[list[MetricSpec], Field(min_length=1)]
     chance: float | None = None
     licence: Line
@@ -115,6 +128,8 @@ class Task(Strict):
             raise ValueError("time_scale is needed with problem series-classification, and only there")
         if self.context is not None and not self.problem.startswith("language-modelling"):
             raise ValueError("context goes with language-modelling problems only")
+        if self.dynamic_evaluation is not None and self.problem != "language-modelling-stream":
+            raise ValueError("dynamic_evaluation goes with problem language-modelling-stream only")
         return self
 
     def caveat_of(self, trained_for: str | None) -> str | None:
