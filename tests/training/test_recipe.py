@@ -44,13 +44,15 @@ def test_a_missing_key_is_named_with_its_path(tmp_path):
         ("run__epochs", "8", "run.epochs"),
         ("optimiser__learning_rate", -1.0, "optimiser.learning_rate"),
         ("model__gate", "URR", "unknown gate"),
-        ("model__input_size", 3, "model.input_size must be 1"),
+        ("model__input_size", 3, "model.input_size is 3, expected 1"),
         ("processor__image_std", [0.3, 0.3, 0.3], "processor.image_std has 3 numbers"),
         ("model__pooling", ["last", "last"], "expected each of them once"),
         ("model__pooling", ["first"], "model.pooling"),
         ("model__pooling", [], "model.pooling"),
         ("name", "../elsewhere", "name"),
         ("architecture", "URLSTMForImageClasification", "Did you mean 'URLSTMForImageClassification'"),
+        ("architecture", ["URLSTMForImageClassification"], "unknown architecture"),
+        ("task", ["smnist"], "key task is ['smnist']"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_key(tmp_path, key, value, expected):

@@ -1,3 +1,4 @@
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import torch
 from urzoo.data.generate import generate
 from urzoo.data.schema import load_data_set
 from urzoo.errors import RecipeError
-from urzoo.recurrence import GATINGS
 from urzoo.training import load_recipe
 from urzoo.training.kinds.synthetic import (
     SyntheticRecipe,
@@ -35,9 +35,9 @@ def with_seed(recipe, seed):
 
 
 @pytest.mark.parametrize("task", ["copy", "adding"])
-def test_every_gating_has_a_recipe(task):
-    recipes = [load_recipe(path) for path in COMPARED if path.parent.name == task]
-    assert sorted(recipe.model.gate for recipe in recipes) == sorted(GATINGS)
+def test_each_of_the_papers_gatings_has_a_recipe(task):
+    gates = [load_recipe(path).model.gate for path in COMPARED if path.parent.name == task]
+    assert sorted(gates) == sorted(map("".join, product("-COU", "-MR")))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -68,8 +68,8 @@ def test_recipes_of_one_task_differ_in_the_gating_alone():
         (("cadence:", "cadense:"), "Did you mean 'cadence'"),
         (('gate: "UR"', 'gate: "UX"'), "unknown gate 'UX'"),
         (("length: 500", "length: 400"), "stream.length is 400"),
-        (("head_hidden_size: 0", "head_hidden_size: 8"), "head_hidden_size must be 0"),
-        (("URLSTMForCausalLM", "URLSTMForSequenceClassification"), "architecture must be URLSTMForCausalLM"),
+        (("head_hidden_size: 0", "head_hidden_size: 8"), "head_hidden_size is 8, expected 0"),
+        (("URLSTMForCausalLM", "URLSTMForSequenceClassification"), "architecture is .* expected URLSTMForCausalLM"),
         (("steps: 5000", "steps: 0"), "run.steps"),
     ],
 )

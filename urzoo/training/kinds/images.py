@@ -61,7 +61,9 @@ class ImageRecipe(RowsRecipe):
     def _parts_agree(self) -> Self:
         channels = 1 if self.processor.do_grayscale else 3
         if self.model.input_size != channels:
-            raise ValueError(f"model.input_size must be {channels}, one input per channel of a pixel")
+            raise ValueError(
+                f"model.input_size is {self.model.input_size}, expected {channels}, one per channel of a pixel"
+            )
         for key in ("image_mean", "image_std"):
             values = getattr(self.processor, key)
             if len(values) != channels:

@@ -61,10 +61,10 @@ class SyntheticRecipe(StreamRecipe):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if self.architecture != _ARCHITECTURES[self.task]:
-            raise ValueError(f"architecture must be {_ARCHITECTURES[self.task]} for the task {self.task}")
-        if self.task == "copy" and self.model.head_hidden_size:
-            raise ValueError("model.head_hidden_size must be 0 for the task copy: its output is one linear map")
+        if self.architecture != (expected := _ARCHITECTURES[self.task]):
+            raise ValueError(f"architecture is {self.architecture}, expected {expected} for the task {self.task}")
+        if self.task == "copy" and (size := self.model.head_hidden_size):
+            raise ValueError(f"model.head_hidden_size is {size}, expected 0: the output of copy is one linear map")
         return self
 
     @property
