@@ -1,6 +1,7 @@
 """Training shared by processes: the loss curve and weights of one, and nothing half-written where one is lost."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,21 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.training.tiny import KINDS, train_tiny
+from tests.training.tiny import KINDS, ROWS, train_tiny
 from urzoo.training.log import TrainingLine, ValidationLine, read_log
-
-# Dropout draws other numbers in each process; everything else must be the same.
-ROWS = {"model__head_dropout": 0.0, "run__batch_size": 6, "cadence__log_every_steps": 1, "run__epochs": 3}
-STREAMS = {"run__batch_size": 6, "cadence__log_every_steps": 1}
-CHANGES = {
-    "images": ROWS,
-    "series": ROWS,
-    "texts": ROWS | {f"model__{name}_dropout": 0.0 for name in ("token", "embedding")},
-    "language_model": STREAMS
-    | {f"model__{name}_dropout": 0.0 for name in ("token", "embedding", "layer", "weight", "head")},
-    "synthetic": STREAMS,
-}
-
 
 SHARED = """
 import atexit, os, sys
@@ -88,7 +76,10 @@ def made(kind: str, parent: Path) -> Path:
     """A folder of that name with its recipe."""
     folder = parent / kind
     folder.mkdir()
-    KINDS[kind][0](folder, **CHANGES[kind])
+    changes = {"run__batch_size": 6, "cadence__log_every_steps": 3} | ({"run__epochs": 3} if kind in ROWS else {})
+    recipe = KINDS[kind][0](folder, **changes)
+    # Dropout draws other numbers in each process; everything else must be the same.
+    recipe.write_text(re.sub(r"_dropout: [\d.]+", "_dropout: 0.0", recipe.read_text()))
     return folder
 
 
@@ -149,6 +140,23 @@ def test_a_lost_process_is_reported_in_one_line(tmp_path: Path, kind: str):
     assert line.startswith("error: process 0 of 2 lost another one: "), said[0]
     assert line.endswith("The same command goes on from the last saved state."), said[0]
     assert "Traceback" not in said[0]
+
+
+def test_processes_that_cannot_meet_are_reported_in_one_line(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        done = subprocess.run(
+            command(made("synthetic", tmp_path)),
+            env=environment(WORLD_SIZE="2", RANK="0", LOCAL_RANK="0", **meeting),
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+    assert done.returncode == 1
+    assert "error: the processes of this run cannot reach each other: " in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -1,29 +1,28 @@
 """What holds for runs of every kind of recipe."""
 
+import json
+import re
 import signal
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import yaml
 
-from tests.training.tiny import KINDS, stop_after_a_step, tiny_language_model, train_tiny
+from tests.training.tiny import KINDS, ROWS, stop_after_a_step, tiny_language_model, train_tiny
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
 from urzoo.schema import read_text
-from urzoo.training import load_recipe, recipe_file
+from urzoo.training import kinds, load_recipe, recipe_file
 from urzoo.training.heads import DeadHeadError
-from urzoo.training.kinds.images import ImageRecipe
-from urzoo.training.kinds.language_model import LanguageModelRecipe
-from urzoo.training.kinds.series import SeriesRecipe
-from urzoo.training.kinds.synthetic import SyntheticRecipe
-from urzoo.training.kinds.texts import TextRecipe
 from urzoo.training.log import TrainingLine, read_log
 from urzoo.training.report import StopOnSignal
 from urzoo.training.trainer import RecipeTrainer
 
 EVERY_KIND = pytest.mark.parametrize("kind", list(KINDS))
-# Those whose tiny recipes have a ReLU layer in the head.
-WITH_HEAD = ("images", "series", "texts")
 
 
 def recipe_of(kind, folder, **changes):
@@ -85,14 +84,24 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, kind):
 
 
 def test_recipes_are_told_apart_by_their_architecture_and_sections(tmp_path):
-    expected = {
-        "images": ImageRecipe,
-        "series": SeriesRecipe,
-        "texts": TextRecipe,
-        "language_model": LanguageModelRecipe,
-        "synthetic": SyntheticRecipe,
-    }
-    assert {kind: type(load_recipe(recipe_of(kind, tmp_path))) for kind in KINDS} == expected
+    for kind in KINDS:
+        assert type(load_recipe(recipe_of(kind, tmp_path))).__module__ == f"urzoo.training.kinds.{kind}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "misspelt"),
+    [("texts", "tokenizer", "tokeniser"), ("series", "batches", "batch"), ("synthetic", "stream", "streams")],
+)
+def test_a_misspelt_section_does_not_make_a_recipe_one_of_another_kind(tmp_path, kind, key, misspelt):
+    recipe = recipe_of(kind, tmp_path)
+    recipe.write_text(recipe.read_text().replace(f"\n{key}:", f"\n{misspelt}:"))
+    with pytest.raises(RecipeError, match=f"unknown recipe key '{misspelt}'. Did you mean '{key}'"):
+        load_recipe(recipe)
+
+
+def test_a_misspelt_problem_is_told_with_those_there_are(tmp_path):
+    with pytest.raises(RecipeError, match=r"key task is 'coppy': Input should be 'copy' or 'adding'"):
+        load_recipe(recipe_of("synthetic", tmp_path, task="coppy"))
 
 
 @EVERY_KIND
@@ -100,6 +109,20 @@ def test_another_recipes_states_are_not_gone_on_from(tmp_path, kind):
     stop_after_a_step(kind, recipe_of(kind, tmp_path), tmp_path)
     with pytest.raises(RecipeError, match=r"another recipe \(run\.seed: .* -> 77\)\. Pass --restart"):
         train_tiny(kind, recipe_of(kind, tmp_path, run__seed=77), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["texts", "language_model"])
+def test_a_run_does_not_go_on_with_another_tokenizer_than_it_began_with(tmp_path, kind):
+    base = tiny_language_model(tmp_path / "base" / "checkpoint")
+    changes = {"initialise_from": None, "tokenizer": {"kind": "checkpoint", "checkpoint": str(base)}}
+    recipe = recipe_of(kind, tmp_path, **changes)
+    stop_after_a_step(kind, recipe, tmp_path)
+    tokenizer = base / "tokenizer.json"
+    content = json.loads(tokenizer.read_text())
+    content["model"]["merges"].reverse()
+    tokenizer.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"whose tokenizer has changed since\. Pass --restart"):
+        train_tiny(kind, recipe, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["texts", "language_model"])
@@ -166,11 +189,19 @@ def test_a_run_whose_gradients_stay_infinite_is_ended(tmp_path, kind):
                 parameter.grad.fill_(float("inf"))
         return clip(self, model)
 
-    longer = {"run__epochs": 4} if kind in ("images", "series", "texts") else {"run__steps": 12}
+    longer = {"run__epochs": 4} if kind in ROWS else {"run__steps": 12}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecipeTrainer, "_clip_grad_norm", never)
         with pytest.raises(UrzooError, match=r"not finite at 10 steps in a row, up to 10\. Lower optimiser"):
             train_tiny(kind, recipe_of(kind, tmp_path, **longer), tmp_path)
+
+
+@EVERY_KIND
+def test_a_validation_score_that_is_not_finite_ends_the_run_in_one_line(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(RecipeTrainer, "scored", lambda self, _: {self.recipe.score.name: float("nan")})
+    with pytest.raises(UrzooError, match=r"^the validation \w+ is nan at step \d\. Lower optimiser") as ended:
+        train_tiny(kind, recipe_of(kind, tmp_path), tmp_path)
+    assert "\n" not in str(ended.value)
 
 
 @EVERY_KIND
@@ -181,7 +212,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, kind):
     assert not (tmp_path / "tiny" / "checkpoint").exists()
 
 
-@pytest.mark.parametrize("kind", WITH_HEAD)
+@pytest.mark.parametrize("kind", ROWS)
 def test_a_head_whose_units_have_died_ends_the_run(tmp_path, kind):
     recipe = recipe_of(
         kind,
@@ -213,4 +244,27 @@ def test_a_head_whose_units_have_died_ends_the_run(tmp_path, kind):
 def test_the_share_of_live_head_units_is_logged_where_there_is_such_a_head(tmp_path, kind):
     place = train_tiny(kind, recipe_of(kind, tmp_path), tmp_path)
     shares = [line.live_head_share for line in read_log(place / "log.jsonl") if isinstance(line, TrainingLine)]
-    assert all(share is not None and 0 < share <= 1 for share in shares) if kind in WITH_HEAD else set(shares) == {None}
+    assert all(share is not None and 0 < share <= 1 for share in shares) if kind in ROWS else set(shares) == {None}
+
+
+def test_the_kind_that_contributing_shows_is_one_of_them(tmp_path, monkeypatch):
+    contributing = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text("utf-8")
+    [shown] = re.findall(r"^    # urzoo/training/kinds/points\.py\n((?:    .*\n|\n)+)", contributing, re.MULTILINE)
+    points = ModuleType("urzoo.training.kinds.points")
+    monkeypatch.setitem(sys.modules, points.__name__, points)
+    exec(textwrap.dedent(shown), points.__dict__)
+    monkeypatch.setattr(kinds, "_KINDS", (*kinds._KINDS, points.PointsRecipe))
+
+    recipe = recipe_of("series", tmp_path)
+    content = yaml.safe_load(recipe.read_text())
+    for key in ("batches", "augmentation", "further_time_scales"):
+        del content[key]
+    del content["run"]["label_smoothing"]
+    recipe.write_text(yaml.safe_dump(content | {"jiter": 0.1}))
+    with pytest.raises(RecipeError, match=r"unknown recipe key 'jiter'\. Did you mean 'jitter'"):
+        load_recipe(recipe)
+    recipe.write_text(yaml.safe_dump(content | {"jitter": 0.1}))
+    assert type(load_recipe(recipe)) is points.PointsRecipe
+    stop_after_a_step("series", recipe, tmp_path / "stopped")
+    places = [train_tiny("series", recipe, tmp_path / way) for way in ("stopped", "whole")]
+    assert len({(place / "model.safetensors").read_bytes() for place in places}) == 1

@@ -223,6 +223,8 @@ KINDS = {
     "language_model": (tiny_stream_recipe, lambda: None),
     "synthetic": (tiny_problem_recipe, lambda: None),
 }
+# Those that read the rows of a data set in epochs; their tiny recipes have a ReLU layer in the head.
+ROWS = ("images", "series", "texts")
 
 
 def train_tiny(kind: str, recipe: Path, runs: Path, **options: Any) -> Path:
