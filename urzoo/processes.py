@@ -14,7 +14,7 @@ from torch import distributed
 from urzoo.errors import UrzooError, one_line
 
 
-def end_group_at_exit() -> None:
+def _end_group_at_exit() -> None:
     """Have torch's process group ended before the interpreter; to be called before the group is made.
 
     A thread of gloo that drops the last reference to a tensor while the interpreter ends aborts the process ("terminate
@@ -34,6 +34,22 @@ def _end_group() -> None:
     if distributed.is_available() and distributed.is_initialized():
         gc.collect()  # a trainer and its parallel model, which refer to each other and to the group
         distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def meeting() -> Iterator[None]:
+    """Bring the processes of a run together in this block, where there are several.
+
+    Raises:
+        UrzooError: The others cannot be reached.
+    """
+    _end_group_at_exit()
+    try:
+        yield
+    except (RuntimeError, ValueError) as failure:
+        if not Processes.started_together():
+            raise
+        raise UrzooError(f"the processes of this run cannot reach each other: {one_line(failure)}.") from failure
 
 
 @dataclass(frozen=True)
@@ -64,11 +80,8 @@ class Processes:
             return cls(0, 1)
         from accelerate import PartialState
 
-        end_group_at_exit()
-        try:
+        with meeting():
             state = PartialState(cpu=device.type == "cpu")
-        except (RuntimeError, ValueError) as failure:
-            raise UrzooError(f"the processes of this run cannot reach each other: {one_line(failure)}.") from failure
         return cls(state.process_index, state.num_processes)
 
     def gathered(self, parts: dict[int, Any]) -> dict[int, Any]:
@@ -81,7 +94,7 @@ class Processes:
             return parts
         from accelerate.utils import gather_object
 
-        with reporting_lost_processes(self.number, self.count, "the finished batches"):
+        with self.reporting_lost("the finished batches"):
             return dict(gather_object(list(parts.items())))
 
     def wait(self) -> None:
@@ -93,28 +106,25 @@ class Processes:
         if self.count > 1:
             from accelerate import PartialState
 
-            with reporting_lost_processes(self.number, self.count, "the finished batches"):
+            with self.reporting_lost("the finished batches"):
                 PartialState().wait_for_everyone()
 
+    @contextlib.contextmanager
+    def reporting_lost(self, resume_from: str) -> Iterator[None]:
+        """Say in one line that another process has ended, not torch's traceback from the middle of a message to it.
 
-@contextlib.contextmanager
-def reporting_lost_processes(number: int, count: int, resume_from: str) -> Iterator[None]:
-    """Say in one line that another process has ended, instead of torch's traceback from the middle of a message to it.
+        Args:
+            resume_from: What the same command goes on from.
 
-    Args:
-        number: This process's.
-        count: Of all processes.
-        resume_from: What the same command goes on from.
-
-    Raises:
-        UrzooError: A message to or from another process failed.
-    """
-    try:
-        yield
-    except RuntimeError as failure:
-        if count == 1 or not (isinstance(failure, distributed.DistError) or "gloo" in str(failure)):
-            raise
-        raise UrzooError(
-            f"process {number} of {count} lost another one: {one_line(failure)}. "
-            f"The same command goes on from {resume_from}."
-        ) from failure
+        Raises:
+            UrzooError: A message to or from another process failed.
+        """
+        try:
+            yield
+        except RuntimeError as failure:
+            if self.count == 1 or not (isinstance(failure, distributed.DistError) or "gloo" in str(failure)):
+                raise
+            raise UrzooError(
+                f"process {self.number} of {self.count} lost another one: {one_line(failure)}. "
+                f"The same command goes on from {resume_from}."
+            ) from failure

@@ -65,12 +65,12 @@ def content_sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_text(path: Path, *, error: type[UrzooError]) -> str:
-    """The text of a small file in UTF-8; whatever is wrong with it is raised as `error`, in one line."""
+def read_text(path: Path, *, error: type[UrzooError], most_bytes: int | None = _LARGEST_FILE_BYTES) -> str:
+    """The text of a file in UTF-8, of at most so many bytes; whatever is wrong is raised as `error`, in one line."""
     try:
         size = path.stat().st_size
-        if size > _LARGEST_FILE_BYTES:
-            raise error(f"{path} has {size} bytes; expected at most {_LARGEST_FILE_BYTES}.")
+        if most_bytes is not None and size > most_bytes:
+            raise error(f"{path} has {size} bytes; expected at most {most_bytes}.")
         return path.read_text(encoding="utf-8")
     except OSError as failure:
         raise error(f"cannot read {path}: {failure.strerror or failure}.") from failure

@@ -9,7 +9,7 @@ import yaml
 from tests.training.lm_tiny import articles, put_in_place
 from tests.training.tiny import tiny_series, tiny_texts
 from urzoo import zoo
-from urzoo.training import load_recipe, teacher, train
+from urzoo.training import job, load_recipe, train
 from urzoo.training.kinds.language_model import LanguageModelRecipe
 from urzoo.training.kinds.series import SeriesRecipe
 from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe
@@ -80,7 +80,7 @@ def small(path: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("path", RECIPES, ids=named)
 def test_a_recipe_trains_on_a_slice_all_stages_of_it(path, tmp_path, monkeypatch):
     put_in_place(monkeypatch, articles(20))
-    monkeypatch.setattr(teacher, "load_split", lambda *_, **__: replace(tiny_texts(40), split="unsupervised"))
+    monkeypatch.setattr(job, "load_split", lambda *_, **__: replace(tiny_texts(40), split="unsupervised"))
     recipe = load_recipe(path)
     wanted = [recipe.initial_checkpoint]
     if isinstance(recipe, TaughtTextRecipe):

@@ -26,6 +26,13 @@ def test_a_log_reads_back_and_names_a_bad_line(tmp_path):
         read_log(path)
 
 
+def test_the_log_of_a_long_run_reads_back(tmp_path):
+    path = tmp_path / "log.jsonl"
+    write_log(path, LINES * 20_000)
+    assert path.stat().st_size > 5_000_000
+    assert len(read_log(path)) == 40_000
+
+
 @pytest.mark.parametrize(
     ("line", "changes", "expected"),
     [(0, {"los": 1.0}, "los"), (1, {"accuracy": "much"}, "accuracy"), (1, {"kind": "test"}, "kind")],

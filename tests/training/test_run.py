@@ -1,4 +1,6 @@
 import json
+import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -6,12 +8,13 @@ import torch
 
 from tests.training.tiny import stop_after_a_step, tiny_data, tiny_recipe
 from urzoo import zoo
-from urzoo.errors import CheckpointError, RecipeError, UrzooError
+from urzoo.errors import CheckpointError, DataError, RecipeError, UrzooError, UsageError
 from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed
 from urzoo.hub.card import check_card
 from urzoo.models import PixelSequenceImageProcessor
-from urzoo.training import train
+from urzoo.training import TrainingStoppedError, load_recipe, train
 from urzoo.training.log import ValidationLine, read_log
+from urzoo.training.report import StopOnSignal
 from urzoo.zoo.schema import read_training_summary
 
 FILES = [
@@ -90,13 +93,84 @@ def test_a_changed_recipe_is_refused_with_the_changed_key_and_the_remedy(stopped
 def test_a_number_in_another_spelling_is_the_same_recipe(stopped):
     folder, recipe = stopped
     tiny_recipe(folder, optimiser__gradient_norm_clip=1)
-    assert (train(recipe, runs=folder, progress=False, data=tiny_data()) / "model.safetensors").exists()
+    place = train(recipe, runs=folder, progress=False, data=tiny_data())
+    # As it was spelt last: the checkpoint's recipe is the one whose digest it names.
+    assert (place / "recipe.yaml").read_bytes() == recipe.read_bytes()
+    assert read_training_summary(place / "training.json").recipe_sha256 == load_recipe(recipe).sha256
 
 
 def test_other_data_are_refused(stopped):
     folder, recipe = stopped
     with pytest.raises(CheckpointError, match="other data"):
         train(recipe, runs=folder, progress=False, data=tiny_data(44))
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ("model.safetensors", "model.safetensors is missing or damaged"),
+        ("optimizer.safetensors", "optimizer.safetensors is missing or damaged"),
+        ("average.safetensors", "average.safetensors is missing or damaged"),
+        ("best.safetensors", "best.safetensors is missing or damaged"),
+        ("progress.json", "cannot read .*progress.json"),
+        ("log.jsonl", "log.jsonl has no line of step 1, as .* has"),
+        ("run.json", "holds states, but .*run.json, which says what they belong to, is missing"),
+    ],
+)
+def test_a_run_that_lost_a_file_does_not_go_on_without_it(tmp_path, lost, expected):
+    # Of one step an epoch: the state holds a validation and a line of the log.
+    recipe = tiny_recipe(tmp_path, run__batch_size=35, cadence__log_every_steps=1)
+    stop_after_a_step("images", recipe, tmp_path)
+    (file,) = (tmp_path / "tiny").rglob(lost)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=expected) as refused:
+        train(recipe, runs=tmp_path, progress=False, data=tiny_data())
+    assert "\n" not in str(refused.value)
+
+
+def test_a_kill_while_the_states_of_a_finished_run_are_removed_leaves_it_finished(tmp_path, capsys):
+    recipe, rmtree = tiny_recipe(tmp_path), shutil.rmtree
+
+    def killed(folder, **options):
+        if folder.name == "states":
+            (folder / "step-00000008" / "model.safetensors").unlink()
+            raise KeyboardInterrupt
+        rmtree(folder, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, runs=tmp_path, progress=False, data=tiny_data())
+    place = train(recipe, runs=tmp_path, data=tiny_data())
+    assert "already trained" in capsys.readouterr().err
+    assert zoo.info(place).name == "tiny"
+
+
+def test_what_is_no_checkpoint_is_never_replaced(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("years of work")
+    for restart in (False, True):
+        with pytest.raises(UsageError, match=r"home holds files, but no checkpoint of urzoo's\. Name another"):
+            train(tiny_recipe(tmp_path), runs=tmp_path, out=home, restart=restart, progress=False, data=tiny_data())
+    below = home / "thesis.tex" / "checkpoint"
+    with pytest.raises(UrzooError, match=r"cannot write to .*thesis\.tex, the folder of checkpoint"):
+        train(tiny_recipe(tmp_path), runs=tmp_path, out=below, progress=False, data=tiny_data())
+    assert (home / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_restart_that_cannot_begin_loses_no_state(stopped):
+    folder, recipe = stopped
+    with pytest.raises(DataError, match=r"validation_rows is 10, expected less than the 10 rows of mnist \(train\)"):
+        train(recipe, runs=folder, restart=True, progress=False, data=tiny_data(10))
+    assert [path.name for path in (folder / "tiny" / "states").iterdir()] == ["step-00000001"]
+
+
+def test_a_stopped_run_says_that_restart_would_lose_its_state(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_train_begin", lambda self, *_, **__: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(TrainingStoppedError, match="goes on from there if --restart is left out"):
+            train(tiny_recipe(tmp_path), runs=tmp_path, restart=True, progress=False, data=tiny_data())
 
 
 def test_no_file_of_a_state_is_a_pickle(stopped):

@@ -12,8 +12,11 @@ from urzoo import zoo
 from urzoo.data import Split
 from urzoo.errors import CheckpointError, DataError, RecipeError
 from urzoo.hub.card import check_card
-from urzoo.training import load_recipe, teacher, train
+from urzoo.processes import Processes
+from urzoo.training import job, load_recipe, teacher, train
+from urzoo.training.job import Sources
 from urzoo.training.kinds.texts import TaughtTextRecipe
+from urzoo.training.report import Reporter
 from urzoo.zoo.schema import read_training_summary
 
 TEACHER = {"checkpoint": "tiny", "split": "unsupervised", "minimum_confidence": 0.0}
@@ -28,7 +31,7 @@ def unlabelled() -> Split:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of runs in which the teacher `tiny` has been trained."""
-    monkeypatch.setattr(teacher, "load_split", lambda *_, **__: unlabelled())
+    monkeypatch.setattr(job, "load_split", lambda *_, **__: unlabelled())
     train(tiny_texts_recipe(tmp_path), runs=tmp_path, progress=False, data=tiny_texts())
     return tmp_path
 
@@ -39,9 +42,9 @@ def student(folder, **changes):
 
 def taught(recipe, folder):
     """The texts that the teacher of a recipe is confident about, and its answers."""
-    info = recipe.parents(folder).teacher
-    options = {"data_root": None, "cache": folder / "cache"}
-    return teacher.taught_texts(recipe.teacher, info, recipe.data.name, **options)[:2]
+    say = Reporter(enabled=False)
+    sources = Sources(None, folder / "cache", Processes(0, 1), say, data=None, parents=recipe.parents(folder))
+    return teacher.taught_texts(recipe.teacher, recipe.data.name, sources)[:2]
 
 
 def test_a_student_learns_from_what_its_teacher_is_sure_of(folder):

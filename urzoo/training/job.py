@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from urzoo.data import Split, load_split
 from urzoo.errors import UsageError
 from urzoo.models import PixelSequenceImageProcessor
+from urzoo.processes import Processes
 from urzoo.training.batches import Batch, TrainingSamples
 from urzoo.training.report import Reporter
 from urzoo.zoo.schema import CheckpointInfo, TrainingData
@@ -42,7 +43,7 @@ class Sources:
     Attributes:
         data_root: As for `urzoo.data.load_split`.
         cache: A folder for what can be made again.
-        process: This process's number, and how many there are.
+        processes: Those of the run.
         say: Says a line.
         data: The split that the recipe names, where the caller has it at hand.
         parents: The earlier checkpoints that the recipe names.
@@ -50,7 +51,7 @@ class Sources:
 
     data_root: Path | str | None
     cache: Path
-    process: tuple[int, int]
+    processes: Processes
     say: Reporter
     data: Split | None
     parents: Parents
@@ -63,11 +64,20 @@ class Sources:
             DataError: It cannot be had.
         """
         if self.data is None:
-            self.say(f"reading {name} ({split})")
-            return load_split(name, split, data_root=self.data_root)
+            return self.read(name, split)
         if (self.data.name, self.data.split) != (name, split):
             self.refuse_data(f"{name} ({split})")
         return self.data
+
+    def read(self, name: str, split: str) -> Split:
+        """A split of a data set beside the one that the caller may give.
+
+        Raises:
+            UsageError: There is none of that name.
+            DataError: It cannot be had.
+        """
+        self.say(f"reading {name} ({split})")
+        return load_split(name, split, data_root=self.data_root)
 
     def refuse_data(self, read: str) -> None:
         """Refuse a split from the caller; `read` says what the recipe reads in its place.

@@ -77,7 +77,7 @@ def read_log(path: Path) -> list[LogLine]:
         CheckpointError: The file cannot be read or a line is malformed; the message names the line.
     """
     lines = []
-    for number, text in enumerate(read_text(path, error=CheckpointError).splitlines(), start=1):
+    for number, text in enumerate(read_text(path, error=CheckpointError, most_bytes=None).splitlines(), start=1):
         try:
             lines.append(_LINE.validate_json(text))
         except ValidationError as failure:

@@ -290,6 +290,11 @@ class RowsRecipe(BaseRecipe):
             raise DataError(
                 f"{split.name} ({split.split}) has a row without a label, {unlabelled[0]}; name a labelled split."
             )
+        if data.validation_rows >= split.rows:
+            raise DataError(
+                f"data.validation_rows is {data.validation_rows}, expected less than the {split.rows} rows of "
+                f"{split.name} ({split.split})."
+            )
         return hold_out(split, data.validation_rows, data.validation_seed)
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, set_seed
 
 from urzoo import models
 from urzoo.data import Split
+from urzoo.errors import DataError
 from urzoo.training.batches import BatchData
 from urzoo.training.job import Job
 from urzoo.training.recipe import RowsRecipe
@@ -48,8 +49,15 @@ def rows_job(
         validation: The second in the model's form.
         further_validation: The second under other conditions, by the suffix of their scores' names.
         earlier_data: What else was learnt from.
+
+    Raises:
+        DataError: There are fewer rows than a batch has.
     """
     learnt, aside = held_out
+    if len(training) < recipe.run.batch_size:
+        raise DataError(
+            f"run.batch_size is {recipe.run.batch_size}, but only {len(training)} rows are left for training."
+        )
     scores = partial(classification_scores, data=validation, rows_at_a_time=recipe.validation_batch_size)
 
     def further_scores(model: PreTrainedModel) -> dict[str, float]:

@@ -6,14 +6,17 @@ from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import PreTrainedTokenizerFast
+
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
 from urzoo.files import write_bytes, write_json
-from urzoo.processes import reporting_lost_processes
+from urzoo.processes import Processes
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.recipe_file import differences, load_recipe, read_recipe
 from urzoo.training.report import Reporter
 from urzoo.training.state import RunFolder, RunIdentity
+from urzoo.training.text.tokenizer import tokenizer_sha256
 from urzoo.zoo.schema import read_training_summary
 
 if TYPE_CHECKING:
@@ -41,8 +44,8 @@ def train(
 ) -> Path:
     """Train the checkpoint that a recipe describes; go on from the last saved state where there is one.
 
-    Started again after a kill with the same arguments, the run resumes and ends with the same weights, bit for bit.
-    Under `accelerate launch` the batch is divided among the processes. Tokenizers and tokens are kept in
+    Started again after a kill with the same arguments but `restart`, the run resumes and ends with the same weights,
+    bit for bit. Under `accelerate launch` the batch is divided among the processes. Tokenizers and tokens are kept in
     `<runs>/cache`, which can be deleted at any time.
 
     Args:
@@ -82,23 +85,25 @@ def train(
         say(f"{recipe.name} is already trained: {checkpoint}. Pass --restart to train it again.")
         return checkpoint
     parents = recipe.parents(Path(runs))
-    process = arguments.process_index, arguments.world_size
+    processes = Processes(arguments.process_index, arguments.world_size)
+    again = " if --restart is left out" if restart else ""
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_transformers(WARNING))
-        stack.enter_context(reporting_lost_processes(*process, "the last saved state"))
+        stack.enter_context(processes.reporting_lost(f"the last saved state{again}"))
         if arguments.should_save:
             stack.enter_context(run.locked())
-            if restart:
-                run.clear()
-            _refuse_other_states(run, recipe)
+            if not restart:
+                _refuse_other_states(run, recipe)
             _check_folder(checkpoint, recipe, run, restart=restart)
         # One process makes tokenizers and tokens, the others find them.
         with arguments.distributed_state.main_process_first():
-            job = recipe.prepare(Sources(data_root, Path(runs) / "cache", process, say, data, parents))
+            job = recipe.prepare(Sources(data_root, Path(runs) / "cache", processes, say, data, parents))
         if arguments.should_save:
+            if restart:
+                run.clear()
             _begin(run, recipe, written, job, parents, restart=restart)
         arguments.distributed_state.wait_for_everyone()
-        _finish(checkpoint, RecipeTrainer(job, recipe, run, arguments, say=say), parents)
+        _finish(checkpoint, RecipeTrainer(job, recipe, run, arguments, say=say), parents, again)
         arguments.distributed_state.wait_for_everyone()
     return checkpoint
 
@@ -112,21 +117,29 @@ def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: 
     """Before hours of training, see that the checkpoint can be written to its folder."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; name a folder, which need not exist yet.")
-    identity = run.read_identity()
-    replace = restart or (identity is not None and identity.replace_checkpoint)
-    if folder.exists() and any(folder.iterdir()) and not replace and not _is_checkpoint_of(folder, recipe):
-        raise UrzooError(
-            f"{folder} exists and is not the checkpoint of this recipe. Name another folder with --out, or pass "
-            f"--restart to replace it by a newly trained {recipe.name}."
-        )
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "training.json").exists():
+            raise UsageError(f"{folder} holds files, but no checkpoint of urzoo's. Name another folder with --out.")
+        identity = run.read_identity()
+        replace = restart or (identity is not None and identity.replace_checkpoint)
+        if not replace and not _is_checkpoint_of(folder, recipe):
+            raise UrzooError(
+                f"{folder} exists and is not the checkpoint of this recipe. Name another folder with --out, or pass "
+                f"--restart to replace it by a newly trained {recipe.name}."
+            )
     parent = next(above for above in folder.absolute().parents if above.exists())
-    if not os.access(parent, os.W_OK):
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UrzooError(f"cannot write to {parent}, the folder of {folder.name}. Name another folder with --out.")
 
 
 def _refuse_other_states(run: RunFolder, recipe: BaseRecipe) -> None:
-    """Refuse a run folder whose states another recipe left."""
+    """Refuse a run folder whose states another recipe left, or nobody knows which."""
     identity = run.read_identity()
+    if identity is None and run.latest() is not None:
+        raise CheckpointError(
+            f"{run.states} holds states, but {run.identity}, which says what they belong to, is missing. "
+            "Pass --restart to give them up and start over."
+        )
     if identity is None or identity.recipe_sha256 == recipe.sha256:
         return
     try:
@@ -147,6 +160,7 @@ def _begin(run: RunFolder, recipe: BaseRecipe, written: bytes, job: Job, parents
     """Write down what the run's states belong to, or check that it is still so."""
     from urzoo.provenance import git_commit, now
 
+    tokenizer = job.preprocessor if isinstance(job.preprocessor, PreTrainedTokenizerFast) else None
     identity = RunIdentity(
         recipe_sha256=recipe.sha256,
         data_digest=job.digest,
@@ -155,27 +169,27 @@ def _begin(run: RunFolder, recipe: BaseRecipe, written: bytes, job: Job, parents
         replace_checkpoint=restart,
         initial_weights_sha256=None if parents.initial is None else parents.initial.weights_sha256,
         teacher_sha256=None if parents.teacher is None else parents.teacher.checkpoint_sha256,
+        tokenizer_sha256=None if tokenizer is None else tokenizer_sha256(tokenizer),
     )
     begun = run.read_identity()
-    if begun is None:
-        write_bytes(run.recipe, written)
-        write_json(run.identity, identity.model_dump())
-        return
-    if begun.initial_weights_sha256 is None and parents.initial is not None:
-        # Begun by a version that did not write it down for this kind of recipe: from here on it is known.
-        begun = begun.model_copy(update={"initial_weights_sha256": identity.initial_weights_sha256})
-        write_json(run.identity, begun.model_dump())
-    for key, what in (
-        ("data_digest", f"on other data (digest {begun.data_digest[:12]}, now {job.digest[:12]})"),
-        ("initial_weights_sha256", f"that began with other weights than those of {recipe.initial_checkpoint} now"),
-        ("teacher_sha256", "whose teacher has changed since"),
-    ):
-        if getattr(begun, key) != getattr(identity, key):
-            raise CheckpointError(f"{run.path} holds the state of a run {what}. Pass --restart to start over.")
+    if begun is not None:
+        for key, what in (
+            ("data_digest", f"on other data (digest {begun.data_digest[:12]}, now {job.digest[:12]})"),
+            ("initial_weights_sha256", f"that began with other weights than those of {recipe.initial_checkpoint} now"),
+            ("teacher_sha256", "whose teacher has changed since"),
+            ("tokenizer_sha256", "whose tokenizer has changed since"),
+        ):
+            if getattr(begun, key) not in (None, getattr(identity, key)):
+                raise CheckpointError(f"{run.path} holds the state of a run {what}. Pass --restart to start over.")
+        of_the_start = begun.model_dump(include={"started_at", "git_commit", "replace_checkpoint"})
+        identity = identity.model_copy(update=of_the_start)
+    # Again where the run goes on: the recipe may be spelt otherwise, and the checkpoint ships it with its digest.
+    write_bytes(run.recipe, written)
+    write_json(run.identity, identity.model_dump())
 
 
-def _finish(folder: Path, trainer: "RecipeTrainer", parents: Parents) -> None:
-    """Train to the end, and make the checkpoint."""
+def _finish(folder: Path, trainer: "RecipeTrainer", parents: Parents, again: str) -> None:
+    """Train to the end, and make the checkpoint; `again` is what the same command needs to go on."""
     from urzoo.training.checkpoint import write_checkpoint
 
     job, say = trainer.job, trainer.say
@@ -186,7 +200,7 @@ def _finish(folder: Path, trainer: "RecipeTrainer", parents: Parents) -> None:
     if trainer.stop.received is not None and state.global_step < state.max_steps:
         raise TrainingStoppedError(
             f"stopped at step {state.global_step} of {state.max_steps}; the state is saved. "
-            "The same command goes on from there.",
+            f"The same command goes on from there{again}.",
             signal_number=trainer.stop.received,
         )
     trainer.load_selected_weights()

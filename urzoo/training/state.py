@@ -29,8 +29,8 @@ from filelock import FileLock, Timeout
 from pydantic import Field
 from torch import Tensor
 
-from urzoo.errors import CheckpointError, UrzooError
-from urzoo.files import whole_folder, write_bytes, write_json
+from urzoo.errors import CheckpointError, UrzooError, one_line
+from urzoo.files import whole_folder, write_bytes, write_json, writing
 from urzoo.schema import Count, GitCommit, Moment, Positive, Sha256, Strict, read_json, validated
 
 KEPT_STATES = 2
@@ -40,7 +40,8 @@ class RunIdentity(Strict):
     """What the states of a run folder belong to.
 
     `git_commit` is that of the code the run began with, `initial_weights_sha256` that of the weights it began with
-    where these were not drawn, `teacher_sha256` that of the checkpoint that labelled further rows.
+    where these were not drawn, `teacher_sha256` that of the checkpoint that labelled further rows, `tokenizer_sha256`
+    that of the tokenizer where there is one. What an older version did not write down is None.
     `replace_checkpoint`: the user asked to start over, so that a finished checkpoint of another recipe may be replaced.
     """
 
@@ -51,6 +52,7 @@ class RunIdentity(Strict):
     replace_checkpoint: bool
     initial_weights_sha256: Sha256 | None = None
     teacher_sha256: Sha256 | None = None
+    tokenizer_sha256: Sha256 | None = None
 
 
 class StateNumbers(Strict):
@@ -91,11 +93,17 @@ class RunFolder:
         )
 
     def clear(self) -> None:
-        """Forget the run: its states, log and identity, not a finished checkpoint."""
-        # The identity goes last: a folder with an identity and no states is a run at its first step.
-        shutil.rmtree(self.states, ignore_errors=True)
-        for file in (self.log, self.recipe, self.identity):
-            file.unlink(missing_ok=True)
+        """Forget the run: its identity, states and log, not a finished checkpoint.
+
+        Raises:
+            UrzooError: Something cannot be removed.
+        """
+        with writing(self.path):
+            # The identity goes first: states without one are never gone on from, so that a kill does no harm.
+            for file in (self.identity, self.recipe, self.log):
+                file.unlink(missing_ok=True)
+            if self.states.exists():
+                shutil.rmtree(self.states)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -155,19 +163,18 @@ def read_numbers(state: Path) -> StateNumbers:
 
 
 def read_tensors(state: Path, name: str) -> dict[str, Tensor]:
-    """The tensors that a state holds under `name`, empty if there are none.
+    """The tensors that a state holds under `name`.
 
     Raises:
-        CheckpointError: The file is damaged; the message says how to go back one state.
+        CheckpointError: The file is missing or damaged; the message says how to go back one state.
     """
     path = state / f"{name}.safetensors"
-    if not path.exists():
-        return {}
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{path} is damaged ({error}). Delete {state} to go on from the state before it, or pass --restart."
+            f"{path} is missing or damaged ({one_line(error)}). "
+            f"Delete {state} to go on from the state before it, or pass --restart."
         ) from error
 
 

@@ -15,13 +15,14 @@ import torch
 from pydantic import Field
 
 from urzoo import zoo
-from urzoo.data import Split, load_split
+from urzoo.data import Split
 from urzoo.errors import DataError
 from urzoo.evaluation.problem import Precision
 from urzoo.evaluation.sequence_classification import TextClassification
 from urzoo.evaluation.task import load_task
-from urzoo.files import whole_folder
-from urzoo.schema import Name, Number, Strict, content_sha256
+from urzoo.schema import Name, Number, Strict
+from urzoo.training.cache import made_once
+from urzoo.training.job import Sources
 from urzoo.zoo.schema import CheckpointInfo, TrainingData
 
 Labels = npt.NDArray[np.int64]
@@ -39,35 +40,31 @@ class TeacherRecipe(Strict):
     minimum_confidence: Annotated[Number, Field(ge=0, lt=1)]
 
 
-def taught_texts(
-    recipe: TeacherRecipe, teacher: CheckpointInfo, data_name: str, *, data_root: Path | str | None, cache: Path
-) -> tuple[list[str], Labels, TrainingData]:
+def taught_texts(recipe: TeacherRecipe, data_name: str, sources: Sources) -> tuple[list[str], Labels, TrainingData]:
     """Label the split that a recipe names, or find the labels in the cache.
 
     Args:
         recipe: The section of the recipe.
-        teacher: The checkpoint that it names.
         data_name: The data set.
-        data_root: As for `urzoo.data.load_split`.
-        cache: A folder for what can be made again.
+        sources: With the teacher, which the recipe names, among the parents.
 
     Returns:
         The texts that the teacher was confident about, its classes, and what training.json says of them.
 
     Raises:
         UsageError: The teacher has other classes than the data set.
-        DataError: The split cannot be had, or the teacher is confident about none of it.
+        DataError: The split cannot be had, its labels in the cache are damaged, or the teacher is confident about none.
     """
-    split = load_split(data_name, recipe.split, data_root=data_root)
-    key = {"format": 1, "teacher": teacher.checkpoint_sha256, "data": split.digest}
-    folder = cache / "taught" / content_sha256(key)
-    if not folder.is_dir():
-        found, confidence = _answers(teacher, split)
-        with whole_folder(folder) as made:
-            np.save(made / "classes.npy", found, allow_pickle=False)
-            np.save(made / "confidence.npy", confidence, allow_pickle=False)
-    found = np.load(folder / "classes.npy", allow_pickle=False)
-    rows = np.flatnonzero(np.load(folder / "confidence.npy", allow_pickle=False) >= recipe.minimum_confidence)
+    teacher = sources.parents.teacher
+    assert teacher is not None
+    split = sources.read(data_name, recipe.split)
+    found, confidence = made_once(
+        sources.cache / "taught",
+        {"format": 1, "teacher": teacher.checkpoint_sha256, "data": split.digest},
+        make=lambda folder: _write_answers(folder, teacher, split),
+        read=lambda folder: [np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("classes", "confidence")],
+    )
+    rows = np.flatnonzero(confidence >= recipe.minimum_confidence)
     if not len(rows):
         raise DataError(
             f"teacher.minimum_confidence is {recipe.minimum_confidence}, but {teacher.name} is that "
@@ -78,8 +75,8 @@ def taught_texts(
     return [texts[row] for row in rows], found[rows], record
 
 
-def _answers(teacher: CheckpointInfo, split: Split) -> tuple[Labels, npt.NDArray[np.float32]]:
-    """The class and its probability for each text, from the scores that the harness would have of it."""
+def _write_answers(folder: Path, teacher: CheckpointInfo, split: Split) -> None:
+    """Write the class and its probability for each text, from the scores that the harness would have of it."""
     assert teacher.task is not None
     model, precision = zoo.load(teacher.folder), Precision(torch.device("cpu"), "float32")
     problem = TextClassification(load_task(teacher.task), teacher.folder, model, split, precision)
@@ -88,4 +85,5 @@ def _answers(teacher: CheckpointInfo, split: Split) -> tuple[Labels, npt.NDArray
         probabilities = torch.from_numpy(problem.outputs(rows)["scores"]).softmax(-1)
         largest, number = probabilities.max(-1)
         found[rows], confidence[rows] = number.numpy(), largest.numpy()
-    return found, confidence
+    np.save(folder / "classes.npy", found, allow_pickle=False)
+    np.save(folder / "confidence.npy", confidence, allow_pickle=False)

@@ -21,13 +21,13 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from urzoo.errors import UrzooError
-from urzoo.processes import end_group_at_exit
+from urzoo.errors import CheckpointError, UrzooError
+from urzoo.processes import meeting
 from urzoo.training.adversary import Adversary
 from urzoo.training.batches import UNLABELLED, time_steps
 from urzoo.training.heads import HeadWatch, refuse_dead_head
 from urzoo.training.job import Job
-from urzoo.training.log import LogLine, TrainingLine, ValidationLine, read_log, selected, write_log
+from urzoo.training.log import LogLine, TrainingLine, ValidationLine, read_log, selected, validations, write_log
 from urzoo.training.optimisation import WeightAverage, build_optimiser, copy_into, learning_rate_factor
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.report import ProgressReport, Reporter, StopOnSignal
@@ -41,31 +41,31 @@ def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
     """A recipe in transformers' terms; the device and the processes are known once this exists.
 
     Raises:
-        UrzooError: The recipe's batch does not divide among the processes.
+        UrzooError: The processes cannot reach each other, or the recipe's batch does not divide among them.
     """
-    end_group_at_exit()
-    arguments = TrainingArguments(
-        output_dir=str(run.path),
-        num_train_epochs=recipe.epochs,
-        learning_rate=recipe.optimiser.learning_rate,
-        max_grad_norm=recipe.optimiser.gradient_norm_clip,
-        bf16=recipe.run.precision == "bf16",
-        use_cpu=not torch.cuda.is_available(),
-        label_smoothing_factor=recipe.run_option("label_smoothing") or 0.0,
-        seed=recipe.run.seed,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_strategy="steps",
-        logging_steps=recipe.cadence.log_every_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=recipe.cadence.save_every_steps,
-        eval_strategy="no",  # the trainer asks for validation at the end of a step, before the state is saved.
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        disable_tqdm=True,
-        report_to=[],
-    )
-    processes = arguments.world_size
+    with meeting():
+        arguments = TrainingArguments(
+            output_dir=str(run.path),
+            num_train_epochs=recipe.epochs,
+            learning_rate=recipe.optimiser.learning_rate,
+            max_grad_norm=recipe.optimiser.gradient_norm_clip,
+            bf16=recipe.run.precision == "bf16",
+            use_cpu=not torch.cuda.is_available(),
+            label_smoothing_factor=recipe.run_option("label_smoothing") or 0.0,
+            seed=recipe.run.seed,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            logging_strategy="steps",
+            logging_steps=recipe.cadence.log_every_steps,
+            logging_nan_inf_filter=False,
+            save_strategy="steps",
+            save_steps=recipe.cadence.save_every_steps,
+            eval_strategy="no",  # the trainer asks for validation at the end of a step, before the state is saved.
+            remove_unused_columns=False,
+            ddp_find_unused_parameters=False,
+            disable_tqdm=True,
+            report_to=[],
+        )
+        processes = arguments.world_size
     if recipe.run.batch_size % processes:
         raise UrzooError(
             f"run.batch_size {recipe.run.batch_size} does not divide among {processes} processes. "
@@ -100,10 +100,6 @@ class RecipeTrainer(Trainer):
         self.network = job.model
         # Trainer switches the cache off in the configuration, and would have the checkpoint ship so.
         self._use_cache = self.network.config.use_cache
-        if len(job.training) < recipe.run.batch_size:
-            raise UrzooError(
-                f"run.batch_size is {recipe.run.batch_size}, but only {len(job.training)} rows are left for training."
-            )
         self.order = job.training.order(batch_size=recipe.run.batch_size, seed=recipe.run.seed)
         self.best_weights: dict[str, Tensor] = {}
         self.lines: list[LogLine] = []
@@ -226,6 +222,8 @@ class RecipeTrainer(Trainer):
         """Score what is held out with the weights the checkpoint would get, and keep these if they are the best."""
         with self.clock.paused(), nullcontext() if self.average is None else self.average.in_place():
             scores = self.scored(self.job.scores)
+            if odd := [f"{name} is {value}" for name, value in scores.items() if not math.isfinite(value)]:
+                raise UrzooError(_not_finite(f"the validation {odd[0]} at step {self.state.global_step}"))
             content = {
                 "step": self.state.global_step,
                 "epoch": self.epoch,
@@ -280,8 +278,9 @@ class RecipeTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ARG002 - the base's signature
         with self.clock.paused():
-            # Every process takes part in gathering what is carried.
+            # Every process takes part in gathering.
             carried = {} if self.job.carried is None else self.job.carried.tensors()
+            loss_sum = float(self.accelerator.gather(self._tr_loss).mean())
             if not self.args.should_save:
                 return
             tensors: dict[str, dict[str, Tensor]] = {
@@ -305,7 +304,7 @@ class RecipeTrainer(Trainer):
                 wall_seconds=self.clock.total(),
                 peak_memory_mib=self.peak_memory_mib,
                 average_updates=0 if self.average is None else self.average.updates,
-                loss_sum=float(self._tr_loss),
+                loss_sum=loss_sum,
                 logged_step=self._globalstep_last_logged,
             )
             self.run.save(tensors, numbers)
@@ -325,12 +324,18 @@ class RecipeTrainer(Trainer):
         copy_into(dict(self.network.named_parameters()), read_tensors(state, "model"))
         if self.average is not None:
             self.average.load(read_tensors(state, "average"), numbers.average_updates)
-        self.best_weights = read_tensors(state, "best")
         if self.job.carried is not None:
             self.job.carried.load(read_tensors(state, "carried"))
         # Lines of steps that a kill took back are written again.
         lines = read_log(self.run.log) if self.run.log.exists() else []
         self.lines = [line for line in lines if line.step <= numbers.step]
+        if numbers.logged_step not in {0, *(line.step for line in self.lines)}:
+            raise CheckpointError(
+                f"{self.run.log} has no line of step {numbers.logged_step}, as {state} has. Put the file back, or pass "
+                "--restart."
+            )
+        if self.recipe.selected_by is not None and validations(self.lines):
+            self.best_weights = read_tensors(state, "best")
         self.clock.earlier = numbers.wall_seconds
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -345,8 +350,8 @@ class RecipeTrainer(Trainer):
                 }
         factor = learning_rate_factor(self.recipe.schedule, numbers.step, numbers.steps)
         rates = [self.recipe.optimiser.learning_rate * factor] * len(self.adamw.param_groups)
-        for group, rate in zip(self.adamw.param_groups, rates, strict=True):
-            group["lr"] = rate
+        for group in self.adamw.param_groups:
+            group["lr"] = rates[0]
         assert self.lr_scheduler is not None
         # LambdaLR keeps functions apart, by None where they are plain ones.
         schedule = {"last_epoch": numbers.step, "_step_count": numbers.step + 1, "_last_lr": rates}

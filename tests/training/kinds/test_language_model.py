@@ -5,10 +5,10 @@ import safetensors.torch
 import torch
 
 from tests.hub.checkpoints import language_checkpoint
-from tests.training.lm_tiny import articles, put_in_place, tiny_lm_recipe
+from tests.training.lm_tiny import SOURCE, articles, put_in_place, tiny_lm_recipe
 from urzoo import zoo
 from urzoo.errors import RecipeError
-from urzoo.training import train
+from urzoo.training import load_recipe, train
 from urzoo.training.kinds.language_model import CarriedState, generation_settings
 from urzoo.training.log import TrainingLine, ValidationLine, read_log
 
@@ -179,3 +179,9 @@ def test_a_trained_language_model_samples_without_loops_and_never_writes_an_unkn
     assert settings.bad_words_ids == [[tokenizer.unk_token_id]]
     assert (settings.eos_token_id, settings.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
     settings.validate(strict=True)
+
+
+def test_a_model_is_not_validated_on_what_it_learns_from(tmp_path):
+    data = {"train": [{**SOURCE, "times": 1}], "validation": {**SOURCE}, "validation_documents": None}
+    with pytest.raises(RecipeError, match=r"validation names wikitext-2 \(train\), which data\.train learns from"):
+        load_recipe(tiny_lm_recipe(tmp_path, data=data | {"validation_seed": 0})).check()

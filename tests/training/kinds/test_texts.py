@@ -1,5 +1,6 @@
 """Training on texts: what a checkpoint of them holds, and what is refused."""
 
+import json
 from dataclasses import replace
 from functools import partial
 
@@ -13,9 +14,8 @@ from urzoo import zoo
 from urzoo.data import hold_out
 from urzoo.errors import DataError, RecipeError
 from urzoo.hub.card import check_card
-from urzoo.training import load_recipe, train
+from urzoo.training import job, load_recipe, train
 from urzoo.training.batches import SequenceData
-from urzoo.training.kinds import texts
 from urzoo.training.kinds.texts import stretch
 from urzoo.zoo.schema import read_training_summary
 
@@ -66,11 +66,29 @@ def test_a_text_recipe_of_another_task_is_refused(tmp_path):
         load_recipe(path).check()
 
 
+def test_a_tokenizer_is_not_made_of_the_text_that_is_scored(tmp_path):
+    texts = {"name": "imdb", "split": "test", "documents": "rows", "surface": "as-is", "rare_words_below": None}
+    tokenizer = {"kind": "byte-level-bpe", "vocab_size": 300, "minimum_frequency": 2, "pattern": "gpt2"}
+    path = tiny_texts_recipe(tmp_path, tokenizer=tokenizer | {"texts": [texts]})
+    with pytest.raises(RecipeError, match=r"tokenizer\.texts names imdb \(test\), which figures are reported on"):
+        load_recipe(path).check()
+
+
 def test_rows_without_a_label_are_refused(tmp_path):
     split = tiny_texts()
     split.columns["label"][5] = -1
     with pytest.raises(DataError, match=r"has a row without a label"):
         train(tiny_texts_recipe(tmp_path), runs=tmp_path, progress=False, data=split)
+
+
+def test_a_tokenizer_without_padding_is_refused(tmp_path):
+    recipe = tiny_texts_recipe(tmp_path)
+    file = tmp_path / "base" / "checkpoint" / "tokenizer_config.json"
+    content = json.loads(file.read_text())
+    del content["pad_token"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(RecipeError, match=r"tokenizer\.checkpoint names a tokenizer without pad_token; name one"):
+        train(recipe, runs=tmp_path, progress=False, data=tiny_texts())
 
 
 UNLABELLED = {"split": "unsupervised", "radius": 0.05, "weight": 1.0}
@@ -82,7 +100,7 @@ def unlabelled(monkeypatch):
     split = tiny_texts(rows=60)
     columns = {"text": split.texts[20:], "label": np.full(40, -1, np.int64)}
     found = replace(split, split="unsupervised", digest="ab" * 32, columns=columns)
-    monkeypatch.setattr(texts, "load_split", lambda *_, **__: found)
+    monkeypatch.setattr(job, "load_split", lambda *_, **__: found)
 
 
 def test_texts_without_labels_change_the_weights_and_are_recorded(tmp_path, unlabelled):

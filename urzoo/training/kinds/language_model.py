@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from urzoo.errors import CheckpointError, RecipeError
-from urzoo.evaluation.task import load_task, tasks
 from urzoo.models import URLSTMCache, URLSTMConfig, URLSTMForCausalLM
+from urzoo.processes import Processes
 from urzoo.schema import Name, Number, Positive, Strict
 from urzoo.training.batches import Batch
 from urzoo.training.initial import begin_with
@@ -35,7 +35,8 @@ from urzoo.training.recipe import (
 )
 from urzoo.training.scores import CROSS_ENTROPY, Score
 from urzoo.training.text.corpus import Corpus, load_corpus
-from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
+from urzoo.training.text.documents import refuse_scored
+from urzoo.training.text.recipe import TextData, TokenizerRecipe
 from urzoo.training.text.streams import TokenStreams, scored_segments
 from urzoo.training.text.surface import UNKNOWN
 
@@ -131,17 +132,13 @@ class LanguageModelRecipe(StreamRecipe):
         return CROSS_ENTROPY if self.selection.checkpoint == "best" else None
 
     def check(self) -> None:
-        """Refuse to learn from a split that figures are reported on."""
-        scored = {(load_task(name).data.name, load_task(name).data.split) for name in tasks()}
-        sources: list[tuple[str, TextSource]] = [("data.train", source) for source in self.data.train]
-        if self.data.validation is not None:
-            sources.append(("data.validation", self.data.validation))
-        if self.tokenizer.kind != "checkpoint":
-            sources += [("tokenizer.texts", source) for source in self.tokenizer.texts]
-        for key, source in sources:
-            # WikiText-2 and WikiText-103 have one and the same test text.
-            if (source.name, source.split) in scored or source.split == "test":
-                raise RecipeError(f"{key} names {source.name} ({source.split}), which figures are reported on.")
+        """Refuse to learn from a split that figures are reported on, or that the model is validated on."""
+        aside, learnt = self.data.validation, [("data.train", source) for source in self.data.train]
+        refuse_scored(self.tokenizer, *learnt, *([] if aside is None else [("data.validation", aside)]))
+        if aside is not None and (aside.name, aside.split) in {(part.name, part.split) for _, part in learnt}:
+            raise RecipeError(
+                f"data.validation names {aside.name} ({aside.split}), which data.train learns from; name another split."
+            )
 
     def prepare(self, sources: Sources) -> Job:
         """The tokenizer, the tokens, and the model."""
@@ -158,7 +155,7 @@ class LanguageModelRecipe(StreamRecipe):
         model.generation_config = generation_settings(corpus.tokenizer)
         if sources.parents.initial is not None:
             begin_with(sources.parents.initial, model, corpus.tokenizer)
-        carried = CarriedState(run, streams.steps_per_epoch, model.config, *sources.process)
+        carried = CarriedState(run, streams.steps_per_epoch, model.config, sources.processes)
         return Job(
             model=model,
             training=streams,
@@ -222,16 +219,15 @@ class CarriedState:
         run: The section of the recipe.
         steps_per_epoch: After so many steps the streams start over, so that no state is carried.
         config: That of the model.
-        number: This process's.
-        count: Of all processes.
+        processes: Those of the run, which share the streams.
     """
 
     def __init__(
-        self, run: LanguageModelRunRecipe, steps_per_epoch: int, config: URLSTMConfig, number: int, count: int
+        self, run: LanguageModelRunRecipe, steps_per_epoch: int, config: URLSTMConfig, processes: Processes
     ) -> None:
-        self.run, self.steps_per_epoch, self.config, self.count = run, steps_per_epoch, config, count
-        share = run.batch_size // count
-        self.rows = slice(number * share, (number + 1) * share)
+        self.run, self.steps_per_epoch, self.config = run, steps_per_epoch, config
+        share = run.batch_size // processes.count
+        self.rows = slice(processes.number * share, (processes.number + 1) * share)
         self.state: URLSTMCache | None = None
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
@@ -257,7 +253,7 @@ class CarriedState:
     def tensors(self) -> dict[str, Tensor]:
         """The parts of each layer's state, of the streams of all processes in their order."""
         return {
-            f"{part}.{layer}": value if self.count == 1 else gather(value.contiguous())
+            f"{part}.{layer}": gather(value)
             for layer, state in enumerate([] if self.state is None else self.state.states)
             for part, value in enumerate(state or ())
         }

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from urzoo.data import load_split
 from urzoo.errors import CheckpointError, RecipeError
 from urzoo.evaluation.task import load_task
 from urzoo.schema import Name, Number, Positive, Strict, read_yaml
@@ -28,8 +27,9 @@ from urzoo.training.recipe import (
 )
 from urzoo.training.rows import build_model, rows_job
 from urzoo.training.teacher import Labels, TeacherRecipe, taught_texts
+from urzoo.training.text.documents import refuse_scored
 from urzoo.training.text.recipe import TokenizerRecipe
-from urzoo.training.text.tokenizer import encode_lines, load_or_train_tokenizer
+from urzoo.training.text.tokenizer import encode_lines, load_or_train_tokenizer, special_id
 from urzoo.training.text.tokens import Ids
 from urzoo.zoo.schema import TrainingData
 
@@ -89,6 +89,11 @@ class TextRecipe(SequenceRecipe):
     run: TextRunRecipe
     initialise_from: Name | None
 
+    def check(self) -> None:
+        """Refuse a tokenizer made of a split that figures are reported on too."""
+        super().check()
+        refuse_scored(self.tokenizer)
+
     def prepare(self, sources: Sources) -> Job:
         """The texts as token ids, those that a teacher labels too, and the model.
 
@@ -100,8 +105,7 @@ class TextRecipe(SequenceRecipe):
         tokenizer = load_or_train_tokenizer(self.tokenizer, data_root=sources.data_root, cache=sources.cache)
         # Classification pads after the text; a language model's tokenizer, before it.
         tokenizer.padding_side = "right"
-        padding = tokenizer.pad_token_id
-        assert isinstance(padding, int)
+        padding = special_id(tokenizer, "pad_token")
         model = build_model(self, training.classes, vocab_size=len(tokenizer), pad_token_id=padding)
         if sources.parents.initial is not None:
             begin_with(sources.parents.initial, model, tokenizer)
@@ -178,10 +182,7 @@ class TaughtTextRecipe(TextRecipe):
 
     def further_texts(self, sources: Sources) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:
         """Those that the teacher is confident about, with its answers."""
-        assert sources.parents.teacher is not None
-        texts, labels, data = taught_texts(
-            self.teacher, sources.parents.teacher, self.data.name, data_root=sources.data_root, cache=sources.cache
-        )
+        texts, labels, data = taught_texts(self.teacher, self.data.name, sources)
         return texts, labels, (data,)
 
 
@@ -206,8 +207,7 @@ class UnlabelledTextRecipe(TextRecipe):
         tokenizer, labelled = job.preprocessor, job.training
         assert isinstance(tokenizer, PreTrainedTokenizerFast)
         assert isinstance(labelled, SequenceData)
-        sources.say(f"reading {self.data.name} ({self.unlabelled.split})")
-        split = load_split(self.data.name, self.unlabelled.split, data_root=sources.data_root)
+        split = sources.read(self.data.name, self.unlabelled.split)
         others = SequenceData(
             labelled.name,
             _encoded(tokenizer, split.texts),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from urzoo.data import Split, load_data_set, load_split
 from urzoo.data.wikitext import article_lines
-from urzoo.errors import DataError, UsageError, unknown
-from urzoo.training.text.recipe import TextSource
+from urzoo.errors import DataError, RecipeError, UsageError, unknown
+from urzoo.evaluation.task import LOCAL, load_task, tasks
+from urzoo.training.text.recipe import TextSource, TokenizerRecipe
 from urzoo.training.text.surface import in_ordinary_spelling, in_wikitext_form, without_rare_words
 
 Document = list[str]
@@ -23,6 +24,26 @@ def read_documents(source: TextSource, *, data_root: Path | str | None = None) -
     if not any(column.kind == "text" for column in split.data_set.columns.values()):
         raise UsageError(f"data set {source.name!r} has no text; it has {', '.join(split.data_set.columns)}.")
     return documents_of(split, source)
+
+
+def refuse_scored(tokenizer: TokenizerRecipe, *named: tuple[str, TextSource]) -> None:
+    """Refuse to learn from a split that figures are reported on.
+
+    Args:
+        tokenizer: The section of the recipe.
+        named: What else is learnt from, each with the key that names it.
+
+    Raises:
+        RecipeError: There is such a split; the message names its key.
+    """
+    texts = [] if tokenizer.kind == "checkpoint" else tokenizer.texts
+    scored = {(data.name, data.split) for data in (load_task(name).data for name in (*tasks(), *LOCAL))}
+    for key, source in (*named, *(("tokenizer.texts", source) for source in texts)):
+        # WikiText-2 and WikiText-103 have one and the same test text.
+        if (source.name, source.split) in scored or source.split == "test":
+            raise RecipeError(
+                f"{key} names {source.name} ({source.split}), which figures are reported on; name another split."
+            )
 
 
 def digest_of(source: TextSource, *, data_root: Path | str | None = None) -> str:

@@ -9,14 +9,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from urzoo.errors import DataError
-from urzoo.files import whole_folder
+from urzoo.errors import DataError, RecipeError
 from urzoo.schema import content_sha256
+from urzoo.training.cache import made_once
 from urzoo.training.text.documents import digest_of, read_documents
 from urzoo.training.text.recipe import (
     ByteLevelTokenizerRecipe,
@@ -29,7 +29,6 @@ from urzoo.zoo import load_tokenizer
 
 PADDING, END_OF_TEXT = "<|pad|>", "<|endoftext|>"
 LINE_END = "<eos>"
-TOKENIZER_FILE = "tokenizer.json"
 # Of Rust's regular expressions as the tokenizers library reads them; each covers every text without a gap.
 _GPT2 = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _PATTERNS = {"gpt2": _GPT2, "wikitext": rf" ?'(?:s|t|re|ve|m|ll|d)(?!\p{{L}})| ?<unk>|{_GPT2}"}
@@ -55,16 +54,20 @@ def load_or_train_tokenizer(
     if isinstance(recipe, CheckpointTokenizerRecipe):
         tokenizer = load_tokenizer(recipe.checkpoint)
         return tokenizer
-    digests = [digest_of(source, data_root=data_root) for source in recipe.texts]
-    key = content_sha256({"recipe": recipe.model_dump(mode="json"), "data": digests})
-    folder = cache / "tokenizers" / key
-    if not (folder / TOKENIZER_FILE).is_file():
+
+    def make(folder: Path) -> None:
         read = [read_documents(source, data_root=data_root) for source in recipe.texts]
-        tokenizer = train_tokenizer(recipe, [line for documents in read for document in documents for line in document])
-        with whole_folder(folder) as made:
-            tokenizer.save_pretrained(made)
+        lines = [line for documents in read for document in documents for line in document]
+        train_tokenizer(recipe, lines).save_pretrained(folder)
+
+    digests = [digest_of(source, data_root=data_root) for source in recipe.texts]
     # Loaded in either case: what was learnt just now is then what a resumed run finds.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    tokenizer = made_once(
+        cache / "tokenizers",
+        {"recipe": recipe.model_dump(mode="json"), "data": digests},
+        make=make,
+        read=lambda folder: PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True),
+    )
     return tokenizer
 
 
@@ -79,6 +82,18 @@ def train_tokenizer(
     if not any(line.strip() for line in lines):
         raise DataError("there is no text to make a tokenizer of: every line is empty.")
     return _byte_level(recipe, lines) if isinstance(recipe, ByteLevelTokenizerRecipe) else _words(recipe, lines)
+
+
+def special_id(tokenizer: PreTrainedTokenizerFast, key: Literal["pad_token", "eos_token"]) -> int:
+    """The id of a special token.
+
+    Raises:
+        RecipeError: The tokenizer has no such token, as that of another library's checkpoint may have none.
+    """
+    number: int | None = getattr(tokenizer, f"{key}_id")
+    if number is None:
+        raise RecipeError(f"tokenizer.checkpoint names a tokenizer without {key}; name one that has it.")
+    return number
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:

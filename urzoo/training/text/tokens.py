@@ -18,12 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
-from urzoo.errors import DataError
-from urzoo.files import whole_folder
-from urzoo.schema import content_sha256
+from urzoo.training.cache import made_once
 from urzoo.training.text.documents import Document, digest_of, read_documents
 from urzoo.training.text.recipe import TextSource
-from urzoo.training.text.tokenizer import encode_lines, tokenizer_sha256
+from urzoo.training.text.tokenizer import encode_lines, special_id, tokenizer_sha256
 
 Ids = npt.NDArray[Any]
 _FORMAT = 1
@@ -68,28 +66,21 @@ def tokens_of(
 
     Raises:
         UsageError: The data set or the split does not exist, or has no text.
-        DataError: The data cannot be had, are damaged or empty; or the cache holds an id that the tokenizer lacks.
+        DataError: The data cannot be had, are damaged or empty; or the folder in the cache is damaged.
     """
     key = {"format": _FORMAT, "source": source.model_dump(mode="json"), "data": digest_of(source, data_root=data_root)}
-    folder = cache / "tokens" / content_sha256({**key, "tokenizer": tokenizer_sha256(tokenizer)})
-    if not folder.is_dir():
-        _write(folder, read_documents(source, data_root=data_root), tokenizer)
-    ids = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
-    starts = np.load(folder / "documents.npy", allow_pickle=False)
-    words = np.load(folder / "words.npy", allow_pickle=False)
-    largest = int(ids.max())
-    if largest >= len(tokenizer):
-        raise DataError(
-            f"{folder} holds the token id {largest}, expected ids below {len(tokenizer)}, the size of the vocabulary. "
-            "Delete that folder; it is made again."
-        )
-    return Tokens(ids, starts, words)
+    return made_once(
+        cache / "tokens",
+        {**key, "tokenizer": tokenizer_sha256(tokenizer)},
+        make=lambda folder: _write(folder, read_documents(source, data_root=data_root), tokenizer),
+        read=lambda folder: _read(folder, len(tokenizer)),
+    )
 
 
 def ends_lines(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the tokenizer's end token is a line's end, as in word-level models, rather than a document's."""
     ids: list[int] = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    return ids == [tokenizer.eos_token_id]
+    return ids == [special_id(tokenizer, "eos_token")]
 
 
 def _write(folder: Path, documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> None:
@@ -104,7 +95,14 @@ def _write(folder: Path, documents: list[Document], tokenizer: PreTrainedTokeniz
             words[number] += len(line.split()) + line.endswith("\n")
         starts[number + 1] = len(ids)
     narrow = np.uint16 if max(ids) < 2**16 else np.uint32
-    with whole_folder(folder) as made:
-        np.save(made / "tokens.npy", np.frombuffer(ids, dtype=np.uint32).astype(narrow), allow_pickle=False)
-        np.save(made / "documents.npy", starts, allow_pickle=False)
-        np.save(made / "words.npy", words, allow_pickle=False)
+    np.save(folder / "tokens.npy", np.frombuffer(ids, dtype=np.uint32).astype(narrow), allow_pickle=False)
+    np.save(folder / "documents.npy", starts, allow_pickle=False)
+    np.save(folder / "words.npy", words, allow_pickle=False)
+
+
+def _read(folder: Path, vocabulary: int) -> Tokens:
+    ids = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    if (largest := int(ids.max())) >= vocabulary:
+        raise ValueError(f"it holds the token id {largest}, expected ids below {vocabulary}")
+    starts, words = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("documents", "words"))
+    return Tokens(ids, starts, words)
