@@ -29,6 +29,11 @@ TASK = {
     "data": {"folder": "./data", "split": "test"},
     "requires": {"pixel_order": "raster", "permutation_seed": None, "channels": 1, "steps": 784},
 }
+ACCURACY = {"name": "accuracy", "title": "Accuracy", "unit": "%", "scale": 100.0, "digits": 2} | {
+    "higher_is_better": True,
+    "primary": True,
+    "tolerance": 0.0005,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +112,10 @@ def test_training_finds_own_data_by_their_name(own: Path):
         ({"problem": "singing"}, "key problem is 'singing'"),
         ({"title": None}, "key title is None"),
         ({"colour": "red"}, "unknown key colour"),
+        (
+            {"metrics": [ACCURACY]},
+            "key metrics names accuracy; expected those of problem image-classification: accuracy, c",
+        ),
         ({"requires": {**TASK["requires"], "chanels": 1}}, "unknown key requires.chanels"),
     ],
 )

@@ -51,10 +51,12 @@ def test_the_new_data_set_and_task_that_contributing_shows(tmp_path, monkeypatch
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "sentences.yaml").write_text(example("urzoo/evaluation/tasks/sentences.yaml"))
     taken = {load_task(name).order for name in tasks()}
+    alike = {metric.name for metric in load_task("imdb").metrics}
     monkeypatch.setattr(task, "TASKS_FOLDER", tmp_path / "tasks")
     found = load_task("sentences")
     assert (found.data.name, found.primary_metric.name) == ("sentences", "accuracy")
     assert found.order not in taken
+    assert {metric.name for metric in found.metrics} == alike
     schema.load_data_set.cache_clear()
 
 

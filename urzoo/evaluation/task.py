@@ -216,6 +216,12 @@ def _local_task(file: Path) -> Task:
         raise UsageError(f"{file}: key name is {task.name!r}, a task of urzoo's; give it another name.")
     if task.data.split not in data_set.splits:
         raise UsageError(f"{file}: key data.split: {unknown('split', task.data.split, data_set.splits)}")
+    names, expected = ([metric.name for metric in of.metrics] for of in (task, alike))
+    if sorted(names) != sorted(expected):
+        raise UsageError(
+            f"{file}: key metrics names {', '.join(names)}; expected those of problem {task.problem}: "
+            f"{', '.join(expected)}. Leave metrics out to take them as they are."
+        )
     if missing := _COLUMNS[task.problem] - {column.kind for column in data_set.columns.values()}:
         raise UsageError(
             f"{file}: problem {task.problem} needs a column of kind {sorted(missing)[0]} in {data['folder']}."

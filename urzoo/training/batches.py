@@ -107,8 +107,8 @@ class StepOrder(Order):
 class TrainingSamples(Dataset[Batch]):
     """What a run learns from, served a batch at a time."""
 
-    # Right shift of the seed that a step's dropout has. Those of streams are from before they had a loop in common
-    # with rows; runs of then go on with them.
+    # By how many bits the seed of a step's dropout is shifted to the right. Streams have kept theirs from the time when
+    # they had a loop of their own, so that their recipes give the weights that they gave then.
     seed_shift = 0
 
     def __len__(self) -> int:

@@ -326,7 +326,7 @@ class RecipeTrainer(Trainer):
             self.average.load(read_tensors(state, "average"), numbers.average_updates)
         if self.job.carried is not None:
             self.job.carried.load(read_tensors(state, "carried"))
-        # Lines of steps that a kill took back are written again.
+        # Steps after the state are computed again, and their lines written again.
         lines = read_log(self.run.log) if self.run.log.exists() else []
         self.lines = [line for line in lines if line.step <= numbers.step]
         if numbers.logged_step not in {0, *(line.step for line in self.lines)}:

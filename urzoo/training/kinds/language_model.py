@@ -50,8 +50,8 @@ class LanguageModelSection(CellRecipe):
 
     `head_dtype` is the type of the product with the vocabulary, whatever `run.precision` is. `adaptive_cutoffs` are
     the ids at which the clusters of an adaptive softmax begin; null for a plain one. The neural cache acts neither in
-    training nor on validation; the checkpoint keeps its settings for who asks for it. Its keys may be left out. See
-    `urzoo.models.neural_cache_urlstm`.
+    training nor on validation; the checkpoint keeps its settings for those who ask for it. Its keys may be left out.
+    See `urzoo.models.neural_cache_urlstm`.
     """
 
     embedding_size: Positive

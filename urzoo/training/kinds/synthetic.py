@@ -1,8 +1,8 @@
 """Training on the synthetic problems copy and adding, whose sequences are drawn as they are needed.
 
 A batch is a function of the seed and the step alone. No sequence is seen twice, so that there are no epochs, and
-nothing to overfit: the last weights are kept, unseen. The stream of training, the validation sequences and the test
-split of `urzoo.data` are drawn from different seeds.
+nothing to overfit: the last weights are kept, whatever their scores. The stream of training, the validation sequences
+and the test split of `urzoo.data` are drawn from different seeds.
 """
 
 from collections.abc import Iterator
