@@ -118,3 +118,10 @@ def test_a_run_does_not_go_on_with_another_teacher_than_it_began_with(folder):
     train(again, runs=folder, restart=True, progress=False, data=tiny_texts())
     with pytest.raises(CheckpointError, match=r"student holds .* whose teacher has changed since\. Pass --restart"):
         train(student(folder), runs=folder, progress=False, data=tiny_texts())
+
+
+def test_a_run_does_not_go_on_with_other_texts_to_label(folder, monkeypatch):
+    stop_after_a_step("texts", student(folder), folder)
+    monkeypatch.setattr(job, "load_split", lambda *_, **__: replace(unlabelled(), digest="cd" * 32))
+    with pytest.raises(CheckpointError, match=r"on other data .* Pass --restart"):
+        train(student(folder), runs=folder, progress=False, data=tiny_texts())

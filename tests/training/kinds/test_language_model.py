@@ -185,3 +185,11 @@ def test_a_model_is_not_validated_on_what_it_learns_from(tmp_path):
     data = {"train": [{**SOURCE, "times": 1}], "validation": {**SOURCE}, "validation_documents": None}
     with pytest.raises(RecipeError, match=r"validation names wikitext-2 \(train\), which data\.train learns from"):
         load_recipe(tiny_lm_recipe(tmp_path, data=data | {"validation_seed": 0})).check()
+
+
+def test_a_text_that_figures_are_reported_on_is_not_learnt_from(tmp_path):
+    recipe = tiny_lm_recipe(tmp_path, data__train=[{**SOURCE, "split": "test", "times": 1}])
+    with pytest.raises(
+        RecipeError, match=r"data\.train names wikitext-2 \(test\), which figures are reported on; name"
+    ):
+        load_recipe(recipe).check()

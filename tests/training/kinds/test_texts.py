@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.training.tiny import classification_scores, stop_after_a_step, tiny_texts, tiny_texts_recipe
 from urzoo import zoo
 from urzoo.data import hold_out
-from urzoo.errors import DataError, RecipeError
+from urzoo.errors import CheckpointError, DataError, RecipeError
 from urzoo.hub.card import check_card
 from urzoo.training import job, load_recipe, train
 from urzoo.training.batches import SequenceData
@@ -122,6 +122,15 @@ def test_texts_without_labels_change_the_weights_and_are_recorded(tmp_path, unla
     for name, value in weights["plain"].items():
         torch.testing.assert_close(weights["none"][name], value, rtol=1e-4, atol=1e-5)
     assert any((weights["steady"][name] - value).abs().max() > 1e-3 for name, value in weights["plain"].items())
+
+
+def test_a_run_does_not_go_on_with_other_texts_without_labels(tmp_path, unlabelled, monkeypatch):
+    path = tiny_texts_recipe(tmp_path, unlabelled=UNLABELLED)
+    stop_after_a_step("texts", path, tmp_path)
+    others = replace(job.load_split(), digest="cd" * 32)
+    monkeypatch.setattr(job, "load_split", lambda *_, **__: others)
+    with pytest.raises(CheckpointError, match=r"on other data .* Pass --restart"):
+        train(path, runs=tmp_path, progress=False, data=tiny_texts())
 
 
 def test_a_run_with_texts_without_labels_goes_on_to_the_same_bits(tmp_path, unlabelled):

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from urzoo.errors import CheckpointError, RecipeError
 from urzoo.evaluation.task import load_task
-from urzoo.schema import Name, Number, Positive, Strict, read_yaml
+from urzoo.schema import Name, Number, Positive, Strict, content_sha256, read_yaml
 from urzoo.training.adversary import virtual_adversarial_loss
 from urzoo.training.batches import Batch, PairedData, SequenceData
 from urzoo.training.initial import begin_with, find_checkpoint
@@ -131,7 +131,7 @@ class TextRecipe(SequenceRecipe):
             ),
             earlier_data=(*sources.parents.data(), *further_data),
         )
-        return replace(job, preprocessor=tokenizer)
+        return replace(job, preprocessor=tokenizer, digest=_digest_with(job, further_data))
 
     def further_texts(self, sources: Sources) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:  # noqa: ARG002
         """More to learn from: none."""
@@ -227,6 +227,7 @@ class UnlabelledTextRecipe(TextRecipe):
             job,
             training=PairedData(labelled, others, seed=self.run.seed),
             data=[*job.data, record],
+            digest=_digest_with(job, (record,)),
             unlabelled_loss=loss,
         )
 
@@ -239,6 +240,11 @@ def stretch(tokens: Ids, epoch: int, row: int, *, longest: int, seed: int) -> Id
     generator = np.random.default_rng((seed, epoch, 1, row))
     start = int(generator.integers(0, len(tokens) - longest, endpoint=True))
     return tokens[start : start + longest]
+
+
+def _digest_with(job: Job, further: tuple[TrainingData, ...]) -> str:
+    """The digest of what a job reads and of further data; its own where there are none."""
+    return content_sha256([job.digest, *(data.digest for data in further)]) if further else job.digest
 
 
 def _encoded(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Ids]:
