@@ -1,6 +1,6 @@
 import pytest
 
-from tests.training.tiny import tiny_recipe
+from tests.training.tiny import TINY, tiny_recipe
 from urzoo.errors import RecipeError
 from urzoo.models import URLSTMConfig
 from urzoo.schema import content_sha256, read_yaml
@@ -16,6 +16,7 @@ def complaint(folder, **changes):
         load_recipe(tiny_recipe(folder, **changes))
     message = str(caught.value)
     assert "\n" not in message
+    assert not message.endswith("..")
     return message
 
 
@@ -44,6 +45,7 @@ def test_a_missing_key_is_named_with_its_path(tmp_path):
         ("run__epochs", "8", "run.epochs"),
         ("optimiser__learning_rate", -1.0, "optimiser.learning_rate"),
         ("model__gate", "URR", "unknown gate"),
+        ("model", TINY["model"] | {"gate": "OM", "cell": "gru"}, "or cell='lstm'."),
         ("model__input_size", 3, "model.input_size is 3, expected 1"),
         ("processor__image_std", [0.3, 0.3, 0.3], "processor.image_std has 3 numbers"),
         ("model__pooling", ["last", "last"], "expected each of them once"),

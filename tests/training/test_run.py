@@ -146,13 +146,17 @@ def test_a_kill_while_the_states_of_a_finished_run_are_removed_leaves_it_finishe
     assert zoo.info(place).name == "tiny"
 
 
-def test_what_is_no_checkpoint_is_never_replaced(tmp_path):
+def test_what_is_no_checkpoint_is_never_replaced(tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.tex").write_text("years of work")
     for restart in (False, True):
         with pytest.raises(UsageError, match=r"home holds files, but no checkpoint of urzoo's\. Name another"):
             train(tiny_recipe(tmp_path), runs=tmp_path, out=home, restart=restart, progress=False, data=tiny_data())
+    monkeypatch.chdir(home)
+    for out in (".", "thesis.tex"):
+        with pytest.raises(UsageError, match=rf"--out {out} is a file, the current folder or a mount point"):
+            train(tiny_recipe(tmp_path), runs=tmp_path, out=out, restart=True, progress=False, data=tiny_data())
     below = home / "thesis.tex" / "checkpoint"
     with pytest.raises(UrzooError, match=r"cannot write to .*thesis\.tex, the folder of checkpoint"):
         train(tiny_recipe(tmp_path), runs=tmp_path, out=below, progress=False, data=tiny_data())
@@ -190,3 +194,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_a_state(tmp_path):
 def test_a_batch_larger_than_the_data_is_refused(tmp_path):
     with pytest.raises(UrzooError, match="batch_size is 64, but only 35 rows"):
         train(tiny_recipe(tmp_path, run__batch_size=64), runs=tmp_path, progress=False, data=tiny_data())
+
+
+def test_data_of_another_kind_are_refused_with_what_is_expected(tmp_path):
+    with pytest.raises(UsageError, match=r"data is a str, expected a Split, as urzoo\.data\.load_split gives it"):
+        train(tiny_recipe(tmp_path), runs=tmp_path, progress=False, data="mnist")

@@ -83,7 +83,7 @@ def _complaint(failure: ValidationError, kind: type[BaseModel]) -> str:
         message = errors[0]["msg"].removeprefix("Value error, ")
         # The check of one key does not know where that key stands.
         key = f"key {'.'.join(str(part) for part in errors[0]['loc'])} " if message.startswith("is ") else ""
-        return f"{key}{message}."
+        return f"{key}{message.rstrip('.')}."
     return describe(failure)
 
 

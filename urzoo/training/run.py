@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerFast
 
+from urzoo.data import Split
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
 from urzoo.files import write_bytes, write_json
 from urzoo.processes import Processes
@@ -20,7 +21,6 @@ from urzoo.training.text.tokenizer import tokenizer_sha256
 from urzoo.zoo.schema import read_training_summary
 
 if TYPE_CHECKING:
-    from urzoo.data import Split
     from urzoo.training.trainer import RecipeTrainer
 
 
@@ -40,7 +40,7 @@ def train(
     out: Path | str | None = None,
     restart: bool = False,
     progress: bool = True,
-    data: "Split | None" = None,
+    data: Split | None = None,
 ) -> Path:
     """Train the checkpoint that a recipe describes; go on from the last saved state where there is one.
 
@@ -70,6 +70,8 @@ def train(
         UrzooError: Another run has the folder, it cannot be written to, the loss or the gradient is no longer finite,
             all units of the head have died, or another process of the run has ended.
     """
+    if data is not None and not isinstance(data, Split):
+        raise UsageError(f"data is a {type(data).__name__}, expected a Split, as urzoo.data.load_split gives it.")
     recipe, written = read_recipe(recipe_path)
     recipe.check()
 
@@ -115,8 +117,11 @@ def _is_checkpoint_of(folder: Path, recipe: BaseRecipe) -> bool:
 
 def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
     """Before hours of training, see that the checkpoint can be written to its folder."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--out {folder} is a file; name a folder, which need not exist yet.")
+    if folder.exists() and (not folder.is_dir() or folder.samefile(Path.cwd()) or folder.is_mount()):
+        raise UsageError(
+            f"--out {folder} is a file, the current folder or a mount point, none of which can be replaced; "
+            "name a folder, which need not exist yet."
+        )
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "training.json").exists():
             raise UsageError(f"{folder} holds files, but no checkpoint of urzoo's. Name another folder with --out.")

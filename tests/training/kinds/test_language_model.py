@@ -7,7 +7,7 @@ import torch
 from tests.hub.checkpoints import language_checkpoint
 from tests.training.lm_tiny import SOURCE, articles, put_in_place, tiny_lm_recipe
 from urzoo import zoo
-from urzoo.errors import RecipeError
+from urzoo.errors import DataError, RecipeError
 from urzoo.training import load_recipe, train
 from urzoo.training.kinds.language_model import CarriedState, generation_settings
 from urzoo.training.log import TrainingLine, ValidationLine, read_log
@@ -193,3 +193,21 @@ def test_a_text_that_figures_are_reported_on_is_not_learnt_from(tmp_path):
         RecipeError, match=r"data\.train names wikitext-2 \(test\), which figures are reported on; name"
     ):
         load_recipe(recipe).check()
+
+
+def test_a_validation_that_leaves_nothing_to_learn_from_or_to_score_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(
+        DataError, match=r"validation_documents is 40, which leaves no document of wikitext-2 \(train\)"
+    ):
+        train(tiny_lm_recipe(tmp_path, data__validation_documents=40), runs=tmp_path, progress=False)
+    put_in_place(monkeypatch, ["word"] * 40)
+    rows = {**SOURCE, "documents": "rows"}
+    recipe = tiny_lm_recipe(
+        tmp_path,
+        tokenizer={"kind": "words", "vocab_size": 9, "texts": [rows]},
+        data__train=[{**rows, "times": 1}],
+        data__validation_documents=1,
+        run__segment_tokens=2,
+    )
+    with pytest.raises(DataError, match="the validation text has one token, expected at least 2; raise"):
+        train(recipe, runs=tmp_path, progress=False)

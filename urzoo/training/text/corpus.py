@@ -7,6 +7,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from urzoo.data import load_data_set
+from urzoo.errors import DataError
 from urzoo.schema import content_sha256
 from urzoo.training.job import Sources
 from urzoo.training.text.documents import digest_of
@@ -43,7 +44,7 @@ def load_corpus(data: TextData, tokenizer_recipe: TokenizerRecipe, sources: Sour
 
     Raises:
         UsageError: A data set or split does not exist, or has no text.
-        DataError: Data cannot be had, are damaged or empty, or the tokenizer is of another model.
+        DataError: Data cannot be had, are damaged or empty, or too few to hold some out.
         CheckpointError: The tokenizer's checkpoint has none.
     """
     sources.say("making or finding the tokenizer")
@@ -56,25 +57,30 @@ def load_corpus(data: TextData, tokenizer_recipe: TokenizerRecipe, sources: Sour
     read = [tokens(source.source()) for source in data.train]
     aside = _held_out(data, [made.documents for made in read])
     kept = [np.setdiff1d(np.arange(made.documents), numbers) for made, numbers in zip(read, aside, strict=True)]
+    for source, numbers in zip(data.train, kept, strict=True):
+        if not len(numbers):
+            raise DataError(
+                f"data.validation_documents is {data.validation_documents}, which leaves no document of {source.name} "
+                f"({source.split}) to learn from; lower it."
+            )
     validation = list(zip(read, aside, strict=True))
     if data.validation is not None:
         made = tokens(data.validation)
         validation = [(made, np.arange(made.documents))]
+    held_out = np.concatenate([made.stream(numbers) for made, numbers in validation])
+    if len(held_out) < 2:
+        raise DataError("the validation text has one token, expected at least 2; raise data.validation_documents.")
     named = [*data.train, *([] if data.validation is None else [data.validation])]
     digests = [digest_of(source, data_root=sources.data_root) for source in named]
     return Corpus(
         tokenizer,
         training=list(zip(read, kept, [source.times for source in data.train], strict=True)),
-        validation=np.concatenate([made.stream(numbers) for made, numbers in validation]),
+        validation=held_out,
         validation_words=sum(int(made.words[numbers].sum()) for made, numbers in validation),
         digest=content_sha256(digests),
         data=[
-            TrainingData.of(
-                load_data_set(source.name), source.split, digest, train=len(learnt), validation=len(held_out)
-            )
-            for source, digest, learnt, held_out in zip(
-                data.train, digests[: len(data.train)], kept, aside, strict=True
-            )
+            TrainingData.of(load_data_set(source.name), source.split, digest, train=len(learnt), validation=len(drawn))
+            for source, digest, learnt, drawn in zip(data.train, digests[: len(data.train)], kept, aside, strict=True)
         ],
     )
 
