@@ -25,18 +25,24 @@ UNLABELLED = "unlabelled_"
 class Order(Sampler[SampleIndex]):
     """The samples of one pass, batch by batch; `epoch`, the pass counted from 0, is set before iterating.
 
+    Those of a stream, whose run is one pass, are pairs (step, row of the batch).
+
     Args:
         samples: Of a pass.
+        batch_size: That of all processes together.
         steps_per_epoch: Steps that the log counts as one epoch.
     """
 
     epoch = 0
 
-    def __init__(self, samples: int, *, steps_per_epoch: int) -> None:
-        self.samples, self.steps_per_epoch = samples, steps_per_epoch
+    def __init__(self, samples: int, *, batch_size: int, steps_per_epoch: int) -> None:
+        self.samples, self.batch_size, self.steps_per_epoch = samples, batch_size, steps_per_epoch
 
     def __len__(self) -> int:
         return self.samples
+
+    def __iter__(self) -> Iterator[SampleIndex]:
+        return (divmod(sample, self.batch_size) for sample in range(self.samples))
 
 
 class EpochOrder(Order):
@@ -52,8 +58,8 @@ class EpochOrder(Order):
     """
 
     def __init__(self, rows: int, *, batch_size: int, seed: int) -> None:
-        super().__init__(rows - rows % batch_size, steps_per_epoch=rows // batch_size)
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        super().__init__(rows - rows % batch_size, batch_size=batch_size, steps_per_epoch=rows // batch_size)
+        self.rows, self.seed = rows, seed
 
     def __iter__(self) -> Iterator[SampleIndex]:
         return product([self.epoch], self._order().tolist())
@@ -91,17 +97,6 @@ class LengthOrder(EpochOrder):
         # The 2 sets this stream apart from that of the order, which has the same seed and epoch.
         shuffled: Rows = np.random.default_rng((self.seed, self.epoch, 2)).permutation(batches).reshape(-1)
         return shuffled
-
-
-class StepOrder(Order):
-    """All samples of a stream, as pairs (step, row of the batch of all processes); the run is one pass."""
-
-    def __init__(self, steps: int, *, batch_size: int, steps_per_epoch: int) -> None:
-        super().__init__(steps * batch_size, steps_per_epoch=steps_per_epoch)
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[SampleIndex]:
-        return (divmod(sample, self.batch_size) for sample in range(self.samples))
 
 
 class TrainingSamples(Dataset[Batch]):
@@ -143,9 +138,9 @@ class StreamData(TrainingSamples):
         """The inputs and targets of some rows of a step, counted from 0."""
         raise NotImplementedError
 
-    def order(self, *, batch_size: int, seed: int) -> StepOrder:  # noqa: ARG002 - a stream has its own seed
+    def order(self, *, batch_size: int, seed: int) -> Order:  # noqa: ARG002 - a stream has its own seed
         """One step after the other."""
-        return StepOrder(self.steps, batch_size=batch_size, steps_per_epoch=self.steps_per_epoch)
+        return Order(len(self), batch_size=batch_size, steps_per_epoch=self.steps_per_epoch)
 
     def __getitems__(self, samples: Sequence[SampleIndex]) -> Batch:
         return self.batch(samples[0][0], np.array([row for _, row in samples], np.int64))

@@ -86,14 +86,8 @@ class SyntheticRecipe(StreamRecipe):
         sources.refuse_data("sequences that are drawn as they are needed")
         data_set = load_data_set(self.task)
         # Of what decides every sequence of the stream; the stream itself is never stored.
-        digest = content_sha256(
-            {
-                "problem": self.task,
-                "length": self.stream.length,
-                "seed": self.run.seed,
-                "batch_size": self.run.batch_size,
-            }
-        )
+        decisive = {"length": self.stream.length, "seed": self.run.seed, "batch_size": self.run.batch_size}
+        digest = content_sha256({"problem": self.task, **decisive})
         drawn = {"train": self.run.steps * self.run.batch_size, "validation": self.stream.validation_sequences}
         return Job(
             model=build_model(self),

@@ -54,7 +54,7 @@ def load_corpus(data: TextData, tokenizer_recipe: TokenizerRecipe, sources: Sour
         sources.say(f"reading {source.name} ({source.split})")
         return tokens_of(source, tokenizer, data_root=sources.data_root, cache=sources.cache)
 
-    read = [tokens(source.source()) for source in data.train]
+    read = [tokens(source) for source in data.train]
     aside = _held_out(data, [made.documents for made in read])
     kept = [np.setdiff1d(np.arange(made.documents), numbers) for made, numbers in zip(read, aside, strict=True)]
     for source, numbers in zip(data.train, kept, strict=True):

@@ -79,10 +79,6 @@ class WeightedTextSource(TextSource):
 
     times: Positive
 
-    def source(self) -> TextSource:
-        """The same documents, once."""
-        return TextSource(**self.model_dump(exclude={"times"}))
-
 
 class TextData(Strict):
     """What a language model learns from, and what it is validated on.

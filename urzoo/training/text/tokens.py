@@ -68,7 +68,9 @@ def tokens_of(
         UsageError: The data set or the split does not exist, or has no text.
         DataError: The data cannot be had, are damaged or empty; or the folder in the cache is damaged.
     """
-    key = {"format": _FORMAT, "source": source.model_dump(mode="json"), "data": digest_of(source, data_root=data_root)}
+    # How often it is read is no part of it.
+    read = source.model_dump(mode="json", exclude={"times"})
+    key = {"format": _FORMAT, "source": read, "data": digest_of(source, data_root=data_root)}
     return made_once(
         cache / "tokens",
         {**key, "tokenizer": tokenizer_sha256(tokenizer)},
