@@ -199,3 +199,9 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path):
 def test_data_of_another_kind_are_refused_with_what_is_expected(tmp_path):
     with pytest.raises(UsageError, match=r"data is a str, expected a Split, as urzoo\.data\.load_split gives it"):
         train(tiny_recipe(tmp_path), runs=tmp_path, progress=False, data="mnist")
+
+
+def test_too_little_memory_is_told_with_what_to_lower(tmp_path):
+    with pytest.raises(UrzooError, match=r"run\.batch_size 8 and model\.hidden_size 100000000: .* Lower them") as ended:
+        train(tiny_recipe(tmp_path, model__hidden_size=10**8), runs=tmp_path, progress=False, data=tiny_data())
+    assert "\n" not in str(ended.value)

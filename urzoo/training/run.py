@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+from collections.abc import Iterator
 from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedTokenizerFast
 
 from urzoo.data import Split
-from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
+from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError, one_line
 from urzoo.files import write_bytes, write_json
 from urzoo.processes import Processes
 from urzoo.training.job import Job, Parents, Sources
@@ -68,7 +70,7 @@ def train(
         CheckpointError: The data or an earlier checkpoint have changed since the run began; or a file is damaged.
         TrainingStoppedError: The run was asked to stop (Ctrl-C or SIGTERM); its state is saved.
         UrzooError: Another run has the folder, it cannot be written to, the loss or the gradient is no longer finite,
-            all units of the head have died, or another process of the run has ended.
+            all units of the head have died, another process of the run has ended, or the memory does not suffice.
     """
     if data is not None and not isinstance(data, Split):
         raise UsageError(f"data is a {type(data).__name__}, expected a Split, as urzoo.data.load_split gives it.")
@@ -92,6 +94,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet_transformers(WARNING))
         stack.enter_context(processes.reporting_lost(f"the last saved state{again}"))
+        stack.enter_context(_reporting_memory(recipe))
         if arguments.should_save:
             stack.enter_context(run.locked())
             if not restart:
@@ -108,6 +111,25 @@ def train(
         _finish(checkpoint, RecipeTrainer(job, recipe, run, arguments, say=say), parents, again)
         arguments.distributed_state.wait_for_everyone()
     return checkpoint
+
+
+@contextlib.contextmanager
+def _reporting_memory(recipe: BaseRecipe) -> Iterator[None]:
+    """Say in one line that there is too little memory, of the machine or of the GPU.
+
+    Raises:
+        UrzooError: There is.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as failure:
+        if isinstance(failure, RuntimeError) and not re.search("out of memory|can't allocate memory", str(failure)):
+            raise
+        raise UrzooError(
+            f"there is too little memory for run.batch_size {recipe.run.batch_size} and model.hidden_size "
+            f"{recipe.model.hidden_size}: {one_line(failure)}. Lower them and pass --restart, or start more processes, "
+            "which share the batch."
+        ) from failure
 
 
 def _is_checkpoint_of(folder: Path, recipe: BaseRecipe) -> bool:
