@@ -41,6 +41,8 @@ def test_an_initial_checkpoint_that_is_not_there_is_named_with_the_remedy(tmp_pa
     ("fields", "expected"),
     [
         ({"hidden_size": 5}, "has the shape"),
+        ({"gate": "-R"}, "whose gate is '-R'; this recipe's is 'UR'"),
+        ({"refine_offset": False}, "whose refine_offset is False; this recipe's is True"),
         ({"num_layers": 2}, "this model has no such part"),
     ],
 )

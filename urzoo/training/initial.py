@@ -38,13 +38,18 @@ def begin_with(initial: CheckpointInfo, model: PreTrainedModel, tokenizer: PreTr
     A one-directional checkpoint gives a bidirectional model the weights of its forward direction.
 
     Raises:
-        RecipeError: The tokenizers differ, a tensor has another size, or the model lacks one of the layers.
+        RecipeError: The tokenizers, the gatings or the sizes differ, or the model lacks one of the layers.
     """
     named = f"initialise_from is {initial.name!r}"
     if tokenizer_sha256(zoo.load_tokenizer(initial.folder)) != tokenizer_sha256(tokenizer):
         raise RecipeError(f"{named}, whose tokenizer is not that of the recipe's section tokenizer.")
     own = dict(model.named_parameters())
     source = zoo.load(initial.folder)
+    # Weights of another gating may have the same shapes and mean something else.
+    for key in ("cell", "gate", "tie_input_gate", "refine_offset"):
+        theirs, ours = (getattr(one.config, key, None) for one in (source, model))
+        if theirs != ours:
+            raise RecipeError(f"{named}, whose {key} is {theirs!r}; this recipe's is {ours!r}.")
     # A model of the same kind takes everything, another what the two have in common.
     parts = ("",) if type(source) is type(model) else _SHARED
     given = {name: value for name, value in source.named_parameters() if name.startswith(parts)}

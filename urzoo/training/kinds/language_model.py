@@ -74,7 +74,9 @@ class LanguageModelSection(CellRecipe):
     def _neural_cache_is_whole(self) -> Self:
         parts = (self.neural_cache_size, self.neural_cache_weight, self.neural_cache_sharpness)
         if None in parts and parts != (None, None, None):
-            raise ValueError("neural_cache_size, neural_cache_weight and neural_cache_sharpness go together")
+            raise ValueError(
+                f"neural_cache_size, neural_cache_weight and neural_cache_sharpness are {parts}, expected all or none"
+            )
         return self
 
 
