@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 import urzoo
 
 file, folder = sys.argv[1:]
-checkpoint = str(urzoo.path("urlstm-1024-text"))
+checkpoint = str(urzoo.path("urlstm-1024-long-text"))
 tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 ids = tokenizer(Path(file).read_text(encoding="utf-8"))["input_ids"]
 pieces = [ids[start : start + 256] for start in range(0, len(ids) - 255, 256)]

@@ -112,7 +112,7 @@ def test_a_language_model_learns_a_text_of_ones_own(tmp_path: Path, monkeypatch:
     write = pipeline("text-generation", model=str(tmp_path / "out"))
     ids = write.tokenizer(text.read_text(), return_tensors="pt")["input_ids"][:, :256]
     with torch.no_grad():
-        before, after = (model(ids, labels=ids).loss for model in (urzoo.load("urlstm-1024-text"), write.model))
+        before, after = (model(ids, labels=ids).loss for model in (urzoo.load("urlstm-1024-long-text"), write.model))
     assert after < 0.8 * before
     assert write("The cat", max_new_tokens=4, do_sample=False)[0]["generated_text"].startswith("The cat")
     assert write.model.config.use_cache

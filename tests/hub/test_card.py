@@ -52,7 +52,7 @@ def test_a_neural_cache_is_named(folder):
 
 
 def test_a_card_names_all_that_was_learnt_from():
-    card = render_card(zoo.path("urlstm-1024-text"), [])
+    card = render_card(zoo.path("urlstm-1024-long-text"), [])
     assert ModelCard(card).data.datasets == [
         "wikipedia/enwiki-2015-wikitext-form",
         "stanfordnlp/imdb",
@@ -64,7 +64,7 @@ def test_a_card_names_all_that_was_learnt_from():
 
 def test_a_card_offers_texts_to_try(folder):
     assert "widget" not in yaml.safe_load(render_card(folder, []).split("\n---\n")[0].removeprefix("---\n"))
-    for name in ("urlstm-512-imdb", "urlstm-1024-text"):
+    for name in ("urlstm-512-imdb", "urlstm-1024-long-text"):
         front = yaml.safe_load(render_card(zoo.path(name), []).split("\n---\n")[0].removeprefix("---\n"))
         assert front["widget"]
         assert all(example.keys() == {"text"} for example in front["widget"])
