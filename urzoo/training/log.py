@@ -135,6 +135,12 @@ def draw_learning_curve(lines: Sequence[LogLine], *, title: str, score: Score) -
     for axes in (loss, shown):
         axes.grid(visible=True, linewidth=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_yscale() == "log":
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_formatter("{x:g}")
+            # Within a decade the ticks between powers of ten are all there are.
+            if high < 10 * low:
+                axes.yaxis.set_minor_formatter("{x:g}")
     # parse_math off: a name with a dollar sign is text, not a formula.
     figure.suptitle(title, parse_math=False, fontsize=11)
     picture = io.BytesIO()
