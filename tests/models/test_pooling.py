@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from urzoo import URLSTMConfig
-from urzoo.models.pooling_urlstm import pool
+from urzoo.models.pooling_urlstm import PooledSoFar, pool
 
 POOLINGS = [["max"], ["max", "mean"], ["last", "max"], ["mean", "max", "last"]]
 
@@ -31,6 +32,20 @@ def test_whole_rows_have_the_values_and_the_gradient_of_their_parts(pooling, dty
     (wanted,) = torch.autograd.grad(expected, states, upstream)
     assert found.dtype == dtype
     torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_mean_of_a_long_row_in_16_bits_is_its_mean_however_it_comes_in(dtype):
+    config = URLSTMConfig(hidden_size=4, pooling=["mean"])
+    states = torch.full((1, 20_000, 4), 0.3, dtype=dtype)
+    padded, mask = nn.functional.pad(states, (0, 0, 0, 8)), torch.arange(20_008)[None] < 20_000
+    far = PooledSoFar(config)
+    for piece in states.split(1000, dim=1):
+        far.add(piece)
+    with torch.no_grad():
+        found = pool(states, None, config), pool(padded, mask, config), far.value
+    for mean in found:
+        torch.testing.assert_close(mean, states[:, 0])
 
 
 def test_rows_with_a_mask_of_ones_have_the_same_values():

@@ -6,7 +6,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from urzoo.models.configuration_urlstm import URLSTMConfig
 
@@ -47,16 +47,22 @@ def _mean(states: Tensor, mask: Tensor | None) -> Tensor:
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         total = states.sum(dim=1)
     else:
-        first, *rest = states.split(_SUMS, dim=1)
-        sums = nn.functional.pad(first, (0, 0, 0, _SUMS - first.shape[1]))
-        for part in rest:
+        sums = _no_sums(states)
+        for part in states.split(_SUMS, dim=1):
             sums = _with_steps(sums, part, 0)
         total = _total(sums)
-    return total / (states.shape[1] if mask is None else mask.sum(dim=1, keepdim=True).clamp(min=1))
+    mean: Tensor = total / (states.shape[1] if mask is None else mask.sum(dim=1, keepdim=True).clamp(min=1))
+    return mean.to(states.dtype)
 
 
 _SUMS = 8
 """Step t of a row is added to sum t modulo so many, one step after another: the same bits however the row comes in."""
+
+
+def _no_sums(states: Tensor) -> Tensor:
+    """In float32 for states of 16 bits: a sum in those stands still as soon as it is some hundred times a state."""
+    dtype = torch.promote_types(states.dtype, torch.float32)
+    return states.new_zeros(states.shape[0], _SUMS, states.shape[2], dtype=dtype)
 
 
 def _with_steps(sums: Tensor, steps: Tensor, first: int) -> Tensor:
@@ -95,7 +101,7 @@ class PooledSoFar:
         """Outputs `(batch, time, size)` that follow those before."""
         largest = states.amax(dim=1)
         if self._steps == 0:
-            self._largest, self._sums = largest, states.new_zeros(states.shape[0], _SUMS, states.shape[2])
+            self._largest, self._sums = largest, _no_sums(states)
         self._last, self._largest = states[:, -1], torch.maximum(self._largest, largest)
         if "mean" in self._pooling:
             first = self._steps % _SUMS
@@ -108,7 +114,7 @@ class PooledSoFar:
         """Shape `(batch, size * len(pooling))`."""
         parts = {"last": self._last, "max": self._largest}
         if "mean" in self._pooling:
-            parts["mean"] = _total(self._sums) / self._steps
+            parts["mean"] = (_total(self._sums) / self._steps).to(self._last.dtype)
         return torch.cat([parts[name] for name in self._pooling], dim=-1)
 
 
