@@ -154,3 +154,14 @@ def test_torch_compile_traces_a_step_whole(make_cell: Make):
     with torch.no_grad():
         for ours, eager in zip(as_state(compiled(inputs)), as_state(cell(inputs)), strict=True):
             torch.testing.assert_close(ours, eager)
+
+
+def test_an_exported_step_takes_any_number_of_rows(make_cell: Make):
+    cell, inputs = make_cell(), torch.randn(FEW_ROWS + 1, 3)
+    with torch.no_grad():
+        rows = {0: torch.export.Dim("batch")}
+        program = torch.export.export(cell, (torch.randn(2, 3),), dynamic_shapes=(rows,)).module()
+        for batch in (2, FEW_ROWS, FEW_ROWS + 1):
+            found, expected = program(inputs[:batch]), cell(inputs[:batch])
+            for ours, eager in zip(as_state(found), as_state(expected), strict=True):
+                torch.testing.assert_close(ours, eager)

@@ -11,7 +11,7 @@ from urzoo.recurrence.cpu import memory, quick
 from urzoo.recurrence.cpu.library import not_loaded, variants
 from urzoo.recurrence.cpu.ops import cpu_scan, cpu_step
 from urzoo.recurrence.cpu.packed import PackedSteps
-from urzoo.recurrence.cpu.passes import FEW_ROWS, refusal
+from urzoo.recurrence.cpu.passes import refusal
 from urzoo.recurrence.gates import Gating, State, complete_bias
 from urzoo.recurrence.kind import Kind
 
@@ -84,7 +84,7 @@ def step(
 ) -> State:
     """Run one step; the arguments are those of `urzoo.recurrence.step`, checked."""
     weights = input_weight, recurrent_weight, bias, gate_bias
-    if inputs.shape[0] > FEW_ROWS or _differentiated(inputs, *weights, *state):
+    if _differentiated(inputs, *weights, *state):
         one = inputs[:, None]
         _, state = scan(
             one,

@@ -1,10 +1,10 @@
 """The fused recurrence as custom operators of torch, so that autograd, torch.compile and autocast know it.
 
 `urzoo::cpu_scan` runs the whole sequence, `urzoo::cpu_scan_backward` differentiates it, `urzoo::cpu_step` takes one
-step without packing the weights. All take the bias with the gate bias already in it: how the gate bias enters is a
-matter of gates.py, not of the C++ source. What they compute is one string, that of `Kind`; `dtype` is that of the
-factors of the products and of the outputs, whatever the arguments are: bfloat16 or float32 each, the bias float32. The
-GRU has no cell: None goes in and an empty tensor comes out.
+step, of few rows without packing the weights. All take the bias with the gate bias already in it: how the gate bias
+enters is a matter of gates.py, not of the C++ source. What they compute is one string, that of `Kind`; `dtype` is that
+of the factors of the products and of the outputs, whatever the arguments are: bfloat16 or float32 each, the bias
+float32. The GRU has no cell: None goes in and an empty tensor comes out.
 """
 
 from typing import Any
@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.cpu.passes import FusedKind, Sequence, backward, forward, multiplied_as, saved_shape, step
+from urzoo.recurrence.cpu.passes import (
+    FEW_ROWS,
+    FusedKind,
+    Sequence,
+    backward,
+    forward,
+    multiplied_as,
+    saved_shape,
+    step,
+)
 from urzoo.recurrence.derivatives import ScanOptions, refuse, second_derivatives
 from urzoo.recurrence.gates import State
 
@@ -138,9 +147,12 @@ def cpu_step(
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
     what, same = FusedKind.read(kind, dtype), input_weight.dtype == recurrent_weight.dtype
-    way = multiplied_as(what, recurrent_weight.dtype if same else torch.float32)
+    # Chosen here, where a program that is exported does not see it: its rows would be few, or many, for ever.
+    few = inputs.shape[0] <= FEW_ROWS
+    way = multiplied_as(what, recurrent_weight.dtype if same else torch.float32) if few else what
     sequence = make_sequence(way, inputs[:, None], input_weight, recurrent_weight, bias, _state(hidden, cell))
-    final = tuple(part.to(dtype) for part, dtype in zip(step(sequence, way), what.state_dtypes, strict=True))
+    final = step(sequence, way) if few else forward(sequence, way, "nothing")[1]
+    final = tuple(part.to(dtype) for part, dtype in zip(final, what.state_dtypes, strict=True))
     return final[0], _cell(final)
 
 
