@@ -9,6 +9,7 @@ import torch
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from urzoo.errors import UsageError
@@ -73,6 +74,24 @@ def test_packed_sequences_equal_torchs():
     torch.testing.assert_close(our_outputs.data, their_outputs.data)
     torch.testing.assert_close(our_state, their_state)
     torch.testing.assert_close(pad_packed_sequence(our_outputs), pad_packed_sequence(their_outputs))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: parametrizations.weight_norm(module, "weight_hh_l0"),
+        lambda module: prune.l1_unstructured(module, "weight_ih_l0", 0.5),
+    ],
+)
+def test_weights_that_are_parametrised_or_pruned_are_converted_as_they_act(change):
+    theirs = nn.LSTM(3, 6)
+    change(theirs)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(1.5)
+    inputs = torch.randn(5, 2, 3)
+    expected = theirs(inputs)[0]
+    torch.testing.assert_close(from_torch_lstm(theirs)(inputs)[0], expected)
 
 
 def test_the_converted_module_has_weights_of_its_own():

@@ -1,7 +1,9 @@
 """URLSTM modules from the weights of other implementations."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from urzoo.errors import UsageError
 from urzoo.nn.layers import URLSTM
@@ -21,8 +23,7 @@ def from_torch_lstm(module: nn.LSTM) -> URLSTM:
         raise UsageError(
             f"module has proj_size={module.proj_size}, expected 0: projected hidden states are not offered."
         )
-    weights = module.state_dict()
-    first = weights["weight_ih_l0"]
+    first = module.all_weights[0][0]
     converted = URLSTM(
         module.input_size,
         module.hidden_size,
@@ -37,11 +38,9 @@ def from_torch_lstm(module: nn.LSTM) -> URLSTM:
         tie_input_gate=False,
     )
     converted.train(module.training)
-    merged = {name: tensor for name, tensor in weights.items() if name.startswith("weight_")}
-    for name, tensor in weights.items():
-        if name.startswith("bias_ih"):
-            merged[name.replace("bias_ih", "bias")] = tensor + weights[name.replace("bias_ih", "bias_hh")]
-    converted.load_state_dict(merged)
+    suffixes = [suffix for layer in range(module.num_layers) for suffix in converted.suffixes(layer)]
+    for suffix, (weight_ih, weight_hh, *biases) in zip(suffixes, module.all_weights, strict=True):
+        _copy(converted, suffix, weight_ih, weight_hh, biases[0] + biases[1] if biases else None)
     return converted
 
 
@@ -55,24 +54,26 @@ def from_ur_lstm_torch(module: nn.Module) -> URLSTM:
     layers = getattr(module, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not all(hasattr(layer, "forget_bias") for layer in layers):
         raise UsageError(f"module is a {type(module).__name__}, expected a URLSTM of the package ur-lstm-torch.")
-    weights = module.state_dict()
-    first = weights["layers.0.igates.weight"]
+    peers: list[Any] = list(layers)
+    first = peers[0].igates.weight
     converted = URLSTM(
         first.shape[1],
         first.shape[0] // 4,
-        len(layers),
+        len(peers),
         batch_first=bool(module.batch_first),
         dropout=float(module.dropout.p),  # type: ignore[union-attr, arg-type]
         device=first.device,
         dtype=first.dtype,
     )
     converted.train(module.training)
-    renamed = {}
-    for layer in range(len(layers)):
-        prefix = f"layers.{layer}"
-        renamed[f"weight_ih_l{layer}"] = weights[f"{prefix}.igates.weight"]
-        renamed[f"weight_hh_l{layer}"] = weights[f"{prefix}.hgates.weight"]
-        renamed[f"bias_l{layer}"] = weights[f"{prefix}.igates.bias"] + weights[f"{prefix}.hgates.bias"]
-        renamed[f"forget_bias_l{layer}"] = weights[f"{prefix}.forget_bias"]
-    converted.load_state_dict(renamed)
+    for number, peer in enumerate(peers):
+        _copy(converted, f"_l{number}", peer.igates.weight, peer.hgates.weight, peer.igates.bias + peer.hgates.bias)
+        getattr(converted, f"forget_bias_l{number}").copy_(peer.forget_bias)
     return converted
+
+
+def _copy(layer: URLSTM, suffix: str, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None) -> None:
+    # From the modules' attributes: a state dict has the factors of weights that are parametrised or pruned.
+    for name, tensor in (("weight_ih", weight_ih), ("weight_hh", weight_hh), ("bias", bias)):
+        if tensor is not None:
+            getattr(layer, name + suffix).copy_(tensor)
