@@ -325,6 +325,8 @@ def test_a_compiled_model_gives_the_same_scores(ids):
         (lambda m, x: m(x, cache_params=build(hidden_size=8)(x).cache_params), UsageError, "it is of another model"),
         (lambda m, x: m(x, cache_params=[1]), UsageError, "cache_params is a list, expected a URLSTMCache"),
         (lambda m, x: m(x, past_key_values=m(x).cache_params), UsageError, "is called cache_params"),
+        (lambda m, x: m(x, position_ids=torch.arange(9) % 5), UsageError, "position_ids begins again within a row"),
+        (lambda m, x: m.generate_batch(x.tolist()), UsageError, "continuous batching shares out a key-value cache"),
         (lambda m, x: m(x, labels=x, logits_to_keep=1), UsageError, "labels and logits_to_keep were both given"),
         (lambda m, x: m(x, attention_mask=torch.ones(3, 5)), ShapeError, r"attention_mask has the shape \(3, 5\)"),
         (lambda m, x: m.generate(x, max_new_tokens=0), ValueError, "max_new_tokens.*greater than 0"),
@@ -336,6 +338,14 @@ def test_a_wrong_use_is_one_line(call, error, message, ids):
     with pytest.raises(error, match=message) as caught:
         call(build(), ids)
     assert "\n" not in str(caught.value)
+
+
+def test_positions_that_go_on_are_taken(ids):
+    model, mask = build(), torch.tensor([[1] * 9, [0] * 2 + [1] * 7, [1] * 6 + [0] * 3])
+    for padding in (0, 1):  # as GPT-2 and others have them
+        positions = (mask.cumsum(1) - 1).masked_fill(mask == 0, padding)
+        found = model(ids, attention_mask=mask, position_ids=positions).logits
+        assert torch.equal(found, model(ids, attention_mask=mask).logits)
 
 
 def test_a_bidirectional_model_refuses_a_state(ids):

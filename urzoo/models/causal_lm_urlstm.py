@@ -9,7 +9,7 @@ the last steps join it, and what followed them is mixed into the scores; nothing
 # (transformers is annotated in part only, and GenerationMixin's methods for a protocol of its own)
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -255,6 +255,17 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         """Transformers' own, with the weights read once for all tokens: see `urzoo.nn.HeldWeights`."""
         with held_weights() or HeldWeights():
             return super().generate(*args, **kwargs)
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002
+        """Refused, and `generate_batch` with it.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            "continuous batching shares out a key-value cache, which this model does not have; call generate with a "
+            "padded batch and its attention_mask."
+        )
 
     def prepare_inputs_for_generation(
         self,

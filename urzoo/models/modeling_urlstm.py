@@ -232,6 +232,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
             use_cache = self.config.use_cache and not self.training
         hidden_states = self._embed(input_ids, inputs_embeds)
         mask = check_mask(attention_mask, hidden_states)
+        check_positions(kwargs.get("position_ids"), mask)
         cache = self._prepare_cache(cache_params, hidden_states, use_cache)
 
         for index, layer in enumerate(self.layers):
@@ -307,6 +308,24 @@ def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:
     if may_be_inspected(mask) and bool(mask.all()):
         return None
     return mask
+
+
+def check_positions(position_ids: Tensor | None, mask: Tensor | None) -> None:
+    """Refuse several texts in one row, which attention tells apart by positions that begin again.
+
+    Raises:
+        UsageError: A step at position 0 follows another step of its row.
+    """
+    if position_ids is None or not may_be_inspected(position_ids):
+        return
+    begins = position_ids[..., 1:] == 0
+    if mask is not None:
+        begins = begins & mask[:, :-1] & mask[:, 1:]
+    if bool(begins.any()):
+        raise UsageError(
+            "position_ids begins again within a row, but texts in one row would share a state; give each text a row "
+            "of its own, padded to the longest."
+        )
 
 
 def may_be_inspected(values: Tensor) -> bool:
