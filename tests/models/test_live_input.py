@@ -1,6 +1,7 @@
 """Models that read live input: generation with the weights read once, classifiers that take a sequence in pieces."""
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -164,6 +165,18 @@ def test_a_classifiers_stream_has_the_weights_of_its_beginning_until_it_is_reset
     stream.read(steps)
     assert torch.equal(stream.logits, model(steps).logits)
     assert not torch.equal(stream.logits, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda stream: pickle.loads(pickle.dumps(stream))])
+def test_a_classifiers_stream_goes_on_in_a_copy_and_in_another_process(again: Callable):
+    model, steps = images(), torch.randn(2, 9, 1)
+    stream = model.stream()
+    stream.read(steps[:, :4])
+    other = again(stream)
+    stream.read(steps.flip(0)[:, 4:])
+    other.read(steps[:, 4:])
+    assert torch.equal(other.logits, model(steps).logits)
 
 
 def test_a_stream_reads_as_in_evaluation_and_leaves_the_model_alone():

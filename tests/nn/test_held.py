@@ -1,5 +1,7 @@
 """Held weights are packed once, and a weight that torch sees changing is packed again."""
 
+import copy
+import pickle
 import threading
 from collections.abc import Callable
 
@@ -151,6 +153,16 @@ def test_what_is_no_parameter_is_not_kept(packed: list[object]):
         weights = {name: value.detach() * 1 for name, value in cell.named_parameters()}
         torch.func.functional_call(cell, weights, torch.randn(1, 3))
     assert not packed
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda block: pickle.loads(pickle.dumps(block))])
+def test_a_copy_of_a_block_packs_anew(again: Callable[[HeldWeights], HeldWeights], packed: list[object]):
+    layer = URLSTM(3, 21)
+    with HeldWeights() as block:
+        call(layer, (5, 2))
+    with again(block):
+        call(layer, (5, 2))
+    assert len(packed) == 2
 
 
 def test_gradients_are_those_of_ever():

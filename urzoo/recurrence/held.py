@@ -30,8 +30,8 @@ class HeldWeights:
 
     The recurrence takes no time to pack them in each call then, and steps have the bits of the whole sequence. A
     parameter that torch sees changing (by an optimiser, an operation in place, `load_state_dict`, `.to`) is packed
-    again; one that is written to past it (`.data.mul_`, NumPy) is not: close the block first. Each thread opens its
-    own; one that was closed and is entered again goes on with what it has.
+    again; one that is written to past it (`.data.mul_`, NumPy), or was made in inference mode, is not: close the block
+    first. Each thread opens its own; one that was closed and is entered again goes on with what it has, a copy anew.
 
         layer = urzoo.nn.URLSTM(3, 128)
         with torch.no_grad(), urzoo.nn.HeldWeights():
@@ -43,6 +43,9 @@ class HeldWeights:
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Entry] = {}
         _count_optimiser_steps()
+
+    def __reduce__(self) -> tuple[type["HeldWeights"], tuple[()]]:
+        return HeldWeights, ()
 
     def __enter__(self) -> "HeldWeights":
         _open.blocks.append(self)
