@@ -1,5 +1,7 @@
 """A stream reads step by step what the layer reads at once."""
 
+import copy
+import pickle
 import textwrap
 import tracemalloc
 from collections.abc import Callable
@@ -48,8 +50,9 @@ def test_steps_give_what_the_sequence_gives(make: Callable, batch: int):
 
 
 @torch.no_grad()
-def test_outputs_and_states_that_were_handed_out_stay_as_they_are():
-    stream = Stream(URLSTM(3, 21))
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_outputs_and_states_that_were_handed_out_stay_as_they_are(backend: str | None):
+    stream = Stream(URLSTM(3, 21, backend=backend))
     output, state = stream(torch.randn(1, 3)), stream.state
     kept = [output.clone(), *(part.clone() for part in state)]
     stream(torch.randn(1, 3))
@@ -59,11 +62,38 @@ def test_outputs_and_states_that_were_handed_out_stay_as_they_are():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("kind", [URLSTM, URGRU])
+def test_writing_to_what_went_in_or_came_out_does_not_move_it(kind: type[URLSTM | URGRU], backend: str | None):
+    layer, inputs = kind(3, 21, backend=backend), torch.randn(4, 1, 3)
+    expected, state = layer(inputs, layer(inputs)[1])[0], layer(inputs)[1]
+    stream = Stream(layer, state=state)
+    for part in parts(state):
+        part.zero_()
+    for step, wanted in zip(inputs, expected, strict=True):
+        output = stream(step)
+        torch.testing.assert_close(output, wanted)
+        output.zero_()
+
+
+@torch.no_grad()
 def test_a_state_that_is_given_is_not_written_to():
     layer, state = URLSTM(3, 21), (torch.randn(1, 1, 21), torch.randn(1, 1, 21))
     before = [part.clone() for part in state]
     Stream(layer, state=state)(torch.randn(1, 3))
     assert all(map(torch.equal, before, state))
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_to_copy_it_is_refused_in_one_line_and_its_state_goes_on(make: Callable, backend: str | None):
+    layer, inputs = URLSTM(3, 21, backend=backend), torch.randn(2, 1, 3)
+    stream = Stream(layer)
+    stream(inputs[0])
+    with pytest.raises(UsageError, match=r"^a Stream cannot be copied or pickled: .* with Stream\(layer, .*$"):
+        make(stream)
+    other = Stream(layer, 1, pickle.loads(pickle.dumps(stream.state)))
+    assert torch.equal(other(inputs[1]), stream(inputs[1]))
 
 
 @torch.no_grad()
@@ -108,6 +138,20 @@ def test_under_autocast_it_multiplies_in_16_bits():
         found = stream(inputs)
     assert found.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_it_keeps_the_dtype_of_its_beginning_whatever_autocast_says_later(begun: bool, backend: str | None):
+    layer, inputs = URLSTM(3, 21, 2, backend=backend), torch.randn(3, 1, 3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=begun):
+        stream, expected = Stream(layer), layer(inputs)[0]
+    with torch.autocast("cpu", torch.bfloat16, enabled=not begun):
+        found = torch.stack([stream(step) for step in inputs])
+    assert found.dtype == expected.dtype
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if begun else {}
+    torch.testing.assert_close(found, expected, **tolerance)
 
 
 def test_memory_stays_the_same():

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 
 from urzoo.errors import UsageError
 from urzoo.nn import URGRU, URLSTM, URGRUCell, URLSTMCell
@@ -134,3 +135,23 @@ def test_a_16_bit_gru_cell_returns_its_dtype_as_torchs_does(dtype: torch.dtype):
         assert nn.Linear(4, 2, dtype=dtype)(hidden).dtype == dtype
     with torch.autocast("cpu", torch.bfloat16):
         assert URGRUCell(3, 4)(torch.randn(2, 3)).dtype == torch.float32  # what is carried is not rounded
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("time", [1, 5])
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_outputs_that_are_written_to_in_place_leave_the_state_as_it_is(make: Callable, backend: str | None, time: int):
+    layer, inputs = make(3, 4, backend=backend), torch.randn(time, 2, 3)
+    expected = parts(layer(inputs)[1])
+    outputs, state = layer(inputs)
+    outputs.zero_()
+    assert all(map(torch.equal, parts(state), expected))
+
+
+def test_a_packed_sequence_runs_where_another_device_is_the_default():
+    packed = pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
+    for layer in (nn.LSTM(3, 4), URLSTM(3, 4)):
+        expected = layer(packed)[0].data
+        with torch.device("meta"):
+            assert torch.equal(layer(packed)[0].data, expected)

@@ -185,7 +185,8 @@ class Stack(nn.Module):
                 f"input_size={self.input_size}; the shape of its packed data is {tuple(packed.data.shape)}."
             )
         inputs, lengths = pad_packed_sequence(packed, batch_first=True)
-        mask = (torch.arange(inputs.shape[1])[None, :] < lengths[:, None]).to(inputs.device)
+        steps = torch.arange(inputs.shape[1], device=lengths.device)
+        mask = (steps < lengths[:, None]).to(inputs.device)
         outputs, state = self._run_layers(inputs, state, mask)
         if packed.sorted_indices is not None:
             outputs, mask = outputs[packed.sorted_indices], mask[packed.sorted_indices]

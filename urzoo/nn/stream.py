@@ -1,5 +1,7 @@
 """Stream: a layer that reads one step after another, as live input comes, and remembers the state itself."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -60,6 +62,12 @@ class Stream:
             open_steps(each, tuple(part[number] for part in parts), gating=layer.gating, backend=layer.backend)
             for number, each in enumerate(weights)
         ]
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "a Stream cannot be copied or pickled: its weights lie in the order of this processor; keep stream.state, "
+            "and make another with Stream(layer, batch_size, state)."
+        )
 
     @property
     def state(self) -> Tensor | State:

@@ -172,7 +172,8 @@ def scan(
         if inputs.shape[1] == 1:
             # What generation does at every token: none of the set-up of a sequence.
             state = step(inputs[:, 0], *weights, state, gating=gating, backend=backend)
-            return state[0].unsqueeze(1).to(product_dtype(inputs)), state
+            # A copy: outputs that are written to in place must not move the state.
+            return state[0].unsqueeze(1).to(product_dtype(inputs), copy=True), state
         if _quick is not None and backend in (None, "cpu"):
             found = _quick.scan((inputs, *weights), state, gating, reverse=reverse)
             if found is not None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from urzoo.recurrence.arguments import product_dtype
 from urzoo.recurrence.gates import Gating, State
-from urzoo.recurrence.scan import chosen_backend, step
+from urzoo.recurrence.scan import Backend, chosen_backend
 
 Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
@@ -26,16 +26,20 @@ class Steps(Protocol):
 class PlainSteps:
     """`Steps` of any back end, with a copy of the weights."""
 
-    def __init__(self, weights: Weights, gating: Gating, dtype: torch.dtype, state: State, backend: str) -> None:
+    def __init__(self, weights: Weights, gating: Gating, dtype: torch.dtype, state: State, backend: Backend) -> None:
         input_weight, recurrent_weight, bias, gate_bias = weights
         biases = (None if one is None else one.clone() for one in (bias, gate_bias))
         self._weights: Weights = (input_weight.clone(), recurrent_weight.clone(), next(biases), next(biases))
-        self._gating, self._dtype, self._backend, self._state = gating, dtype, backend, state
+        self._gating, self._dtype, self._backend = gating, dtype, backend
+        self._state = tuple(part.clone() for part in state)
 
     def step(self, inputs: Tensor) -> Tensor:
         """See `Steps`."""
-        self._state = step(inputs, *self._weights, self._state, gating=self._gating, backend=self._backend)
-        return self._state[0].to(self._dtype)
+        # In the dtype of its beginning, whatever autocast says by now.
+        self._state = self._backend.step(
+            inputs, *self._weights, self._state, gating=self._gating, dtype=self._dtype, named=True
+        )
+        return self._state[0].to(self._dtype, copy=True)  # which its owner may write to
 
     @property
     def state(self) -> State:
@@ -54,6 +58,6 @@ def open_steps(weights: Weights, state: State, *, gating: Gating, backend: str |
     packed = getattr(chosen, "PackedSteps", None)
     dtype = product_dtype(weights[0])
     if packed is None:
-        return PlainSteps(weights, gating, dtype, state, chosen.name)
+        return PlainSteps(weights, gating, dtype, state, chosen)
     steps: Steps = packed(weights, gating, dtype, state)
     return steps
