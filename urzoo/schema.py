@@ -5,10 +5,12 @@ derived from `Strict`: unknown keys, wrong types, NaN and infinities are refused
 same rules as JSON, so that `yes`, dates and octal numbers cannot slip in as something else.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -122,17 +124,17 @@ def validated(model: type[Model], content: Any, source: object, *, error: type[U
         error: What to raise, with a message of one line that names the first offending key.
     """
     try:
-        text = json.dumps(content, allow_nan=False)
+        text = json.dumps(content)  # NaN and infinities pass here: the schema refuses them with their key
     except (TypeError, ValueError) as failure:
         raise error(f"{source} holds what JSON cannot: {one_line(failure)}.") from failure
     try:
         return model.model_validate_json(text)
     except ValidationError as failure:
-        raise error(f"{source}: {describe(failure)}") from failure
+        raise error(f"{source}: {describe(failure, model)}") from failure
 
 
-def describe(failure: ValidationError) -> str:
-    """The first complaint of a validation in one line, and how many more there are."""
+def describe(failure: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first complaint of a model's validation in one line, and how many more there are."""
     details = failure.errors(include_url=False, include_context=False)
     # An unknown key first: it may be one that is missing, misspelt.
     first = next((one for one in details if one["type"] == "extra_forbidden"), details[0])
@@ -144,7 +146,28 @@ def describe(failure: ValidationError) -> str:
         return f"unknown key {_shortened(key)}.{meant or more}"
     if first["type"] == "missing":
         return f"key {key} is missing.{more}"
-    return f"key {_shortened(key)} is {_shortened(repr(first['input']))}: {one_line(first['msg'], 300)}.{more}"
+    said, value = one_line(first["msg"], 300).removeprefix("Value error, "), first["input"]
+    if first["type"] == "value_error" and isinstance(value, dict):  # of several keys, which it names
+        return f"{f'key {_shortened(key)}: ' if first['loc'] else ''}{said}.{more}"
+    return f"key {_shortened(key)} is {_shortened(repr(value))}: {said}{_to_type(first, model)}.{more}"
+
+
+def _to_type(complaint: Any, model: type[BaseModel] | None) -> str:
+    """What to write in place of a value of the wrong type, where pydantic's words do not say it."""
+    if complaint["type"] == "float_type" and isinstance(text := complaint["input"], str):
+        with contextlib.suppress(ValueError):
+            # YAML takes 5e-4, without a point, for a text.
+            return f", as in {yaml.safe_dump(float(text)).split()[0]}" if math.isfinite(float(text)) else ""
+    if complaint["type"] == "model_type" and model is not None:
+        for part in complaint["loc"]:
+            field = model.model_fields.get(part)
+            kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+            found = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            if len(found) != 1:
+                return ""
+            model = found[0]
+        return f" with the keys {', '.join(model.model_fields)}"
+    return ""
 
 
 def _shortened(text: str, length: int = 80) -> str:
