@@ -41,6 +41,17 @@ def test_the_card_says_what_the_results_say_and_how_to_repeat_them(folder):
     }
 
 
+def test_each_task_has_an_entry_of_its_own_in_the_front_matter(folder):
+    """Where problem and data are the same too."""
+    permuted = {"metrics": {"accuracy": 0.5, "cross_entropy": 1.5}, "task": {"name": "pmnist", "version": 1}}
+    card = render_card(folder, [result(folder), result(folder, **permuted)])
+    (index,) = yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))["model-index"]
+    assert {one["task"]["name"]: [each["value"] for each in one["metrics"]] for one in index["results"]} == {
+        load_task("pmnist").title: [0.5, 1.5],
+        load_task("smnist").title: [0.9789, 0.0712],
+    }
+
+
 def test_a_neural_cache_is_named(folder):
     assert "neural cache" not in render_card(folder, [])
     config = json.loads((folder / "config.json").read_text())

@@ -153,9 +153,34 @@ def _template() -> "Template":
 def _front_matter(
     name: str, checkpoint: CheckpointInfo, recipe: dict[str, Any], results: Sequence[Result], data: list[DataSet]
 ) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    evaluations = [
+    shown = load_task(checkpoint.task).metrics if checkpoint.task in tasks() and checkpoint.task else []
+    pipeline = _pipeline(checkpoint)
+    card = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        license=_licence(recipe),
+        datasets=[one.repository for one in data] or None,
+        metrics=[spec.name for spec in shown if spec.primary] or None,
+        tags=[*TAGS, *([checkpoint.task] if checkpoint.task else [])],
+        model_name=None if results else name,
+        widget=[{"text": example} for example in _EXAMPLES.get(pipeline or "", ())] or None,
+    )
+    if results:
+        # One by one: the library puts figures of one problem and data together, as if they were of one task.
+        card["model-index"] = [{"name": name, "results": [one for each in results for one in _indexed(name, each)]}]
+    front_matter: str = card.to_yaml()
+    return front_matter
+
+
+def _indexed(name: str, result: Result) -> list[dict[str, Any]]:
+    """What the front matter says of a result."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    task, (repository, title, revision) = load_task(result.task.name), _evaluated_data(result)
+    figures = [
         EvalResult(
             task_type=task.problem,
             task_name=task.title,
@@ -168,27 +193,11 @@ def _front_matter(
             metric_name=spec.title,
             metric_value=result.metrics[spec.name],
         )
-        for result in results
-        for task in [load_task(result.task.name)]
-        for repository, title, revision in [_evaluated_data(result)]
         for spec in task.metrics
         if spec.name in result.metrics
     ]
-    shown = load_task(checkpoint.task).metrics if checkpoint.task in tasks() and checkpoint.task else []
-    pipeline = _pipeline(checkpoint)
-    card = ModelCardData(
-        library_name="transformers",
-        pipeline_tag=pipeline,
-        license=_licence(recipe),
-        datasets=[one.repository for one in data] or None,
-        metrics=[spec.name for spec in shown if spec.primary] or None,
-        tags=[*TAGS, *([checkpoint.task] if checkpoint.task else [])],
-        model_name=name,
-        eval_results=evaluations or None,
-        widget=[{"text": example} for example in _EXAMPLES.get(pipeline or "", ())] or None,
-    )
-    front_matter: str = card.to_yaml()
-    return front_matter
+    found: list[dict[str, Any]] = eval_results_to_model_index(name, figures)[0]["results"]
+    return found
 
 
 def _evaluated_data(result: Result) -> tuple[str, str, str | None]:
