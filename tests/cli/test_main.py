@@ -219,7 +219,9 @@ def test_info_says_which_back_end_runs(capsys: pytest.CaptureFixture[str]) -> No
     assert "lstm OM" in ran
     assert "gru UR" in ran
     assert main(["info"]) == 0
-    assert "nothing is known of its speed on a GPU" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing is known of its speed on a GPU" in said
+    assert "WikiText-103, one stream, with dynamic evaluation\n  wikitext103_pages " in said
 
 
 def test_a_partial_evaluation_is_written_and_marked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def info(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False,
 ) -> None:
-    """Describe a checkpoint, or this installation: versions, and which back end runs the recurrence and why.
+    """Describe a checkpoint, or this installation: versions, which back end runs the recurrence and why, the tasks.
 
     Example:
 
@@ -103,7 +103,7 @@ def info(
     if as_json:
         print_json(content)
         return
-    own = ("backends", "default_back_end", "training", "remark")
+    own = ("backends", "default_back_end", "tasks", "training", "remark")
     print_fields([(name.replace("_", " "), _flat(value)) for name, value in content.items() if name not in own])
     if content.get("training"):
         typer.echo("\nits training")
@@ -116,6 +116,9 @@ def info(
         for name, gatings in content["default_back_end"].items():
             typer.echo(f"  {name:<10}  {', '.join(gatings)}")
         typer.echo(f"\n{content['remark']}")
+        typer.echo("\ntasks of `urzoo eval`")
+        for name, title in content["tasks"].items():
+            typer.echo(f"  {name:<{max(map(len, content['tasks']))}}  {title}")
 
 
 def _list_hub(owner: str, search: str | None, *, plain: bool, as_json: bool) -> None:
@@ -163,6 +166,7 @@ def _installation() -> dict[str, Any]:
 
     import torch
 
+    from urzoo.evaluation import load_task, tasks
     from urzoo.provenance import processor_name
     from urzoo.recurrence import backend_for, backends, gatings
 
@@ -179,6 +183,7 @@ def _installation() -> dict[str, Any]:
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "default_back_end": chosen,
         "backends": backends(),
+        "tasks": {name: load_task(name).title for name in tasks()},
         "remark": _UNMEASURED,
     }
 

@@ -48,7 +48,8 @@ def evaluate(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="A task, or the YAML file of your own; may be repeated. Those a model was made for if omitted.",
+            help="A task of `urzoo info`, or the YAML file of your own; may be repeated. Those a model was made for if "
+            "omitted.",
             autocompletion=complete_task,
         ),
     ] = None,
