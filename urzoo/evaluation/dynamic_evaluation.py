@@ -23,15 +23,18 @@ _SQUARES_DECAY = 0.999
 class Learner:
     """A copy of a model that learns what it has scored; the model itself stays as it is.
 
+    What the configuration freezes stays as it is.
+
     Args:
         model: In evaluation mode, so that nothing is dropped out.
         settings: Those of the task.
     """
 
+    @torch.inference_mode(mode=False)  # whatever the caller's: its tensors could not learn
     def __init__(self, model: Any, settings: DynamicEvaluation) -> None:
         self.settings = settings
-        self.model = copy.deepcopy(model).requires_grad_()
-        self._weights = list(self.model.parameters())
+        self.model = copy.deepcopy(model)
+        self._weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self._shipped = [weight.detach().clone() for weight in self._weights]
         self.begin()
 

@@ -26,7 +26,7 @@ from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
 from urzoo.evaluation.problem import Figures, Precision, Rows, by_length, consecutive, data_record
-from urzoo.evaluation.task import Task, neural_cache_size
+from urzoo.evaluation.task import Task, neural_cache_size, tasks
 from urzoo.zoo import load_tokenizer
 
 Values = npt.NDArray[Any]
@@ -63,14 +63,14 @@ class Scorer:
         if self.neural_cache and not neural_cache_size(model.config.to_dict()):
             raise UsageError(
                 f"task {task.name} reads with a neural cache, but {folder / 'config.json'} has no neural_cache_size; "
-                f"name the task without it, {task.checkpoints_of}."
+                f"{_without(task, 'context')}."
             )
         self.learner: Learner | None = None
         if task.dynamic_evaluation is not None:
             if not self.recurrent:
                 raise UsageError(
-                    f"task {task.name} lets a model learn from the text behind it, but {folder} reads in windows; name "
-                    f"the task without it, {task.checkpoints_of}."
+                    f"task {task.name} lets a model learn from the text behind it, but {folder} reads in windows; "
+                    f"{_without(task, 'dynamic_evaluation')}."
                 )
             self.learner = Learner(model, task.dynamic_evaluation)
         self.context = _context(task, model.config)
@@ -119,10 +119,12 @@ class Scorer:
             CheckpointError: One is NaN.
         """
         parts, at = [], 0
-        while at < len(ids):
-            end = at + (_TOKENS_AT_A_TIME if self.learner is None else self.learner.tokens_left)
-            parts.append(self._segment(ids[at:end]))
-            at = end
+        # Whatever the caller's mode: what learns needs gradients.
+        with torch.inference_mode(self.learner is None):
+            while at < len(ids):
+                end = at + (_TOKENS_AT_A_TIME if self.learner is None else self.learner.tokens_left)
+                parts.append(self._segment(ids[at:end]))
+                at = end
         return self._joined(parts)
 
     def page(self, ids: list[int]) -> Values:
@@ -142,7 +144,8 @@ class Scorer:
         assert self.window is not None
         targets = ids[at : at + self.window]
         inputs = [ids[at - 1] if at else int(self.prefix), *targets[:-1]]
-        logits = self._logits(inputs, state=None)[0]
+        with torch.inference_mode():
+            logits = self._logits(inputs, state=None)[0]
         return self._joined(
             [
                 _values(_chosen(logits[part : part + _TOKENS_AT_A_TIME], targets[part : part + _TOKENS_AT_A_TIME]))
@@ -153,8 +156,30 @@ class Scorer:
     def _joined(self, parts: list[Values]) -> Values:
         values = np.concatenate([np.zeros(0), *parts])
         if not np.isfinite(values).all():
-            raise CheckpointError(f"{self.folder} gives NaN or infinite scores.")
+            raise self.fault("NaN or infinite scores")
         return values
+
+    def perplexity(self, ratio: Values) -> Values:
+        """The perplexities of mean log-probabilities.
+
+        Raises:
+            CheckpointError: One is infinite.
+        """
+        with np.errstate(over="ignore"):
+            values: Values = np.exp(-ratio)
+        if np.isinf(values).any():
+            raise self.fault("a perplexity that no number can hold")
+        return values
+
+    def fault(self, what: str) -> CheckpointError:
+        """That the model gives what no figure can be made of, and whether its learning may be why."""
+        learned = ""
+        if self.learner is not None:
+            rate = self.learner.settings.learning_rate
+            learned = (
+                f" after learning at dynamic_evaluation.learning_rate {rate:g}; try a tenth of that in the task file"
+            )
+        return CheckpointError(f"{self.folder} gives {what}{learned}.")
 
     def _segment(self, targets: list[int]) -> Values:
         inputs = [self.previous, *targets[:-1]]
@@ -171,7 +196,7 @@ class Scorer:
         if self.recurrent:
             options |= {"cache_params": state, "neural_cache": self.neural_cache}
         model = self.model if self.learner is None else self.learner.model
-        with torch.inference_mode(self.learner is None), self.precision.autocast():
+        with self.precision.autocast():
             output = model(input_ids=ids, **options)
         return output.logits[0], output.cache_params if self.recurrent else None
 
@@ -229,9 +254,9 @@ class LanguageModellingStream:
         """The word perplexity of the stream, with a block bootstrap, and the tokens a word takes."""
         words, values = self.words[rows], outputs["log_probability"]
         name = "word_perplexity_stream"
+        interval = bootstrapped_ratio(values, words, self.scorer.perplexity, block=_ROWS_IN_A_BLOCK)
         metrics = {name: computed(Perplexity, predictions=values, references=words)["perplexity"]}
         metrics["tokens_per_word"] = float(outputs["tokens"].sum() / words.sum())
-        interval = bootstrapped_ratio(values, words, _perplexity, block=_ROWS_IN_A_BLOCK)
         return Figures(metrics, {name: interval})
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, Values]:
@@ -299,21 +324,17 @@ class LanguageModellingPages:
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """Word perplexity with a bootstrap over pages, byte perplexity, bits for each byte."""
         values, words, size = outputs["log_probability"], self.words[rows], self.bytes[rows]
+        interval = bootstrapped_ratio(values, words, self.scorer.perplexity, block=1)
         metrics = {
             "word_perplexity": computed(Perplexity, predictions=values, references=words)["perplexity"],
             "byte_perplexity": computed(Perplexity, predictions=values, references=size)["perplexity"],
             "bits_per_byte": computed(BitsPerUnit, predictions=values, references=size)["bits"],
         }
-        return Figures(metrics, {"word_perplexity": bootstrapped_ratio(values, words, _perplexity, block=1)})
+        return Figures(metrics, {"word_perplexity": interval})
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, Values]:
         """The page, its words, and its log-probability in nats."""
         return {"row": rows, "words": self.words[rows], "log_probability": outputs["log_probability"]}
-
-
-def _perplexity(ratio: Values) -> Values:
-    values: Values = np.exp(-ratio)
-    return values
 
 
 def _chosen(logits: torch.Tensor, targets: list[int]) -> torch.Tensor:
@@ -329,6 +350,13 @@ def _values(chosen: torch.Tensor) -> Values:
 def _letters(text: str) -> str:
     """A text without its blanks, in the form that tokenizers may bring it to without losing anything a reader sees."""
     return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _without(task: Task, key: str) -> str:
+    """What to do about a task whose `key` a model cannot follow."""
+    if task.name in tasks():
+        return f"name the task without it, {task.checkpoints_of}"
+    return f"leave {key} out of its file"
 
 
 def _context(task: Task, config: Any) -> str | None:

@@ -194,9 +194,8 @@ class Keeper:
             return None
         if self.save_predictions and not predictions_path(self.results, subject.name, task.name).exists():
             return None
-        return Pair(
-            "current", task.name, subject.name, earlier, f"{pair}: {scores(earlier, task)} (unchanged{_local(earlier)})"
-        )
+        message = f"{pair}: {scores(earlier, task)} (unchanged{_remarks(earlier)})"
+        return Pair("current", task.name, subject.name, earlier, message)
 
     def evaluated(self, subject: Subject, task: Task, split: "Split", *, order: Rows | None = None) -> Pair:
         """Evaluate a pair and keep its result.
@@ -229,7 +228,7 @@ class Keeper:
             journal.discard()
         result = outcome.result
         aside = "" if kept else f"; not written, {path} covers all rows"
-        took = f"{result.wall_seconds:.0f} s{_local(result)}{aside}"
+        took = f"{result.wall_seconds:.0f} s{_remarks(result)}{aside}"
         message = f"{subject.name} on {task.name}: {scores(result, task)} ({took})"
         return Pair("evaluated", task.name, subject.name, result, message)
 
@@ -244,8 +243,10 @@ class Keeper:
         write_result(self.results, result)
 
 
-def _local(result: Result) -> str:
-    return ", local data, never on a board" if result.data.source == "local" else ""
+def _remarks(result: Result) -> str:
+    """What belongs to a score: how the data were read, where that is not all there is to say, and whose they are."""
+    local = "local data, never on a board" if result.data.source == "local" else None
+    return "".join(f", {remark}" for remark in (result.data.subset, local) if remark)
 
 
 def scores(result: Result, task: Task) -> str:

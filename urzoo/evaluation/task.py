@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from urzoo.data.local import register
 from urzoo.errors import UrzooError, UsageError, unknown
-from urzoo.schema import Count, Line, Name, Positive, Strict, read_yaml, validated
+from urzoo.schema import Count, Line, Name, Positive, Strict, content_sha256, read_yaml, validated
 
 LOCAL: dict[str, "Task"] = {}
 """The tasks of the user's own files that were loaded by path, by name."""
@@ -74,11 +74,12 @@ class DynamicEvaluation(Strict):
     """How a language model learns while it is evaluated: see `urzoo.evaluation.dynamic_evaluation`.
 
     A step of `learning_rate` after each `segment_tokens` tokens, and then `decay` of the way back to the checkpoint.
+    The scores of a segment, and what their gradient needs, are held at once.
     """
 
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
     decay: Annotated[float, Field(ge=0, lt=1)]
-    segment_tokens: Positive
+    segment_tokens: Annotated[int, Field(ge=1, le=512)]
 
 
 class Task(Strict):
@@ -127,9 +128,11 @@ class Task(Strict):
         if (self.problem == "series-classification") != (self.time_scale is not None):
             raise ValueError("time_scale is needed with problem series-classification, and only there")
         if self.context is not None and not self.problem.startswith("language-modelling"):
-            raise ValueError("context goes with language-modelling problems only")
+            raise ValueError(f"context goes with language-modelling problems only; leave it out with {self.problem}")
         if self.dynamic_evaluation is not None and self.problem != "language-modelling-stream":
-            raise ValueError("dynamic_evaluation goes with problem language-modelling-stream only")
+            raise ValueError(
+                f"dynamic_evaluation goes with problem language-modelling-stream only; leave it out with {self.problem}"
+            )
         return self
 
     def caveat_of(self, trained_for: str | None) -> str | None:
@@ -186,7 +189,8 @@ def _local_task(file: Path) -> Task:
     """The task of a user's own file, whose `data` names a folder, relative to the file, in place of a data set.
 
     What a file may leave out: `version`, `description`, `licence`, `citation`, and `metrics`, which are then those of
-    urzoo's own tasks of the same problem.
+    urzoo's own tasks of the same problem. Nobody raises the version of a file that is being tried out: it is made of
+    all that the figures depend on, so that no result of the file as it was before stands for it as it is.
     """
     if not file.is_file():
         raise UsageError(f"there is no task file {str(file)!r}; expected one, or a name: {', '.join(tasks())}.")
@@ -226,7 +230,11 @@ def _local_task(file: Path) -> Task:
         raise UsageError(
             f"{file}: problem {task.problem} needs a column of kind {sorted(missing)[0]} in {data['folder']}."
         )
-    return task
+    version = content_sha256(task.model_dump(mode="json", include=_DECIDING))
+    return task.model_copy(update={"version": 1 + int(version[:8], 16)})
+
+
+_DECIDING = {"version", "problem", "requires", "time_scale", "context", "dynamic_evaluation"}
 
 
 _COLUMNS: dict[ProblemName, set[str]] = {
