@@ -12,7 +12,7 @@ from urzoo import zoo
 from urzoo.training import job, load_recipe, train
 from urzoo.training.kinds.language_model import LanguageModelRecipe
 from urzoo.training.kinds.series import SeriesRecipe
-from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe
+from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe, UnlabelledTextRecipe
 from urzoo.training.recipe import SequenceRecipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -24,7 +24,12 @@ def named(path: Path) -> str:
 
 
 def test_there_are_recipes_of_series_and_of_texts():
-    assert {type(load_recipe(path)) for path in RECIPES} == {SeriesRecipe, TextRecipe, TaughtTextRecipe}
+    assert {type(load_recipe(path)) for path in RECIPES} == {
+        SeriesRecipe,
+        TextRecipe,
+        TaughtTextRecipe,
+        UnlabelledTextRecipe,
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=named)
@@ -64,7 +69,7 @@ def small(path: Path, folder: Path) -> Path:
         content["tokenizer"]["vocab_size"] = 300
     if isinstance(load_recipe(path), LanguageModelRecipe):
         content["model"]["adaptive_cutoffs"] = content["model"]["adaptive_cutoffs"] and [50, 150]
-        content["data"]["validation_documents"] = 2
+        content["data"] |= {"validation": None, "validation_documents": 2}
         content["run"] |= {"batch_size": 2, "segment_tokens": 16, "steps": 3}
         content["cadence"] = {"log_every_steps": 1, "save_every_steps": 2, "validate_every_steps": 3}
     else:
@@ -72,27 +77,32 @@ def small(path: Path, folder: Path) -> Path:
         content["run"] |= {"epochs": 1, "batch_size": 4}
         if "teacher" in content:
             content["teacher"]["minimum_confidence"] = 0.0
-    recipe = folder / f"{path.stem}.yaml"
+    recipe = folder / f"{content['name']}.yaml"
     recipe.write_text(yaml.safe_dump(content))
     return recipe
+
+
+def trained(path: Path, folder: Path) -> Path:
+    """What a small recipe gives, once the stages that it begins with are trained."""
+    recipe = load_recipe(path)
+    for name in (
+        recipe.initial_checkpoint,
+        recipe.teacher.checkpoint if isinstance(recipe, TaughtTextRecipe) else None,
+    ):
+        if name is not None and not (folder / name).exists():
+            stages = sorted(CONFIGS.glob("*/*.yaml"))
+            trained(next(stage for stage in stages if yaml.safe_load(stage.read_text())["name"] == name), folder)
+    data = tiny_series(40) if isinstance(recipe, SeriesRecipe) else tiny_texts(40)
+    given = None if isinstance(recipe, LanguageModelRecipe) else data
+    return train(small(path, folder), runs=folder, progress=False, data=given)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=named)
 def test_a_recipe_trains_on_a_slice_all_stages_of_it(path, tmp_path, monkeypatch):
     put_in_place(monkeypatch, articles(20))
     monkeypatch.setattr(job, "load_split", lambda *_, **__: replace(tiny_texts(40), split="unsupervised"))
-    recipe = load_recipe(path)
-    wanted = [recipe.initial_checkpoint]
-    if isinstance(recipe, TaughtTextRecipe):
-        wanted.append(recipe.teacher.checkpoint)
-    for name in filter(None, wanted):
-        stages = (other for other in sorted(path.parent.glob("*.yaml")))
-        earlier = next(other for other in stages if yaml.safe_load(other.read_text())["name"] == name)
-        data = None if isinstance(load_recipe(earlier), LanguageModelRecipe) else tiny_texts(40)
-        train(small(earlier, tmp_path), runs=tmp_path, progress=False, data=data)
-    data = tiny_series(40) if isinstance(recipe, SeriesRecipe) else tiny_texts(40)
-    place = train(small(path, tmp_path), runs=tmp_path, progress=False, data=data)
+    place = trained(path, tmp_path)
     summary = zoo.info(place).training
     assert summary is not None
-    assert (summary.initialised_from is None) == (recipe.initial_checkpoint is None)
+    assert (summary.initialised_from is None) == (load_recipe(path).initial_checkpoint is None)
     assert zoo.load(place).config.hidden_size == 8
