@@ -155,3 +155,25 @@ def test_a_packed_sequence_runs_where_another_device_is_the_default():
         expected = layer(packed)[0].data
         with torch.device("meta"):
             assert torch.equal(layer(packed)[0].data, expected)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("save", ["activations", "recompute"])
+@every_module
+def test_torchs_default_dtype_makes_no_difference(make: Callable, save: str, dtype: torch.dtype, default: torch.dtype):
+    def run() -> list[Tensor]:
+        torch.manual_seed(0)
+        options = {"save": save} if make in LAYERS.values() else {}
+        module = make(3, 40, dtype=dtype, **options)
+        inputs = torch.randn((5, 2, 3) if options else (2, 3), dtype=dtype)
+        return [*_results(module, inputs, parts(module(inputs))[bool(options) :]), *module.parameters()]
+
+    expected = run()
+    torch.set_default_dtype(default)
+    try:
+        found = run()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for ours, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=0)

@@ -37,7 +37,7 @@ class History:
     def empty(cls, batch_size: int, size: int, device: torch.device) -> "History":
         """No steps."""
         ids = torch.zeros(batch_size, 0, dtype=torch.int64, device=device)
-        return cls(torch.zeros(batch_size, 0, size, device=device), ids, ids.bool())
+        return cls(torch.zeros(batch_size, 0, size, dtype=torch.float32, device=device), ids, ids.bool())
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> "History":
         """`change` of each part."""

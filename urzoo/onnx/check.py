@@ -58,7 +58,7 @@ def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
     config, generator = model.config, torch.Generator().manual_seed(0)
     inputs: dict[str, Tensor] = {}
     if config.vocab_size is None:
-        values = torch.randn(_BATCH, _TIME, config.input_size, generator=generator)
+        values = torch.randn(_BATCH, _TIME, config.input_size, generator=generator, dtype=torch.float32)
         inputs["pixel_values" if isinstance(model, URLSTMForImageClassification) else "inputs_embeds"] = values
     else:
         inputs["input_ids"] = torch.randint(config.vocab_size, (_BATCH, _TIME), generator=generator)
@@ -70,7 +70,10 @@ def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
         parts = 2 if config.cell == "lstm" else 1
         cache = URLSTMCache(config.num_layers, config.hidden_size, parts)
         for layer in range(config.num_layers):
-            state = tuple(torch.rand(_BATCH, config.hidden_size, generator=generator) - 0.5 for _ in range(parts))
+            state = tuple(
+                torch.rand(_BATCH, config.hidden_size, generator=generator, dtype=torch.float32) - 0.5
+                for _ in range(parts)
+            )
             cache.states[layer] = state
             states |= _named("", layer, state)
     with torch.no_grad():
@@ -85,9 +88,12 @@ def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
 def _of_stack(stack: Stack) -> tuple[Arrays, dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     leading = (_BATCH, _TIME) if stack.batch_first else (_TIME, _BATCH)
-    values = torch.randn(*leading, stack.input_size, generator=generator)
+    values = torch.randn(*leading, stack.input_size, generator=generator, dtype=torch.float32)
     shape = (stack.num_layers * stack.num_directions, _BATCH, stack.hidden_size)
-    state = [torch.rand(*shape, generator=generator) - 0.5 for _ in range(2 if stack.gating.cell == "lstm" else 1)]
+    state = [
+        torch.rand(*shape, generator=generator, dtype=torch.float32) - 0.5
+        for _ in range(2 if stack.gating.cell == "lstm" else 1)
+    ]
     with torch.no_grad():
         outputs, final = stack(values, tuple(state) if len(state) == 2 else state[0])
     after = final if isinstance(final, tuple) else (final,)

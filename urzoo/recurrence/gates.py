@@ -177,7 +177,7 @@ def initial_gate_bias(
         generator: Source of the randomness; torch's default one when omitted.
 
     Returns:
-        Log-odds of shape `(hidden_size,)`, in torch's default dtype. For the GRU chrono has the
+        Log-odds of shape `(hidden_size,)`, float32. For the GRU chrono has the
         opposite sign, because its primary gate lets new values in.
 
     Raises:
@@ -190,16 +190,21 @@ def initial_gate_bias(
         )
     if gating.primary == "U":
         margin = min(1.0 / hidden_size, 0.5)
-        return torch.logit(margin + (1.0 - 2.0 * margin) * torch.rand(hidden_size, generator=generator))
+        return torch.logit(margin + (1.0 - 2.0 * margin) * _drawn(hidden_size, generator))
     if gating.uses_max_time:
         if max_time is None or max_time < 2:
             raise UsageError(
                 f"max_time is {max_time}, expected at least 2 with gate {gating.name!r}: "
                 "the longest dependency in steps, such as max_time=784 for a sequence of 784."
             )
-        bias = torch.log(1.0 + (max_time - 2.0) * torch.rand(hidden_size, generator=generator))
+        bias = torch.log(1.0 + (max_time - 2.0) * _drawn(hidden_size, generator))
         return -bias if gating.cell == "gru" else bias
-    return torch.zeros(hidden_size)
+    return torch.zeros(hidden_size, dtype=torch.float32)
+
+
+def _drawn(count: int, generator: torch.Generator | None) -> Tensor:
+    # Not in the default dtype, which transformers sets to that of the model it builds: 16 bits have few values to draw.
+    return torch.rand(count, generator=generator, dtype=torch.float32)
 
 
 def complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:

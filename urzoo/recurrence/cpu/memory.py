@@ -29,7 +29,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     count = math.prod(shape)
     size_bytes = count * dtype.itemsize
     if size_bytes < HUGE_PAGE_BYTES:
-        return torch.empty(shape, dtype=dtype, device="cpu")  # whatever device is the default
+        return torch.empty(shape, dtype=dtype, device="cpu")  # whatever the defaults are
     block = _take(-(-size_bytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES)
     lease = memoryview(block)
     # The storage of the tensor holds the lease, and only it does.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from urzoo.recurrence.cpu.memory import empty
 from urzoo.recurrence.cpu.passes import (
     FEW_ROWS,
     FusedKind,
@@ -104,7 +105,7 @@ def cpu_scan_backward(
         found[2].to(recurrent_weight.dtype),
         found[3],
         found[4].to(hidden.dtype),
-        torch.empty(0, device="cpu") if cell is None else found[5].to(cell.dtype),
+        empty(0) if cell is None else found[5].to(cell.dtype),
     )
 
 
@@ -203,7 +204,7 @@ def _state(hidden: Tensor, cell: Tensor | None) -> State:
 
 
 def _cell(final: State) -> Tensor:
-    return final[1] if len(final) > 1 else torch.empty(0, device="cpu")
+    return final[1] if len(final) > 1 else empty(0)
 
 
 def _like_cell(hidden: Tensor, cell: Tensor | None) -> Tensor:

@@ -131,7 +131,7 @@ def backward(
         "inputs_grad": empty(*sequence.inputs.shape) if wants_inputs else None,
         "input_weight_grad": empty(*sequence.input_weight.shape),
         "recurrent_weight_grad": empty(*sequence.recurrent_weight.shape),
-        "bias_grad": torch.empty(sequence.input_weight.shape[0], device="cpu"),
+        "bias_grad": empty(sequence.input_weight.shape[0]),
     }
     results |= {
         f"{name}_grad": torch.empty_like(part, dtype=torch.float32)
@@ -140,7 +140,7 @@ def backward(
     upstream = {"outputs_grad": grads[0], **{f"{n}_grad": grad for n, grad in zip(_FINAL, grads[1:], strict=False)}}
     arguments = _common(sequence, kind, recompute=save == "recompute") | {"outputs": outputs, "saved": saved} | upstream
     current().run(kind.function("backward"), **arguments, **results)
-    return [torch.empty(0, device="cpu") if result is None else result for result in results.values()]
+    return [empty(0) if result is None else result for result in results.values()]
 
 
 def step(sequence: Sequence, kind: FusedKind) -> State:

@@ -80,12 +80,12 @@ def gpu_scan(
         final = workspace.tensor("carries")[scan.time if scan.save else scan.time % 2].clone()
         outputs = workspace.take("outputs")
         if not scan.save:
-            unsaved = torch.empty(0, device=scan.device)
+            unsaved = torch.empty(0, dtype=torch.float32, device=scan.device)
             saved = (unsaved, unsaved.clone(), unsaved.clone())
         else:
             saved = (workspace.take("gates"), workspace.take("carries"), workspace.take("recalled"))
     if scan.gru:
-        return outputs, final, torch.empty(0, device=scan.device), *saved
+        return outputs, final, torch.empty(0, dtype=torch.float32, device=scan.device), *saved
     return outputs, outputs[scan.order[-1]].clone(), final, *saved
 
 
@@ -156,7 +156,7 @@ def gpu_scan_backward(
         cell_out = workspace.take("cell_grad")
 
         flat = gradient.flatten(0, 1)
-        inputs_grad = torch.empty(0, device=scan.device)
+        inputs_grad = torch.empty(0, dtype=torch.float32, device=scan.device)
         if wants_inputs:
             by_time = flat.new_empty(flat.shape[0], inputs.shape[2], dtype=torch.float32)
             multiply(flat, input_weight.to(dtype), by_time)
