@@ -113,6 +113,18 @@ def test_strides_of_parameters_inputs_and_state_make_no_difference(
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("save", ["activations", "recompute"])
+@pytest.mark.parametrize("strides", STRIDES)
+@each_layer
+def test_so_do_those_of_what_hooks_hand_back_of_saved_tensors(make: Callable, strides: str, save: str):
+    layer, inputs = make(3, 21, save=save), torch.randn(5, 2, 3)
+    expected = torch.autograd.grad(layer(inputs)[0].square().sum(), list(layer.parameters()))
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, STRIDES[strides]):
+        loss = layer(inputs)[0].square().sum()
+    for ours, theirs in zip(torch.autograd.grad(loss, list(layer.parameters())), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def _results(module: nn.Module, inputs: Tensor, state: list[Tensor]) -> list[Tensor]:
     """What it returns with and without gradients, and the gradients."""
     hx = tuple(part.detach() for part in state) if len(state) > 1 else state[0].detach()
@@ -147,6 +159,20 @@ def test_outputs_that_are_written_to_in_place_leave_the_state_as_it_is(make: Cal
     outputs, state = layer(inputs)
     outputs.zero_()
     assert all(map(torch.equal, parts(state), expected))
+
+
+@every_module
+def test_another_default_device_makes_no_difference(make: Callable):
+    inputs = torch.randn((5, 2, 3) if make in LAYERS.values() else (2, 3))
+    torch.manual_seed(0)
+    expected = make(3, 4)
+    with torch.device("meta"):
+        torch.manual_seed(0)
+        found = make(3, 4, device="cpu")
+        state = parts(expected(inputs))[make in LAYERS.values() :]
+        results = _results(found, inputs, state)
+    assert all(map(torch.equal, found.parameters(), expected.parameters()))
+    assert all(map(torch.equal, results, _results(expected, inputs, state)))
 
 
 def test_a_packed_sequence_runs_where_another_device_is_the_default():

@@ -177,7 +177,7 @@ def initial_gate_bias(
         generator: Source of the randomness; torch's default one when omitted.
 
     Returns:
-        Log-odds of shape `(hidden_size,)`, float32. For the GRU chrono has the
+        Log-odds of shape `(hidden_size,)`, float32, on the CPU. For the GRU chrono has the
         opposite sign, because its primary gate lets new values in.
 
     Raises:
@@ -199,12 +199,12 @@ def initial_gate_bias(
             )
         bias = torch.log(1.0 + (max_time - 2.0) * _drawn(hidden_size, generator))
         return -bias if gating.cell == "gru" else bias
-    return torch.zeros(hidden_size, dtype=torch.float32)
+    return torch.zeros(hidden_size, dtype=torch.float32, device="cpu")
 
 
 def _drawn(count: int, generator: torch.Generator | None) -> Tensor:
     # Not in the default dtype, which transformers sets to that of the model it builds: 16 bits have few values to draw.
-    return torch.rand(count, generator=generator, dtype=torch.float32)
+    return torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def complete_bias(gating: Gating, bias: Tensor | None, gate_bias: Tensor | None) -> Tensor | None:

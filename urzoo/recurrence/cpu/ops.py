@@ -97,6 +97,8 @@ def cpu_scan_backward(
     what = FusedKind.read(kind, dtype)
     sequence = make_sequence(what, inputs, input_weight, recurrent_weight, bias, _state(hidden, cell), mask)
     grads = contiguous(outputs_grad), contiguous(final_hidden_grad), contiguous(final_cell_grad)
+    # Hooks of saved tensors may have handed back others of the same values.
+    outputs, saved = outputs.contiguous(), saved.contiguous()
     found = backward(sequence, what, save, outputs, saved, grads[: 1 + len(sequence.state)], wants_inputs=wants_inputs)
     # The gradient of each argument in the dtype of the argument; those of float32 arguments were never rounded.
     return (
