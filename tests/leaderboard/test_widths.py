@@ -39,11 +39,11 @@ BROKEN = """
 def test_no_word_is_broken_inside(chromium: Page, put: Callable[..., Path], results: Path, width: int):
     put("urlstm-128-rates-character_trajectories", "character_trajectories", 0.99)
     perplexity = {"metrics": {"word_perplexity_stream": 158.2}, "primary_metric": "word_perplexity_stream"}
-    put("urlstm-768-cache-wikitext103", "wikitext103", 0.5, **perplexity, intervals={})
+    put("urlstm-1024-wikitext103", "wikitext103", 0.5, **perplexity, intervals={})
     pages = {"metrics": {"word_perplexity": 4705.8}, "primary_metric": "word_perplexity"}
     around = {"word_perplexity": {"low": 3813.1, "high": 5941.9, "level": 0.95, "method": "bootstrap"}}
     put(
-        "urlstm-768-cache-wikitext103",
+        "urlstm-1024-wikitext103",
         "wikitext103_pages",
         0.5,
         **pages,

@@ -350,7 +350,7 @@ def test_a_control_character_in_the_configuration_is_one_line(checkpoint: Path):
 def test_threads_may_load_at_once():
     before, shown = PreTrainedModel.tie_weights, logging.get_verbosity()
     with ThreadPoolExecutor(4) as threads:
-        models = list(threads.map(load, ["urlstm-768-cache-wikitext103", "urlstm-128-c-copy"] * 4))
+        models = list(threads.map(load, ["urlstm-1024-wikitext103", "urlstm-128-c-copy"] * 4))
     assert all(model.get_output_embeddings() is not None for model in models)
     assert all(model.lm_head.weight is model.model.embed_tokens.weight for model in models[::2])
     # What transformers exchanges while it loads is as it was.
