@@ -325,6 +325,11 @@ def test_a_compiled_model_gives_the_same_scores(ids):
         (lambda m, x: m(x, cache_params=build(hidden_size=8)(x).cache_params), UsageError, "it is of another model"),
         (lambda m, x: m(x, cache_params=[1]), UsageError, "cache_params is a list, expected a URLSTMCache"),
         (lambda m, x: m(x, past_key_values=m(x).cache_params), UsageError, "is called cache_params"),
+        (
+            lambda m, x: m.generate(x, past_key_values=m(x).cache_params, max_new_tokens=2),
+            UsageError,
+            "is called cache_params",
+        ),
         (lambda m, x: m(x, position_ids=torch.arange(9) % 5), UsageError, "position_ids begins again within a row"),
         (lambda m, x: m.generate_batch(x.tolist()), UsageError, "continuous batching shares out a key-value cache"),
         (lambda m, x: m(x, labels=x, logits_to_keep=1), UsageError, "labels and logits_to_keep were both given"),

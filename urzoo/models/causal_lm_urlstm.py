@@ -22,7 +22,13 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from urzoo.errors import ShapeError, UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.configuration_urlstm import URLSTMConfig
-from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask, may_be_inspected
+from urzoo.models.modeling_urlstm import (
+    URLSTMModel,
+    URLSTMPreTrainedModel,
+    check_mask,
+    check_state_name,
+    may_be_inspected,
+)
 from urzoo.models.neural_cache_urlstm import History, keys_of, mixed_scores
 from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, may_be_read, vocabulary_scores
 from urzoo.recurrence.held import HeldWeights, held_weights
@@ -253,6 +259,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers' own, with the weights read once for all tokens: see `urzoo.nn.HeldWeights`."""
+        check_state_name(kwargs)
         with held_weights() or HeldWeights():
             return super().generate(*args, **kwargs)
 

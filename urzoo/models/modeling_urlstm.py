@@ -222,10 +222,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
                 of another model.
             ShapeError: The shapes of inputs, mask and cache do not agree.
         """
-        if kwargs.get("past_key_values") is not None:
-            raise UsageError(
-                "past_key_values was given, but the state of this model is called cache_params; give that."
-            )
+        check_state_name(kwargs)
         if kwargs.get("output_attentions"):
             raise UsageError("output_attentions is true, but recurrent layers have no attention; omit it.")
         if use_cache is None:
@@ -288,6 +285,16 @@ class URLSTMModel(URLSTMPreTrainedModel):
             )
         cache.check(*shape, batch_size=inputs.shape[0])
         return cache
+
+
+def check_state_name(given: dict[str, Any]) -> None:
+    """Refuse a state by the name that it has for attention, and in what `generate` returns.
+
+    Raises:
+        UsageError: With the name that it has here.
+    """
+    if given.get("past_key_values") is not None:
+        raise UsageError("past_key_values was given, but the state of this model is called cache_params; give that.")
 
 
 def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:
