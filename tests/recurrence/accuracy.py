@@ -166,40 +166,54 @@ def poisoned_memory() -> Iterator[None]:
 Draw = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
 
 
-def draw(
-    problem: Problem,
-    backend: str,
-    dtype: torch.dtype,
-    *,
-    autocast: bool = False,
-    device: str = "cpu",
-    **options: object,
-) -> Draw:
-    """One problem run three times.
+@dataclass(frozen=True)
+class Truth:
+    """A problem in the dtype of its arguments, and what the reference and float64 make of it."""
+
+    problem: Problem
+    reference: dict[str, Tensor]
+    exact: dict[str, Tensor]
+
+
+def truth(problem: Problem, dtype: torch.dtype, *, autocast: bool = False) -> Truth:
+    """What is to come out of a problem.
 
     Args:
         problem: In float64; rounded to `dtype` first, or to float32 under autocast.
-        backend: Whose results are judged.
         dtype: That of the arguments, or under autocast of the products.
-        autocast: Run the back end and the reference under autocast, on float32 arguments.
-        device: Where the back end runs; the reference runs on the CPU.
-        options: Of `scan`, for the back end.
+        autocast: Run the reference under autocast, on float32 arguments.
     """
     low = problem.to(torch.float32 if autocast else dtype)
     low = replace(low, upstream=tuple(gradient.to(dtype).double() for gradient in low.upstream))
     exact = low.to(torch.float64).results()
+    with torch.autocast("cpu", dtype) if autocast else contextlib.nullcontext():
+        return Truth(low, low.results(), exact)
+
+
+def draw(
+    truth: Truth, backend: str, dtype: torch.dtype, *, autocast: bool = False, device: str = "cpu", **options: object
+) -> Draw:
+    """One problem run by a back end, beside what is to come out.
+
+    Args:
+        truth: Of `dtype` and `autocast`; the reference ran on the CPU.
+        backend: Whose results are judged.
+        dtype: As there.
+        autocast: As there.
+        device: Where the back end runs.
+        options: Of `scan`, for the back end.
+    """
+    low = truth.problem
     moved = replace(
         low,
         tensors={name: tensor.detach().to(device).requires_grad_() for name, tensor in low.tensors.items()},
         mask=None if low.mask is None else low.mask.to(device),
         upstream=tuple(gradient.to(device) for gradient in low.upstream),
     )
-    with torch.autocast("cpu", dtype) if autocast else contextlib.nullcontext():
-        reference = low.results()
     with torch.autocast(device, dtype) if autocast else contextlib.nullcontext(), poisoned_memory():
         ours = {name: tensor.cpu() for name, tensor in moved.results(backend=backend, **options).items()}
-    assert ours.keys() == reference.keys() == exact.keys()
-    return ours, reference, exact
+    assert ours.keys() == truth.reference.keys() == truth.exact.keys()
+    return ours, truth.reference, truth.exact
 
 
 def excess(draws: Sequence[Draw]) -> list[str]:
@@ -232,6 +246,7 @@ def losses(
     *,
     draws: int | None = None,
     scale: float = 1.0,
+    truths: dict[int, Truth] | None = None,
     **options: object,
 ) -> list[str]:
     """What a back end loses too much of on problems of one gating and size; empty if nothing.
@@ -243,27 +258,31 @@ def losses(
         mode: One of `MODES`.
         draws: Judge just so many problems; as many as it takes when omitted.
         scale: Times every argument but the recurrent weight, to see what happens near zero.
+        truths: Of the draws so far, where the same problems are judged again; what is missing is added.
         options: Of `draw`.
     """
     dtype, autocast = MODES[mode]
+    truths = {} if truths is None else truths
     drawn: list[Draw] = []
     found: list[str] = []
     for count in [draws] if draws is not None else [size.draws * factor for factor in MORE_DRAWS]:
         for seed in range(len(drawn), count):
-            problem = make_problem(
-                gating,
-                batch=size.batch,
-                time=size.time,
-                input_size=size.input_size,
-                hidden_size=size.hidden_size,
-                lengths=size.lengths,
-                pad=size.pad or "right",
-                reverse=size.reverse,
-                seed=seed,
-            )
-            if scale != 1.0:
-                problem = problem.scaled(scale)
-            drawn.append(draw(problem, backend, dtype, autocast=autocast, **options))  # type: ignore[arg-type]
+            if seed not in truths:
+                problem = make_problem(
+                    gating,
+                    batch=size.batch,
+                    time=size.time,
+                    input_size=size.input_size,
+                    hidden_size=size.hidden_size,
+                    lengths=size.lengths,
+                    pad=size.pad or "right",
+                    reverse=size.reverse,
+                    seed=seed,
+                )
+                if scale != 1.0:
+                    problem = problem.scaled(scale)
+                truths[seed] = truth(problem, dtype, autocast=autocast)
+            drawn.append(draw(truths[seed], backend, dtype, autocast=autocast, **options))  # type: ignore[arg-type]
         found = excess(drawn)
         if not found:
             break

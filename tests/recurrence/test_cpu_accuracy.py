@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.recurrence.accuracy import COVERING, LONG, Case, Size, case_id, cases_of, grid_of, losses, part_id
+from tests.recurrence.accuracy import COVERING, LONG, Case, Size, Truth, case_id, cases_of, grid_of, losses, part_id
 from urzoo.recurrence import Gating, backends
 from urzoo.recurrence.cpu import library, passes
 
@@ -61,8 +61,13 @@ def test_it_loses_no_more_over_many_steps(size: Size, case: Case):
     [(case, part) for case in CASES for part in grid_of(case, CASES)],
     ids=lambda value: case_id(value) if isinstance(value, tuple) else part_id(value),
 )
-def test_it_loses_no_more_over_the_whole_grid(sizes: list[Size], case: Case):
-    found = {str(size): losses("cpu", case[0], size, case[1]) for size in sizes}
+def test_it_loses_no_more_over_the_whole_grid_with_any_variant(sizes: list[Size], case: Case):
+    found = {}
+    for size in sizes:
+        truths: dict[int, Truth] = {}
+        for variant in library.variants():
+            with library.using(variant):
+                found[f"{size} {variant}"] = losses("cpu", case[0], size, case[1], truths=truths)
     assert not any(found.values()), found
 
 
