@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
 from urzoo.errors import UsageError
-from urzoo.nn import URGRU, URLSTM, URGRUCell, URLSTMCell
+from urzoo.nn import URGRU, URLSTM, Stream, URGRUCell, URLSTMCell
 
 LAYERS = {"lstm": URLSTM, "gru": URGRU, "two layers both ways": partial(URLSTM, num_layers=2, bidirectional=True)}
 CELLS = {"lstm": URLSTMCell, "gru": URGRUCell}
@@ -159,6 +159,27 @@ def test_outputs_that_are_written_to_in_place_leave_the_state_as_it_is(make: Cal
     outputs, state = layer(inputs)
     outputs.zero_()
     assert all(map(torch.equal, parts(state), expected))
+
+
+@pytest.mark.parametrize("batch", [2, 70])
+@pytest.mark.parametrize("time", [1, 5])
+@every_module
+def test_float16_under_autocast_is_multiplied_as_bfloat16(make: Callable, time: int, batch: int):
+    layer = make in LAYERS.values()
+    if time > 1 and not layer:
+        return
+    fused, plain = make(3, 40).half(), make(3, 40, backend="reference").half()
+    plain.load_state_dict(fused.state_dict())
+    inputs = torch.randn((time, batch, 3) if layer else (batch, 3)).half()
+    with torch.autocast("cpu", torch.bfloat16):
+        state = [part.half() for part in parts(plain(inputs))[layer:]]
+        for ours, theirs in zip(_results(fused, inputs, state), _results(plain, inputs, state), strict=True):
+            assert ours.dtype == theirs.dtype
+            torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2 * max(1.0, float(theirs.abs().max())))
+        if layer and not fused.bidirectional:
+            stream = Stream(fused, batch)
+            found = torch.stack([stream(step) for step in inputs])
+            torch.testing.assert_close(found, plain(inputs)[0], rtol=3e-2, atol=3e-2)
 
 
 @every_module

@@ -78,7 +78,7 @@ def checked_state(
         if tensor.device != inputs.device:
             raise ShapeError(f"the {name} of state is on {tensor.device}, expected {inputs.device} as inputs is.")
         accepted = (dtype, inputs.dtype, reference.carry_dtype(dtype))
-        if tensor.dtype not in accepted:
+        if tensor.dtype not in accepted and not (_autocasts(inputs) and tensor.dtype != torch.float64):
             raise ShapeError(f"the {name} of state is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)}.")
     return state
 

@@ -22,6 +22,7 @@ from urzoo.recurrence.cpu.passes import (
     multiplied_as,
     saved_shape,
     step,
+    weights_alike,
 )
 from urzoo.recurrence.derivatives import ScanOptions, refuse, second_derivatives
 from urzoo.recurrence.gates import State
@@ -149,10 +150,11 @@ def cpu_step(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Hidden state and cell after one step, inputs `(batch, input_size)`; not differentiable."""
-    what, same = FusedKind.read(kind, dtype), input_weight.dtype == recurrent_weight.dtype
+    what = FusedKind.read(kind, dtype)
+    input_weight, recurrent_weight = weights_alike(input_weight, recurrent_weight)
     # Chosen here, where a program that is exported does not see it: its rows would be few, or many, for ever.
     few = inputs.shape[0] <= FEW_ROWS
-    way = multiplied_as(what, recurrent_weight.dtype if same else torch.float32) if few else what
+    way = multiplied_as(what, recurrent_weight.dtype) if few else what
     sequence = make_sequence(way, inputs[:, None], input_weight, recurrent_weight, bias, _state(hidden, cell))
     final = step(sequence, way) if few else forward(sequence, way, "nothing")[1]
     final = tuple(part.to(dtype) for part, dtype in zip(final, what.state_dtypes, strict=True))
@@ -183,9 +185,7 @@ def make_sequence(
     mask: Tensor | None = None,
 ) -> Sequence:
     """The arguments of an operator, contiguous and in the dtypes that the library takes."""
-    if input_weight.dtype != recurrent_weight.dtype:
-        input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
-    weights = input_weight.contiguous(), recurrent_weight.contiguous(), contiguous(bias)
+    weights = (*weights_alike(input_weight, recurrent_weight), contiguous(bias))
     dtypes = kind.state_dtypes
     state = tuple(part.to(dtype).contiguous() for part, dtype in zip(state, dtypes, strict=True))
     return Sequence(inputs.to(kind.dtype).contiguous(), *weights, state, contiguous(mask))

@@ -164,17 +164,23 @@ def multiplied_as(kind: FusedKind, weights: torch.dtype) -> FusedKind:
     return dataclasses.replace(kind, dtype=weights)
 
 
+def weights_alike(input_weight: Tensor, recurrent_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in bfloat16 if they are so, else in float32: the library reads no others, such as float16 under autocast."""
+    if not input_weight.dtype == recurrent_weight.dtype == torch.bfloat16:
+        input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
+    return input_weight.contiguous(), recurrent_weight.contiguous()
+
+
 def pack_weights(kind: FusedKind, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor | None) -> Tensor:
     """Weights and bias, with the gate bias in it, as the forward pass reads them."""
-    if input_weight.dtype != recurrent_weight.dtype:
-        input_weight, recurrent_weight = input_weight.float(), recurrent_weight.float()
+    input_weight, recurrent_weight = weights_alike(input_weight, recurrent_weight)
     arguments = {
         **options(kind),
         "input_size": input_weight.shape[1],
         "hidden_size": recurrent_weight.shape[1],
         "weights_bf16": recurrent_weight.dtype == torch.bfloat16,
-        "input_weight": input_weight.contiguous(),
-        "recurrent_weight": recurrent_weight.contiguous(),
+        "input_weight": input_weight,
+        "recurrent_weight": recurrent_weight,
         "bias": None if bias is None else bias.contiguous(),
         "threads": torch.get_num_threads(),
     }
