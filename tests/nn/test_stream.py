@@ -154,6 +154,14 @@ def test_it_keeps_the_dtype_of_its_beginning_whatever_autocast_says_later(begun:
     torch.testing.assert_close(found, expected, **tolerance)
 
 
+def test_its_state_is_handed_out_under_autocast_in_another_dtype():
+    stream = Stream(URLSTM(3, 21, 2).half())
+    stream(torch.randn(1, 3).half())
+    expected = stream.state
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, stream.state, expected))
+
+
 def test_memory_stays_the_same():
     stream, inputs = Stream(URLSTM(3, 21)), torch.randn(1, 3)
     stream(inputs)
@@ -179,6 +187,16 @@ def test_what_it_cannot_read_is_refused():
         Stream(URLSTM(3, 4), 0)
     with pytest.raises(ShapeError, match=r"the hidden of hx has the shape \(1, 2, 4\), expected \(1, 1, 4\)"):
         Stream(URLSTM(3, 4), state=(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
+    for state, message in (
+        (torch.zeros(1, 1, 4, device="meta"), "the hidden of state is on meta, expected cpu"),
+        (torch.zeros(1, 1, 4, dtype=torch.float64), "the hidden of state is float64, expected float32"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            Stream(URLSTM(3, 4), state=(state, state))
+    layer = URLSTM(3, 4)
+    layer.bias_l0 = nn.Parameter(torch.zeros(4))
+    with pytest.raises(ShapeError, match=r"bias has the shape \(4,\), expected \(16,\)"):
+        Stream(layer)
     stream = Stream(URLSTM(3, 4))
     with pytest.raises(
         ShapeError, match=r"inputs has the shape \(1, 4\), expected \(1, 3\): \(batch_size, input_size\)"

@@ -9,6 +9,7 @@ from urzoo.errors import ShapeError, UsageError
 from urzoo.nn.parameters import check_sizes, parameters_of
 from urzoo.nn.stack import Stack
 from urzoo.recurrence.gates import State, zero_state
+from urzoo.recurrence.reference import without_autocast
 from urzoo.recurrence.steps import open_steps
 
 
@@ -72,7 +73,8 @@ class Stream:
     @property
     def state(self) -> Tensor | State:
         """The state after the last step, as `layer` returns it; a copy."""
-        parts = tuple(torch.stack(part) for part in zip(*(steps.state for steps in self._steps), strict=True))
+        with without_autocast(self._first.device):  # which would refuse parts of another 16-bit dtype
+            parts = tuple(torch.stack(part) for part in zip(*(steps.state for steps in self._steps), strict=True))
         return parts if self._layer.gating.cell == "lstm" else parts[0]
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from urzoo.recurrence.arguments import product_dtype
+from urzoo.recurrence.arguments import checked_state, product_dtype
 from urzoo.recurrence.gates import Gating, State
 from urzoo.recurrence.scan import Backend, chosen_backend
 
@@ -53,10 +53,13 @@ def open_steps(weights: Weights, state: State, *, gating: Gating, backend: str |
 
     Raises:
         BackendError: `backend` is unknown, or cannot run on such weights.
+        ShapeError: The shapes, dtypes or devices of weights and state do not agree.
     """
-    chosen = chosen_backend(weights[0], gating, backend)
+    chosen, dtype = chosen_backend(weights[0], gating, backend), product_dtype(weights[0])
+    # As any call is checked: a back end reads memory of the sizes that it is told.
+    inputs = weights[0].new_empty(state[0].shape[0], weights[0].shape[-1])
+    state = checked_state(inputs, *weights, state, gating, dtype)
     packed = getattr(chosen, "PackedSteps", None)
-    dtype = product_dtype(weights[0])
     if packed is None:
         return PlainSteps(weights, gating, dtype, state, chosen)
     steps: Steps = packed(weights, gating, dtype, state)
