@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
-from urzoo.errors import UsageError
+from urzoo.errors import ShapeError, UsageError
 from urzoo.nn import URGRU, URLSTM, Stream, URGRUCell, URLSTMCell
 
 LAYERS = {"lstm": URLSTM, "gru": URGRU, "two layers both ways": partial(URLSTM, num_layers=2, bidirectional=True)}
@@ -180,6 +181,35 @@ def test_float16_under_autocast_is_multiplied_as_bfloat16(make: Callable, time: 
             stream = Stream(fused, batch)
             found = torch.stack([stream(step) for step in inputs])
             torch.testing.assert_close(found, plain(inputs)[0], rtol=3e-2, atol=3e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@every_module
+def test_any_mixture_of_dtypes_is_computed_or_refused_as_by_the_reference(make: Callable, autocast: torch.dtype | None):
+    """The compiled library reads and writes memory as of the dtypes that it is told."""
+    layer = make in LAYERS.values()
+    dtypes = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    fused, plain = make(3, 17), make(3, 17, backend="reference")
+    plain.load_state_dict(fused.state_dict())
+    inputs = torch.randn((1, 2, 3) if layer else (2, 3))
+    state = parts(plain(inputs))[layer:]
+    for weights, biases, given, carried in product(dtypes, repeat=4):
+        found = []
+        for module in (fused, plain):
+            for name, parameter in module.named_parameters():
+                parameter.data = parameter.data.to(weights if name.startswith("weight") else biases)
+            hx = tuple(part.to(carried) for part in state)
+            with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+                try:
+                    found.append(parts(module(inputs.to(given), hx if len(hx) > 1 else hx[0])))
+                except ShapeError as error:
+                    found.append(str(error))
+        ours, theirs = found
+        if isinstance(ours, str) or isinstance(theirs, str):
+            assert ours == theirs
+        else:
+            torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2)
 
 
 @every_module
