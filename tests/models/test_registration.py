@@ -41,6 +41,8 @@ def test_importing_urzoo_imports_neither_torch_nor_transformers():
         "import urzoo, transformers.pipelines; from transformers import AutoModelForImageClassification",
         "import urzoo.models.modeling_urlstm; from transformers import AutoModelForImageClassification",
         "from urzoo import PixelSequenceImageProcessor; from transformers import AutoModelForImageClassification",
+        "from urzoo.models import ClassifierStream; from transformers import AutoModelForImageClassification",
+        "import urzoo.models.pipeline_urlstm; from transformers import AutoModelForImageClassification",
     ],
 )
 def test_the_auto_classes_know_urzoo_in_any_order_of_imports(run, imports, folder):

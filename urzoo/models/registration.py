@@ -16,16 +16,9 @@ _CONFIGURATION = "transformers.models.auto.configuration_auto"
 _IMAGES = "transformers.models.auto.image_processing_auto"
 _MODELS = "transformers.models.auto.modeling_auto"
 _PIPELINES = "transformers.pipelines"
-# Not Auto modules, but they import one midway, when urzoo's classes cannot be imported yet.
-_USERS = (
-    "transformers.modeling_layers",
-    "urzoo.models.configuration_urlstm",
-    "urzoo.models.image_processing_urlstm",
-    "urzoo.models.modeling_urlstm",
-    "urzoo.models.classification_urlstm",
-    "urzoo.models.causal_lm_urlstm",
-)
-_WATCHED = frozenset({_CONFIGURATION, _IMAGES, _MODELS, _PIPELINES, *_USERS})
+# Not Auto modules, but they import one midway, when urzoo's classes cannot be imported yet; so do urzoo's own.
+_WATCHED = frozenset({_CONFIGURATION, _IMAGES, _MODELS, _PIPELINES, "transformers.modeling_layers"})
+_OWN = "urzoo.models."
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
@@ -42,7 +35,7 @@ class _Watcher(importlib.abc.MetaPathFinder):
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> importlib.machinery.ModuleSpec | None:
         """The module's real spec with a loader that reports back; None for all other modules."""
-        if fullname not in _WATCHED or fullname in self.looking_up:
+        if not (fullname in _WATCHED or fullname.startswith(_OWN)) or fullname in self.looking_up:
             return None
         self.looking_up.add(fullname)
         try:
