@@ -37,14 +37,16 @@ def test_whole_rows_have_the_values_and_the_gradient_of_their_parts(pooling, dty
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_mean_of_a_long_row_in_16_bits_is_its_mean_however_it_comes_in(dtype):
     config = URLSTMConfig(hidden_size=4, pooling=["mean"])
-    states = torch.full((1, 20_000, 4), 0.3, dtype=dtype)
-    padded, mask = nn.functional.pad(states, (0, 0, 0, 8)), torch.arange(20_008)[None] < 20_000
+    # Beyond what float16 holds, in sum and in number.
+    states = torch.full((1, 70_000, 4), 1.3, dtype=dtype)
+    padded, mask = nn.functional.pad(states, (0, 0, 0, 8)), torch.arange(70_008)[None] < 70_000
     far = PooledSoFar(config)
     for piece in states.split(1000, dim=1):
         far.add(piece)
     with torch.no_grad():
         found = pool(states, None, config), pool(padded, mask, config), far.value
-    for mean in found:
+    recorded = pool(states.requires_grad_(), None, config), pool(padded.requires_grad_(), mask, config)
+    for mean in (*found, *recorded):
         torch.testing.assert_close(mean, states[:, 0])
 
 

@@ -45,7 +45,7 @@ def _mean(states: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        total = states.sum(dim=1)
+        total = states.sum(dim=1, dtype=_sum_dtype(states))
     else:
         sums = _no_sums(states)
         for part in states.split(_SUMS, dim=1):
@@ -59,10 +59,13 @@ _SUMS = 8
 """Step t of a row is added to sum t modulo so many, one step after another: the same bits however the row comes in."""
 
 
+def _sum_dtype(states: Tensor) -> torch.dtype:
+    """float32 for states of 16 bits: a sum in those stands still at some hundred times a state, or is infinite."""
+    return torch.promote_types(states.dtype, torch.float32)
+
+
 def _no_sums(states: Tensor) -> Tensor:
-    """In float32 for states of 16 bits: a sum in those stands still as soon as it is some hundred times a state."""
-    dtype = torch.promote_types(states.dtype, torch.float32)
-    return states.new_zeros(states.shape[0], _SUMS, states.shape[2], dtype=dtype)
+    return states.new_zeros(states.shape[0], _SUMS, states.shape[2], dtype=_sum_dtype(states))
 
 
 def _with_steps(sums: Tensor, steps: Tensor, first: int) -> Tensor:
