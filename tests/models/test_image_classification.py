@@ -174,6 +174,13 @@ def test_the_chosen_back_end_is_the_one_that_runs(pixels):
         build(backend="referense")(pixels)
 
 
+def test_a_mask_leaves_pixels_out_of_the_pooling_too(pixels):
+    model = build(pooling=["last", "mean", "max"])
+    mask = (torch.arange(pixels.shape[1]) < 30).expand(pixels.shape[:2])
+    masked, short = model(pixels, attention_mask=mask).logits, model(pixels[:, :30]).logits
+    torch.testing.assert_close(masked, short, atol=1e-6, rtol=1e-5)
+
+
 def test_a_bfloat16_model_takes_float32_pixels(pixels):
     logits = build().to(torch.bfloat16)(pixels).logits
     assert logits.dtype == torch.bfloat16

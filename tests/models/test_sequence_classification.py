@@ -5,10 +5,13 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
 
 from urzoo import URLSTMConfig, URLSTMForCausalLM, URLSTMForSequenceClassification
-from urzoo.errors import UsageError
+from urzoo.errors import ShapeError, UsageError
 
 VOCABULARY = 40
 POOLINGS = [["last"], ["mean"], ["max"], ["last", "mean", "max"]]
+
+
+ONE_NUMBER = {"id2label": {0: "value"}, "label2id": {"value": 0}}
 
 
 def build(**fields) -> URLSTMForSequenceClassification:
@@ -115,6 +118,67 @@ def test_the_loss_is_that_of_the_problem(fields, labels, loss):
     model = build(**fields)
     ids = torch.randint(1, VOCABULARY, (2, 5))
     torch.testing.assert_close(model(ids, labels=labels).loss, loss(model(ids).logits, labels))
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [
+        ({}, [0, 1]),
+        ({"problem_type": "multi_label_classification"}, [[0, 1], [1, 1]]),
+        (ONE_NUMBER, [3, -2]),
+        (ONE_NUMBER, [[3], [-2]]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.float64, torch.bool])
+@pytest.mark.parametrize("model_dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_labels_of_any_dtype_have_the_same_loss_which_is_not_in_16_bits(fields, labels, dtype, model_dtype):
+    model, ids = build(**fields).to(model_dtype), torch.randint(1, VOCABULARY, (2, 5))
+    given = torch.tensor(labels, dtype=dtype)
+    if not fields and (dtype.is_floating_point or dtype is torch.bool):
+        with pytest.raises(ShapeError, match=r"labels has the shape \(2,\) and holds .*, expected the shape \(2, 2\)"):
+            model(ids, labels=given)
+        return
+    expected = model(ids).logits.double()
+    if not fields:
+        wanted = nn.functional.cross_entropy(expected, given.long())
+    elif fields is ONE_NUMBER:
+        wanted = nn.functional.mse_loss(expected.flatten(), given.flatten().double())
+    else:
+        wanted = nn.functional.binary_cross_entropy_with_logits(expected, given.double())
+    loss = model(ids, labels=given).loss
+    assert loss.dtype == torch.promote_types(model_dtype, torch.float32)
+    torch.testing.assert_close(loss.double(), wanted, atol=1e-6, rtol=1e-6)
+    loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels", "message"),
+    [
+        ({}, torch.tensor([1]), r"the shape \(1,\) and holds torch.int64, expected the shape \(2,\)"),
+        (ONE_NUMBER, torch.zeros(1), r"\(1,\) and .* expected the shape \(2,\) for problem_type 'regression'"),
+        (ONE_NUMBER, torch.zeros(2, 2), r"\(2, 2\) .* expected the shape \(2,\)"),
+        ({"problem_type": "regression"}, torch.zeros(2), r"\(2,\) .* expected the shape \(2, 2\)"),
+        ({"problem_type": "single_label_classification"}, torch.zeros(2), "holds torch.float32, expected class ind"),
+    ],
+)
+def test_labels_that_do_not_fit_are_one_line(fields, labels, message):
+    with pytest.raises((ShapeError, UsageError), match=message):
+        build(**fields)(torch.randint(1, VOCABULARY, (2, 5)), labels=labels)
+
+
+def test_a_loss_of_the_callers_takes_what_labels_it_will():
+    model, ids, weights = build(), torch.randint(1, VOCABULARY, (2, 5)), torch.tensor([[0.2, 0.8], [1.0, 0.0]])
+    model.loss_function = lambda labels, logits, *_, **__: nn.functional.cross_entropy(logits, labels)
+    wanted = nn.functional.cross_entropy(model(ids).logits, weights)
+    for further in ({}, {"num_items_in_batch": 8}):  # which it would take into account itself
+        torch.testing.assert_close(model(ids, labels=weights, **further).loss, wanted)
+
+
+def test_a_mask_of_attention_scores_is_one_line():
+    ids, mask = torch.randint(1, VOCABULARY, (2, 5)), torch.zeros(2, 5)
+    mask[0, 3:] = torch.finfo(torch.float32).min
+    with pytest.raises(UsageError, match=r"attention_mask holds -3.40282e\+38, expected 1 where a step is real"):
+        build()(ids, attention_mask=mask)
 
 
 def test_an_unknown_label_is_one_line():

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention, SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from urzoo.errors import UsageError
+from urzoo.errors import ShapeError, UsageError
 from urzoo.models.configuration_urlstm import URLSTMConfig
 from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask, may_be_inspected
 from urzoo.models.pooling_urlstm import pool
@@ -69,14 +70,15 @@ class URLSTMForImageClassification(URLSTMPreTrainedModel):
             kwargs: Handed to the layers and the loss, such as `output_hidden_states`, `num_items_in_batch`.
 
         Raises:
-            ShapeError: `pixel_values` has another shape.
+            ShapeError: `pixel_values` or `labels` has another shape.
             UsageError: `pixel_values` is missing, or a label is not one of the model's.
         """
         if pixel_values is None:
             raise UsageError("pixel_values is missing; give what PixelSequenceImageProcessor returns.")
         kwargs["use_cache"] = False
         outputs = self.model(inputs_embeds=pixel_values, return_dict=True, **kwargs)
-        logits = self.head(pool(outputs.last_hidden_state, None, self.config))
+        states = outputs.last_hidden_state
+        logits = self.head(pool(states, check_mask(kwargs.get("attention_mask"), states), self.config))
         loss = None if labels is None else classification_loss(self, logits, labels, **kwargs)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
@@ -121,7 +123,7 @@ class URLSTMForSequenceClassification(URLSTMPreTrainedModel):
             kwargs: Handed to the layers and the loss, such as `output_hidden_states`, `num_items_in_batch`.
 
         Raises:
-            ShapeError: The shapes of inputs and mask do not agree with the model or each other.
+            ShapeError: The shapes of inputs, mask and labels do not agree with the model or each other.
             UsageError: The inputs are missing or given twice, or an id or label is not one of the model's.
         """
         kwargs["use_cache"] = False
@@ -165,11 +167,15 @@ def classification_loss(
         kwargs: Handed to the loss function.
 
     Raises:
+        ShapeError: There is not a label for each row, or not a target for each score.
         UsageError: A label is not one of the model's.
     """
-    check_labels(labels, model.config)
+    usual = model.loss_function is ForSequenceClassificationLoss
+    labels = checked_labels(labels, logits, model.config) if usual else labels
+    # A loss in 16 bits would be rounded to a hundredth.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss: Tensor = model.loss_function(labels, logits, model.config, num_items_in_batch=num_items_in_batch, **kwargs)
-    if num_items_in_batch is None or model.config.problem_type == "single_label_classification":
+    if not usual or num_items_in_batch is None or model.config.problem_type == "single_label_classification":
         return loss
     # For these problems transformers' function gives the mean over the batch whatever the number, and its Trainer
     # takes any loss for scaled that was given one: accumulated gradients would be too large by the number of batches.
@@ -177,20 +183,37 @@ def classification_loss(
     return loss * (labels != -100).sum().to(loss.device) / items
 
 
-def check_labels(labels: Tensor, config: URLSTMConfig) -> None:
-    """Refuse class indices that the model has no score for; -100 leaves a row out of the loss.
+def checked_labels(labels: Tensor, logits: Tensor, config: URLSTMConfig) -> Tensor:
+    """Labels in the dtype that transformers' loss takes.
+
+    It reads a problem that is not configured off the labels, and would spread targets of one shape over scores
+    of another.
 
     Raises:
-        UsageError: A label is outside the range.
+        ShapeError: Their number is not that of the rows, or of the scores.
+        UsageError: They are no class indices, or one is outside the range; -100 leaves a row out of the loss.
     """
-    if labels.is_floating_point() or not may_be_inspected(labels):
-        return
-    num_labels = config.num_labels or 0
-    if config.problem_type not in (None, "single_label_classification") or num_labels < 2 or not labels.numel():
-        return
-    low, high = (int(value) for value in torch.aminmax(labels.masked_fill(labels == -100, 0)))
-    if low < 0 or high >= num_labels:
-        raise UsageError(
-            f"labels holds {low if low < 0 else high}, expected class indices from 0 to {num_labels - 1}; "
-            "num_labels in the model's configuration says how many classes it scores."
+    rows, scores = logits.shape
+    whole = not (labels.is_floating_point() or labels.dtype == torch.bool)
+    problem = config.problem_type or (
+        "regression" if scores == 1 else f"{'single' if whole else 'multi'}_label_classification"
+    )
+    one_each = problem == "single_label_classification" or (problem == "regression" and scores == 1)
+    if labels.numel() != rows if one_each else labels.shape != logits.shape:
+        raise ShapeError(
+            f"labels has the shape {tuple(labels.shape)} and holds {labels.dtype}, expected the shape "
+            f"{(rows,) if one_each else (rows, scores)} for problem_type {problem!r}, which the model's configuration "
+            "sets, or else the first labels: whole numbers are class indices, floats a target for each score."
         )
+    if problem != "single_label_classification":
+        return labels.to(torch.promote_types(logits.dtype, torch.float32))
+    if not whole:
+        raise UsageError(f"labels holds {labels.dtype}, expected class indices: whole numbers from 0 to {scores - 1}.")
+    if may_be_inspected(labels) and labels.numel():
+        low, high = (int(value) for value in torch.aminmax(labels.masked_fill(labels == -100, 0)))
+        if low < 0 or high >= scores:
+            raise UsageError(
+                f"labels holds {low if low < 0 else high}, expected class indices from 0 to {scores - 1}; "
+                "num_labels in the model's configuration says how many classes it scores."
+            )
+    return labels.long()

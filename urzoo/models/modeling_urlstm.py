@@ -302,6 +302,7 @@ def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:
 
     Raises:
         ShapeError: Its shape is not the inputs' `(batch, time)`.
+        UsageError: It is one that is added to the scores of attention, 0 where a step is real.
     """
     if attention_mask is None:
         return None
@@ -309,6 +310,15 @@ def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:
         raise ShapeError(
             f"attention_mask has the shape {tuple(attention_mask.shape)}, expected {tuple(inputs.shape[:2])}: "
             "(batch, time) as the inputs have."
+        )
+    if (
+        attention_mask.is_floating_point()
+        and may_be_inspected(attention_mask)
+        and not bool((attention_mask >= 0).all())
+    ):
+        raise UsageError(
+            f"attention_mask holds {float(attention_mask.min()):g}, expected 1 where a step is real and 0 where it is "
+            "padding; of a mask that is added to the scores of attention give attention_mask == 0."
         )
     mask = attention_mask.to(device=inputs.device, dtype=torch.bool)
     # Without padding the recurrence takes its faster path; asking a GPU would wait for it.

@@ -122,8 +122,7 @@ def resized(pixels: Array, height: int, width: int, resample: int) -> Array:
 
 def _array(image: Any, name: str) -> Array:
     if isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+        image = (image.float() if image.dtype == torch.bfloat16 else image).numpy(force=True)
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, bytearray):
