@@ -47,6 +47,20 @@ def test_a_checkpoint_ships_the_recipe_as_it_was_written(tmp_path, kind):
 
 
 @EVERY_KIND
+def test_what_the_caller_has_set_of_torch_does_not_reach_the_run(tmp_path, kind):
+    recipe = recipe_of(kind, tmp_path)
+    plain = train_tiny(kind, recipe, tmp_path)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+            other = train_tiny(kind, recipe, tmp_path, restart=True, out=tmp_path / "other")
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (plain / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+@EVERY_KIND
 def test_the_recipe_is_read_once(tmp_path, kind, monkeypatch):
     recipe, read = recipe_of(kind, tmp_path), []
 

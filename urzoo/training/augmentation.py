@@ -218,12 +218,14 @@ def mapped(images: Images, maps: torch.Tensor, displacements: Floats | None = No
     """
     height, width = images.shape[1:3]
     # torch counts x in half widths and y in half heights.
-    maps = maps * torch.tensor([[1.0, height / width, 1.0], [width / height, 1.0, 1.0]])
+    maps = maps * maps.new_tensor([[1.0, height / width, 1.0], [width / height, 1.0, 1.0]])
     pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
     pixels = pixels.unsqueeze(1) if images.ndim == 3 else pixels.movedim(-1, 1)
     places = F.affine_grid(maps, list(pixels.shape), align_corners=False)
     if displacements is not None:
-        places = places + torch.from_numpy(displacements).float().movedim(1, -1) * torch.tensor([2 / width, 2 / height])
+        places = places + torch.from_numpy(displacements).float().movedim(1, -1) * maps.new_tensor(
+            [2 / width, 2 / height]
+        )
     moved = F.grid_sample(pixels, places, mode="bilinear", padding_mode="zeros", align_corners=False)
     moved = moved.round().clamp(0, 255).to(torch.uint8)
     result: Images = (moved.squeeze(1) if images.ndim == 3 else moved.movedim(1, -1)).numpy()

@@ -8,6 +8,7 @@ from logging import WARNING
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from urzoo.data import Split
@@ -92,6 +93,7 @@ def train(
     processes = Processes(arguments.process_index, arguments.world_size)
     again = " if --restart is left out" if restart else ""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_plain_torch())
         stack.enter_context(quiet_transformers(WARNING))
         stack.enter_context(processes.reporting_lost(f"the last saved state{again}"))
         stack.enter_context(_reporting_memory(recipe))
@@ -111,6 +113,24 @@ def train(
         _finish(checkpoint, RecipeTrainer(job, recipe, run, arguments, say=say), parents, again)
         arguments.distributed_state.wait_for_everyone()
     return checkpoint
+
+
+@contextlib.contextmanager
+def _plain_torch() -> Iterator[None]:
+    """Torch as a new process has it: what a recipe gives must not depend on what its caller has set."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(mode=False))
+            stack.enter_context(torch.enable_grad())
+            for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+                stack.enter_context(torch.autocast(device, enabled=False))
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextlib.contextmanager
