@@ -192,6 +192,7 @@ def test_a_bfloat16_model_takes_float32_pixels(pixels):
         ({}, UsageError, "pixel_values is missing"),
         ({"pixel_values": torch.zeros(2, 49, 3)}, ShapeError, r"\(2, 49, 3\), expected \(batch, time, 1\)"),
         ({"pixel_values": torch.zeros(2, 7, 7, 1)}, ShapeError, r"\(2, 7, 7, 1\), expected \(batch, time, 1\)"),
+        ({"pixel_values": torch.zeros(2, 49, 1, dtype=torch.uint8)}, UsageError, "hold torch.uint8, expected floats"),
         (
             {"pixel_values": torch.zeros(2, 49, 1), "labels": torch.tensor([3, 10])},
             UsageError,

@@ -260,6 +260,11 @@ class URLSTMModel(URLSTMPreTrainedModel):
                 f"the inputs have the shape {tuple(inputs_embeds.shape)}, expected (batch, time, {size}) "
                 "as the model's configuration says."
             )
+        if not inputs_embeds.is_floating_point():
+            raise UsageError(
+                f"the inputs hold {inputs_embeds.dtype}, expected floats: pixels as PixelSequenceImageProcessor gives "
+                "them, features as the model was trained on them."
+            )
         if self.training and self.config.token_dropout:
             kept = inputs_embeds.new_ones((*inputs_embeds.shape[:2], 1))
             inputs_embeds = inputs_embeds * nn.functional.dropout(kept, self.config.token_dropout)
