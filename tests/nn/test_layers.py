@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from urzoo.errors import ShapeError, UsageError
-from urzoo.nn import URGRU, URLSTM
+from urzoo.nn import URGRU, URLSTM, URGRUCell
 from urzoo.recurrence import GATINGS
 
 Stack = type[URLSTM] | type[URGRU]
@@ -327,6 +327,14 @@ MISTAKES = [
 def test_a_wrong_call_is_refused_by_name(given: tuple, options: dict, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         URLSTM(3, 5)(*given, **options)
+
+
+@pytest.mark.parametrize("inputs", [torch.zeros(7, 4, 3), torch.zeros(7, 3)])
+def test_the_state_of_an_lstm_is_none_for_a_gru(inputs: torch.Tensor):
+    with pytest.raises(ShapeError, match=r"the hidden of hx is a tuple, expected \(1, "):
+        URGRU(3, 5)(inputs, (torch.zeros(1, 4, 5), torch.zeros(1, 4, 5)))
+    with pytest.raises(ShapeError, match=r"the hidden of state is a tuple, expected \(4, 5\)"):
+        URGRUCell(3, 5)(torch.zeros(4, 3), (torch.zeros(4, 5), torch.zeros(4, 5)))
 
 
 @pytest.mark.parametrize(

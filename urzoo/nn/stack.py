@@ -235,8 +235,11 @@ class Stack(nn.Module):
             got = f"{len(state)} parts" if isinstance(state, tuple | list) else f"a {type(state).__name__}"
             raise ShapeError(f"hx is {got}, expected the tuple ({', '.join(parts)}).")
         for name, part in zip(parts, state, strict=True):
-            if tuple(part.shape) != shape:
+            if not (isinstance(part, Tensor) and tuple(part.shape) == shape):
                 what = "(layers * directions, batch, hidden_size)"
                 if len(shape) == 2:
                     what = "(layers * directions, hidden_size) for unbatched input"
-                raise ShapeError(f"the {name} of hx has the shape {tuple(part.shape)}, expected {shape}: {what}.")
+                got = (
+                    f"has the shape {tuple(part.shape)}" if isinstance(part, Tensor) else f"is a {type(part).__name__}"
+                )
+                raise ShapeError(f"the {name} of hx {got}, expected {shape}: {what}.")

@@ -71,10 +71,9 @@ def checked_state(
         got = f"a tuple of {len(state)}" if isinstance(state, tuple) else f"a {type(state).__name__}"
         raise ShapeError(f"state is {got}, expected the tuple ({', '.join(parts)}{',' * (len(parts) == 1)}).")
     for name, tensor in zip(parts, state, strict=True):
-        if tuple(tensor.shape) != (batch, hidden_size):
-            raise ShapeError(
-                f"the {name} of state has the shape {_shape(tensor)}, expected {(batch, hidden_size)}: (batch, hidden)."
-            )
+        if not (isinstance(tensor, Tensor) and tuple(tensor.shape) == (batch, hidden_size)):
+            got = f"has the shape {_shape(tensor)}" if isinstance(tensor, Tensor) else f"is a {type(tensor).__name__}"
+            raise ShapeError(f"the {name} of state {got}, expected {(batch, hidden_size)}: (batch, hidden).")
         if tensor.device != inputs.device:
             raise ShapeError(f"the {name} of state is on {tensor.device}, expected {inputs.device} as inputs is.")
         accepted = (dtype, inputs.dtype, reference.carry_dtype(dtype))
