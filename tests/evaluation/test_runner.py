@@ -128,6 +128,15 @@ def test_partly_known_class_names_are_refused():
         class_columns(Config, ["neg", "pos"], Path("x"))
     Config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
     assert class_columns(Config, ["neg", "pos"], Path("x")) == [0, 1]
+    Config.id2label = {0: "Pos", 1: "NEG"}
+    assert class_columns(Config, ["neg", "pos"], Path("x")) == [1, 0]
+    assert class_columns(Config, ["NEG", "Pos"], Path("x")) == [1, 0]
+    Config.id2label = {0: "pos", 1: "pos"}
+    with pytest.raises(UsageError, match="scores a class 'pos' twice, expected neg, pos"):
+        class_columns(Config, ["neg", "pos"], Path("x"))
+    Config.id2label = {1: "neg", 2: "pos"}
+    with pytest.raises(UsageError, match="the keys of id2label are not 0 to 1"):
+        class_columns(Config, ["neg", "pos"], Path("x"))
 
 
 def test_nan_scores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

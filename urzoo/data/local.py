@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 
 from urzoo.data import schema
@@ -120,9 +120,7 @@ def _columns(paths: list[Path]) -> dict[str, Any]:
         names = _class_names(table)
         columns = {name: _column(table.column(name), name, names.get(name), path) for name in table.column_names}
         for name, column in columns.items():
-            known = found.setdefault(name, column)
-            if column["kind"] == "label" == known["kind"] and len(column["classes"]) > len(known["classes"]):
-                found[name] = column
+            found[name] = _common(found.get(name, column), column, f"{path}: column {name!r}")
         if columns.keys() != found.keys():
             raise DataError(f"{path} has the columns {', '.join(columns)}; another file has {', '.join(found)}.")
     return found
@@ -132,6 +130,8 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if values.null_count:
+        raise DataError(f"{path} has {values.null_count} empty values in column {name!r}.")
     kind, first = values.type, values[0].as_py()
     if pa.types.is_struct(kind) or pa.types.is_binary(kind):
         encoded = first.get("bytes") if isinstance(first, dict) else first
@@ -143,6 +143,7 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
             )
         try:
             with Image.open(io.BytesIO(encoded or b"")) as image:
+                ImageOps.exif_transpose(image, in_place=True)
                 channels = 1 if image.mode == "L" else 3
                 return {"kind": "image", "height": image.height, "width": image.width, "channels": channels}
         except (OSError, TypeError, ValueError) as failure:
@@ -160,6 +161,23 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
         f"{path}: column {name!r} is of type {kind}; expected images, whole numbers (classes), text, or lists of "
         "lists of numbers (time, channels). Leave other columns out."
     )
+
+
+def _common(known: dict[str, Any], column: dict[str, Any], where: str) -> dict[str, Any]:
+    """What describes a column in all files: where it holds labels, the most classes, which must be numbered alike.
+
+    Raises:
+        DataError: A number stands for one class here and for another there, as where each file was encoded by itself.
+    """
+    if not column["kind"] == "label" == known["kind"]:
+        return known
+    for number, (one, other) in enumerate(zip(column["classes"], known["classes"], strict=False)):
+        if one != other:
+            raise DataError(
+                f"{where} calls class {number} {one!r}, another file {other!r}; a number must be one class in all "
+                "files: encode them with one datasets.ClassLabel(names=[...])."
+            )
+    return {**known, **column, "classes": max(known["classes"], column["classes"], key=len)}
 
 
 def _class_names(table: "pa.Table") -> dict[str, list[str]]:

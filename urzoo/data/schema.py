@@ -28,6 +28,12 @@ class LabelColumn(Strict):
     classes: Annotated[list[Line], Field(min_length=2)]
     unlabelled: bool = False
 
+    @model_validator(mode="after")
+    def _different_classes(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have one name")
+        return self
+
 
 class TextColumn(Strict):
     """Text in UTF-8, decoded to a list of str."""

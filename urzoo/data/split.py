@@ -66,6 +66,15 @@ class Split:
         assert isinstance(labels, np.ndarray)
         return labels
 
+    def refuse_unlabelled(self, what: str) -> None:
+        """Refuse rows without a label (-1); `what` says in words what is wanted in their place.
+
+        Raises:
+            DataError: There is one; the message has its number.
+        """
+        if len(unlabelled := (self.labels < 0).nonzero()[0]):
+            raise DataError(f"{self.name} ({self.split}) has a row without a label, {unlabelled[0]}; {what}.")
+
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of their numbers."""

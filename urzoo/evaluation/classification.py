@@ -12,26 +12,33 @@ from urzoo.errors import UsageError
 from urzoo.evaluation.intervals import wilson
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed, log_probabilities
-from urzoo.evaluation.problem import Figures, Precision, Rows, data_record, refuse_not_finite
+from urzoo.evaluation.problem import Figures, Precision, Rows, data_record, refuse_not_finite, widened
 
 
 def class_columns(config: Any, classes: list[str], folder: Path) -> list[int]:
     """For every class of the data, the number of the model's score for it.
 
-    The model's own names of the classes decide; where they are none of the data's, the order is taken as it is.
+    The model's own names of the classes decide, in capitals or not, unless that leaves a doubt; where they are none of
+    the data's, the order is taken as it is.
 
     Raises:
-        UsageError: The model scores another number of classes, or knows only some of the names.
+        UsageError: The model scores another number of classes, knows only some of the names, or has one twice.
     """
-    names = [config.id2label[number] for number in range(config.num_labels)]
-    if len(names) != len(classes):
-        raise UsageError(f"{folder} scores {len(names)} classes, expected {len(classes)}: {', '.join(classes)}.")
-    if set(names) == set(classes):
-        return [names.index(name) for name in classes]
-    if set(names) & set(classes):
-        stray = sorted(set(names) - set(classes))[0]
-        raise UsageError(f"{folder} scores a class {stray!r}, expected {', '.join(classes)}.")
-    return list(range(len(classes)))
+    if sorted(config.id2label) != list(range(config.num_labels)):
+        raise UsageError(f"{folder / 'config.json'}: the keys of id2label are not 0 to {config.num_labels - 1}.")
+    own = [str(config.id2label[number]) for number in range(config.num_labels)]
+    if len(own) != len(classes):
+        raise UsageError(f"{folder} scores {len(own)} classes, expected {len(classes)}: {', '.join(classes)}.")
+    names, of_data = own, classes
+    if len({name.casefold() for name in classes}) == len(classes):
+        names, of_data = ([name.casefold() for name in of] for of in (own, classes))
+    if not set(names) & set(of_data):
+        return list(range(len(classes)))
+    for name, said in zip(names, own, strict=True):
+        if name not in of_data or names.count(name) > 1:
+            twice = " twice" if name in of_data else ""
+            raise UsageError(f"{folder} scores a class {said!r}{twice}, expected {', '.join(classes)}.")
+    return [names.index(name) for name in of_data]
 
 
 class Classification:
@@ -46,11 +53,13 @@ class Classification:
 
     Raises:
         UsageError: The checkpoint scores other classes.
+        DataError: A row has no label.
     """
 
     def __init__(
         self, folder: Path, model: Any, split: Split, precision: Precision, *, subset: str | None = None
     ) -> None:
+        split.refuse_unlabelled("nothing can be scored there, leave such rows out")
         self.columns = class_columns(model.config, split.classes, folder)
         self.folder, self.model, self.split, self.precision = folder, model, split, precision
         self.data = data_record(split, subset=subset)
@@ -67,7 +76,7 @@ class Classification:
         Raises:
             CheckpointError: One of them is NaN or infinite.
         """
-        scores = logits.float().cpu().numpy()[:, self.columns]
+        scores = widened(logits).cpu().numpy()[:, self.columns]
         refuse_not_finite(scores, rows, self.folder)
         return {"scores": scores}
 
@@ -86,7 +95,7 @@ class Classification:
         }
 
 
-def classification_figures(scores: npt.NDArray[np.float32], answers: npt.NDArray[np.int64]) -> Figures:
+def classification_figures(scores: npt.NDArray[np.floating[Any]], answers: npt.NDArray[np.int64]) -> Figures:
     """Accuracy with its Wilson interval, and cross entropy, of scores `(answers, classes)`."""
     predicted = scores.argmax(axis=1)
     accuracy = computed(Accuracy, predictions=predicted, references=answers)

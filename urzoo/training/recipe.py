@@ -286,10 +286,7 @@ class RowsRecipe(BaseRecipe):
             DataError: The data cannot be had, are too few, or lack a label.
         """
         split, data = sources.split(self.data.name, self.data.split), self.data
-        if len(unlabelled := (split.labels < 0).nonzero()[0]):
-            raise DataError(
-                f"{split.name} ({split.split}) has a row without a label, {unlabelled[0]}; name a labelled split."
-            )
+        split.refuse_unlabelled("name a labelled split")
         if data.validation_rows >= split.rows:
             raise DataError(
                 f"data.validation_rows is {data.validation_rows}, expected less than the {split.rows} rows of "
