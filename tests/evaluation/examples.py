@@ -154,6 +154,8 @@ FOREIGN = {
     "distilbert": "imdb",
     "roberta": "imdb",
     "gpt2-classifier": "imdb",
+    "gpt2-padded": "imdb",
+    "xlnet": "imdb",
     "vit": "smnist",
     "resnet": "scifar",
 }
@@ -171,7 +173,12 @@ def make_foreign(kind: str, folder: Path) -> tuple[Path, Split]:
         if kind in ("bert", "distilbert"):
             _save_word_pieces(folder, reviews().texts, f"{'Distil' * (kind == 'distilbert')}BertTokenizer")
         else:
-            save_tokenizer(folder, reviews().texts, **({"pad_token": None} if kind == "gpt2-classifier" else {}))
+            options = {
+                "gpt2-classifier": {"pad_token": None},
+                "gpt2-padded": {"padding_side": "left"},
+                "xlnet": {"padding_side": "left", "model_max_length": 32},
+            }
+            save_tokenizer(folder, reviews().texts, **options.get(kind, {}))
         _text_classifier(kind).save_pretrained(folder)
         return folder, reviews()
     if kind == "vit":
@@ -218,7 +225,12 @@ def _text_classifier(kind: str) -> transformers.PreTrainedModel:
             max_position_embeddings=33, pad_token_id=0, num_hidden_layers=1, **_SMALL, **classes
         )
         return transformers.RobertaForSequenceClassification(config)
-    config = transformers.GPT2Config(n_positions=32, n_embd=8, n_layer=1, n_head=2, pad_token_id=None, **classes)
+    if kind == "xlnet":
+        # It answers at the last token, with whatever stands there.
+        config = transformers.XLNetConfig(d_model=8, n_layer=1, n_head=2, d_inner=16, pad_token_id=0, **classes)
+        return transformers.XLNetForSequenceClassification(config)
+    pad = 0 if kind == "gpt2-padded" else None
+    config = transformers.GPT2Config(n_positions=32, n_embd=8, n_layer=1, n_head=2, pad_token_id=pad, **classes)
     return transformers.GPT2ForSequenceClassification(config)
 
 

@@ -1,9 +1,10 @@
 """Texts and series of vectors, classified from whole sequences: imdb, character_trajectories.
 
-Rows of a batch have different lengths: they are padded on the right and masked, and a model must not be swayed by
-the padding. Batches are made of rows of similar length, which changes nothing but the time it takes.
+Rows of a batch have different lengths: they are padded on the right and masked where that cannot sway the model.
+Batches are made of rows of similar length, which changes nothing but the time it takes.
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ _COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "roberta-prelayer
 class TextClassification(Classification):
     """One text classifier on the texts of one split; its tokenizer and positions decide how long a text may be.
 
-    A classifier that is not urzoo's gets padded batches only where it can tell the padding: where its configuration
-    and its tokenizer name the same padding token. Else its texts are scored one by one.
+    urzoo's classifiers read padded batches by their mask. Others differ in the side they are padded on, in what they
+    count as padding and in what it does to them, so that they are given texts of one length together, without any.
     """
 
     default_batch_size = 32
@@ -45,35 +46,38 @@ class TextClassification(Classification):
         read = None if limit is None else f"the first {limit} tokens of each text"
         super().__init__(folder, model, split, precision, subset=read)
         self.options = {"truncation": True, "max_length": limit} if limit is not None else {}
-        takes = [name for name in self.tokenizer.model_input_names if name != "token_type_ids"]
-        pad = self.tokenizer.pad_token_id
-        self.padded = pad is not None and (model.config.model_type == "urlstm" or model.config.pad_token_id == pad)
-        # What stands for padding in each of the model's inputs.
-        self.padding = {name: pad or 0 if name == "input_ids" else 0 for name in takes}
+        self.padded = model.config.model_type == "urlstm"
+        # Those that find the end of a text by its padding token take no two texts where they have none.
+        self.together = self.padded or getattr(model.config, "pad_token_id", None) is not None
+        # As `Trainer` chooses among the tokenizer's outputs.
+        self.takes = set(inspect.signature(model.forward).parameters)
         self.encoded: list[dict[str, torch.Tensor]] = []
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
         """Texts of similar length together; all are tokenised here, which a fast tokenizer does on all its threads."""
         texts = self.split.texts[:rows]
         encoded = self.tokenizer(texts, padding=False, **self.options)
+        inputs = [name for name in encoded if name in self.takes and name != "attention_mask"]
         self.encoded = [
-            {name: torch.tensor(encoded[name][row], dtype=torch.long) for name in self.padding}
+            {name: torch.tensor(encoded[name][row], dtype=torch.long, device="cpu") for name in inputs}
             for row in range(len(texts))
         ]
         return by_length([len(one["input_ids"]) for one in self.encoded], batch_size)
 
     def outputs(self, rows: Rows) -> Outputs:
         """The score of every class, `(rows, classes)`, in the data set's order of classes."""
-        groups = [rows] if self.padded else [rows[one : one + 1] for one in range(len(rows))]
-        return self.scores(torch.cat([self.logits(**self._padded(group)) for group in groups]), rows)
+        lengths = np.array([len(self.encoded[row]["input_ids"]) for row in rows])
+        ends = np.arange(1, len(rows)) if not self.together else np.flatnonzero(np.diff(lengths)) + 1
+        groups = [rows] if self.padded else np.split(rows, ends)
+        return self.scores(torch.cat([self.logits(**self._inputs(group)) for group in groups]), rows)
 
-    def _padded(self, rows: Rows) -> dict[str, torch.Tensor]:
-        return {
-            name: torch.nn.utils.rnn.pad_sequence(
-                [self.encoded[row][name] for row in rows], batch_first=True, padding_value=padding
-            ).to(self.precision.device)
-            for name, padding in self.padding.items()
-        }
+    def _inputs(self, rows: Rows) -> dict[str, torch.Tensor]:
+        encoded = [self.encoded[row] for row in rows]
+        inputs = {name: padded([one[name] for one in encoded]) for name in encoded[0]}
+        if "attention_mask" in self.takes:
+            # Not the tokenizer's, some of which give none.
+            inputs["attention_mask"] = padded([torch.ones_like(one["input_ids"]) for one in encoded])
+        return {name: tensor.to(self.precision.device) for name, tensor in inputs.items()}
 
 
 class SeriesClassification(Classification):
@@ -98,11 +102,14 @@ class SeriesClassification(Classification):
     def outputs(self, rows: Rows) -> Outputs:
         """The score of every class, `(rows, classes)`, in the data set's order of classes."""
         series = [torch.from_numpy(self.series[row]) for row in rows]
-        inputs = torch.nn.utils.rnn.pad_sequence(series, batch_first=True)
-        lengths = torch.tensor([len(one) for one in series])
-        mask = torch.arange(inputs.shape[1]) < lengths[:, None]
-        inputs = inputs.to(device=self.precision.device, dtype=self.precision.weights)
+        mask = padded([torch.ones(len(one), dtype=torch.bool, device="cpu") for one in series])
+        inputs = padded(series).to(device=self.precision.device, dtype=self.precision.weights)
         return self.scores(self.logits(inputs_embeds=inputs, attention_mask=mask.to(self.precision.device)), rows)
+
+
+def padded(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Rows of one kind as one tensor, `(rows, time, ...)`, with zeros behind the shorter ones."""
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def longest_text(tokenizer: Any, config: Any) -> int | None:
