@@ -1,5 +1,6 @@
 """Models that are not urzoo's: any causal language model, sequence classifier or image classifier of transformers."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import BertConfig, BertLMHeadModel, PreTrainedTokenizerFast
 
 from tests.evaluation.conftest import name_of
 from tests.evaluation.examples import FOREIGN, WIKI, make_foreign, reviews, run, wiki
@@ -86,6 +87,44 @@ def test_a_text_classifier_reads_as_much_as_its_positions_allow(tmp_path: Path, 
     assert result.data.subset == "the first 32 tokens of each text"
     assert any(len(load_tokenizer(folder)(text)["input_ids"]) > 32 for text in split.texts)
     assert result.model.architecture.endswith("ForSequenceClassification")
+
+
+@pytest.mark.parametrize("kind", [kind for kind, task in FOREIGN.items() if task == "imdb"])
+def test_a_text_classifier_scores_what_it_does_by_itself(tmp_path: Path, kind: str):
+    """One text at a time, given what its tokenizer gives and it takes."""
+    folder, split = make_foreign(kind, tmp_path / kind)
+    model, tokenizer = load(folder), load_tokenizer(folder)
+    takes = inspect.signature(model.forward).parameters
+    chosen, right = [], []
+    for text, label in zip(split.texts, split.labels, strict=True):
+        inputs = tokenizer(text, truncation=True, max_length=32, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**{name: value for name, value in inputs.items() if name in takes}).logits[0].double()
+        chosen.append(float(logits.log_softmax(-1)[label]))
+        right.append(int(logits.argmax()) == label)
+    for batch_size in (1, 32):
+        metrics = run(folder, "imdb", split, batch_size=batch_size).metrics
+        assert metrics == pytest.approx({"accuracy": np.mean(right), "cross_entropy": -np.mean(chosen)}, rel=1e-6)
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+def test_a_language_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path, is_decoder: bool):
+    folder, split = make_foreign("gpt2", tmp_path / "bert")
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        is_decoder=is_decoder,
+    )
+    BertLMHeadModel(config).save_pretrained(folder)
+    if is_decoder:
+        assert run(folder, "wikitext103", split).data.subset == "read in windows of 32 tokens"
+        return
+    with pytest.raises(CheckpointError, match="is no causal language model: its scores at a token change"):
+        run(folder, "wikitext103", split)
 
 
 def test_the_tokenizers_limit_counts_where_it_is_the_lower_one(tmp_path: Path):

@@ -16,6 +16,7 @@ from tests.evaluation.examples import (
     BATCH_SIZES,
     WIKI,
     letters,
+    make_example,
     make_reviewer,
     make_writer,
     reviews,
@@ -66,6 +67,15 @@ def test_a_tokenizer_that_pads_on_the_left_changes_nothing(reviewer: Path, tmp_p
     left = shutil.copytree(reviewer, tmp_path / "left")
     save_tokenizer(left, reviews().texts, model_max_length=50, padding_side="left")
     assert run(left, "imdb", reviews()).metrics == run(reviewer, "imdb", reviews()).metrics
+
+
+def test_a_tokenizer_that_gives_no_mask_or_has_no_padding_token_changes_nothing(reviewer: Path, tmp_path: Path):
+    import shutil
+
+    for options in ({"model_input_names": ["input_ids"]}, {"pad_token": None}):
+        plain = shutil.copytree(reviewer, tmp_path / "plain", dirs_exist_ok=True)
+        save_tokenizer(plain, reviews().texts, model_max_length=50, **options)
+        assert run(plain, "imdb", reviews()).metrics == run(reviewer, "imdb", reviews()).metrics
 
 
 def test_a_limit_takes_the_first_rows_whatever_their_length(reviewer: Path):
@@ -140,6 +150,28 @@ def test_the_stream_is_scored_as_one_long_text(language_model: Path, batch_size:
     assert result.metrics["word_perplexity_stream"] == pytest.approx(np.exp(-total / words), rel=1e-6)
     assert result.metrics["tokens_per_word"] == len(ids) / words
     assert result.samples == len(WIKI)
+
+
+def test_a_row_is_a_line_whether_its_end_is_written_or_not(language_model: Path):
+    """Each line end counts as a word, so that it must be predicted."""
+    rows = ["The first line .", "", "The third", "The fourth , and\nthe fifth ."]
+    written = [f"{row or ' '}\n" for row in rows]
+    bare, whole = (
+        run(language_model, "wikitext103", split_of("wikitext-103", "test", text=of)) for of in (rows, written)
+    )
+    assert bare.metrics == whole.metrics
+    ids = sum(len(load_tokenizer(language_model)(line)["input_ids"]) for line in written)
+    assert bare.metrics["tokens_per_word"] == ids / 18
+
+
+def test_float64_figures_are_those_of_float64(tmp_path: Path):
+    folder, split = make_example("character_trajectories", tmp_path / "letters")
+    model = load(folder, dtype=torch.float64)
+    with torch.inference_mode():
+        scores = [model(inputs_embeds=torch.from_numpy(one)[None].double()).logits[0] for one in split.sequences]
+    expected = -np.mean([float(one.log_softmax(-1)[label]) for one, label in zip(scores, split.labels, strict=True)])
+    found = run(folder, "character_trajectories", split, dtype="float64").metrics["cross_entropy"]
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_neural_cache_stands_beside_its_figure(tmp_path: Path):

@@ -8,8 +8,11 @@ _TITLE = re.compile(r"^ = [^=].*? = \n$")
 
 
 def lines(rows: Sequence[str]) -> list[str]:
-    """The lines of the original file; the Hub's rows hold nothing where that has a blank line."""
-    return [row or " \n" for row in rows]
+    """The lines of the original file; the Hub's rows hold nothing where that has a blank line.
+
+    Rows of a user's own mostly lack the line ends, which are words that a figure for each word divides by.
+    """
+    return [row if row.endswith("\n") else f"{row or ' '}\n" for row in rows]
 
 
 def pages(rows: Sequence[str]) -> list[str]:

@@ -20,12 +20,13 @@ import torch
 
 from urzoo.data import Split
 from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
-from urzoo.errors import CheckpointError, UsageError
+from urzoo.errors import CheckpointError, DataError, UsageError
+from urzoo.evaluation.causality import refuse_looking_ahead
 from urzoo.evaluation.dynamic_evaluation import Learner
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import BitsPerUnit, Perplexity, computed
-from urzoo.evaluation.problem import Figures, Precision, Rows, by_length, consecutive, data_record
+from urzoo.evaluation.problem import Figures, Precision, Rows, by_length, consecutive, data_record, widened
 from urzoo.evaluation.task import Task, neural_cache_size, tasks
 from urzoo.zoo import load_tokenizer
 
@@ -59,6 +60,7 @@ class Scorer:
             raise CheckpointError(f"the tokenizer of {folder} has neither a bos_token nor an eos_token to begin with.")
         self.recurrent = model.config.model_type == "urlstm"
         self.window = None if self.recurrent else _window(model.config)
+        self.looks_back_only = self.recurrent
         self.neural_cache = task.context == "neural-cache"
         if self.neural_cache and not neural_cache_size(model.config.to_dict()):
             raise UsageError(
@@ -144,6 +146,9 @@ class Scorer:
         assert self.window is not None
         targets = ids[at : at + self.window]
         inputs = [ids[at - 1] if at else int(self.prefix), *targets[:-1]]
+        if not self.looks_back_only:
+            refuse_looking_ahead(self.model, inputs[0], min(self.window, 8), self.folder)
+            self.looks_back_only = True
         with torch.inference_mode():
             logits = self._logits(inputs, state=None)[0]
         return self._joined(
@@ -215,7 +220,7 @@ class LanguageModellingStream:
         self.scorer = Scorer(task, folder, model, precision)
         self.lines = lines(split.texts)
         # Each line end is a word, as it is to word-level models.
-        self.words = np.array([len(line.split()) + 1 for line in self.lines], dtype=np.int64)
+        self.words = np.array([len(line.split()) + line.count("\n") for line in self.lines], dtype=np.int64)
         self.next_row = 0
         self.windows = None if self.scorer.window is None else _Windows(self.scorer, self.lines)
         read = self.scorer.context
@@ -301,9 +306,15 @@ class LanguageModellingPages:
 
         Raises:
             CheckpointError: The tokenizer does not do.
+            DataError: The text has no pages.
         """
         self.scorer = Scorer(task, folder, model, precision)
         self.pages = pages(split.texts)
+        if not self.pages:
+            raise DataError(
+                f"{split.name} ({split.split}) has no page: expected a title, ' = Title = ', between blank lines. "
+                "Read it as one text, with problem: language-modelling-stream."
+            )
         self.words = np.array([words_of_page(page) for page in self.pages], dtype=np.int64)
         self.bytes = np.array([len(page.encode("utf-8")) for page in self.pages], dtype=np.int64)
         read = "whole" if self.scorer.window is None else f"in windows of {self.scorer.window} tokens"
@@ -338,7 +349,7 @@ class LanguageModellingPages:
 
 
 def _chosen(logits: torch.Tensor, targets: list[int]) -> torch.Tensor:
-    scores = torch.log_softmax(logits.float(), dim=-1)
+    scores = torch.log_softmax(widened(logits), dim=-1)
     return scores[torch.arange(len(targets)), torch.tensor(targets, device=scores.device)]
 
 

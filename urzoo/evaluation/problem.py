@@ -68,6 +68,11 @@ class Problem(Protocol):
         """Columns that tell for every row what the model said and what was right."""
 
 
+def widened(scores: torch.Tensor) -> torch.Tensor:
+    """A model's scores in float32 at least, in which figures are made of them."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
 def refuse_not_finite(values: npt.NDArray[Any], rows: Rows, folder: Path) -> None:
     """Refuse a model's outputs for rows, `(rows, ...)`, where they are not numbers.
 

@@ -18,7 +18,7 @@ from urzoo.errors import UsageError
 from urzoo.evaluation.classification import classification_figures
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import MeanSquaredError, computed
-from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive, data_record, refuse_not_finite
+from urzoo.evaluation.problem import Figures, Precision, Rows, consecutive, data_record, refuse_not_finite, widened
 from urzoo.evaluation.task import Task
 
 _COPY_VOCABULARY = SYMBOLS + 2
@@ -52,7 +52,7 @@ class Copy:
         inputs = torch.from_numpy(self.symbols[rows]).to(self.precision.device)
         with torch.inference_mode(), self.precision.autocast():
             logits = self.model(input_ids=inputs, logits_to_keep=COPIED, use_cache=False).logits
-        scores = logits.float().cpu().numpy()
+        scores = widened(logits).cpu().numpy()
         refuse_not_finite(scores, rows, self.folder)
         return {"scores": scores}
 
@@ -94,7 +94,7 @@ class Adding:
         inputs = torch.from_numpy(self.sequences[rows]).to(device=self.precision.device, dtype=self.precision.weights)
         with torch.inference_mode(), self.precision.autocast():
             answers = self.model(inputs_embeds=inputs).logits[:, 0]
-        answers = answers.float().cpu().numpy()
+        answers = widened(answers).cpu().numpy()
         refuse_not_finite(answers, rows, self.folder)
         return {"sums": answers}
 
