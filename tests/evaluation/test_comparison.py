@@ -81,6 +81,26 @@ def test_perplexities_are_compared_by_a_paired_bootstrap(results: Path, gap: flo
     assert (found.difference.high < 0) == differs
 
 
+def test_a_last_block_of_few_rows_weighs_as_few(results: Path):
+    """Twenty blocks of 64 lines and one of a single line, the only one where the two models differ."""
+    rows, words = np.arange(1281), np.full(1281, 10)
+    for name, last in (("one", -40.0), ("other", -41.0)):
+        values = np.where(rows < 1280, -40.0, last)
+        save(results, name, {"row": rows, "words": words, "log_probability": values}, task="wikitext103")
+    found = compare(results, "one", "other", "wikitext103")
+    # That line is drawn three times or fewer in 97.5 % of the draws, and with it 18 of the long blocks.
+    assert found.difference.high == pytest.approx(np.exp(4 + 3 / 10 / (18 * 64 + 3)) - np.exp(4), rel=1e-6)
+    assert found.difference.low == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_in_another_order_are_not_paired(results: Path):
+    save(results, "one", classes(np.ones(50, dtype=bool)))
+    turned = classes(np.ones(50, dtype=bool))
+    save(results, "other", {**turned, "label": turned["label"][::-1], "prediction": turned["prediction"][::-1]})
+    with pytest.raises(ResultError, match=r"the rows of smnist were in another order for one than for other"):
+        compare(results, "one", "other", "smnist")
+
+
 def test_sums_are_compared_by_their_errors(results: Path):
     rows = np.arange(200)
     label = np.random.RandomState(0).rand(200)

@@ -82,6 +82,12 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
     if not len(rows):
         raise ResultError(f"{first} and {second} were evaluated on different rows of {task}.")
     columns = (columns_at(one, rows), columns_at(other, rows))
+    for name in {"label", "words"} & set(columns[0]):
+        if not np.array_equal(columns[0][name], columns[1][name]):
+            # Their digest, which is the same, does not depend on the order.
+            raise ResultError(
+                f"the rows of {task} were in another order for {first} than for {second}; evaluate again."
+            )
     names = (first, second)
     if {"label", "prediction", "label_log_probability"} <= set(columns[0]):
         return _classes(task, names, rows, columns)
@@ -117,12 +123,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def _classes(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any, Any]) -> Comparison:
     right = [part["label"] == part["prediction"] for part in columns]
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
-    gains = right[1].astype(np.float64) - right[0]
+    gaps = _gaps([part.astype(np.float64) for part in right], np.ones(len(rows)), np.positive, 1)
     return Comparison(
         task=task,
         models=names,
         figures=(float(right[0].mean()), float(right[1].mean())),
-        difference=_interval(_drawn(lambda drawn: gains[drawn].mean(axis=-1), len(rows), 1), 1),
+        difference=_interval(gaps, 1),
         p_value=mcnemar(only_first, only_second),
         test="exact McNemar test",
         rows=len(rows),
@@ -135,13 +141,7 @@ def _classes(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any
 def _figures(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any, Any]) -> Comparison:
     losses, units, figure = _losses(columns)
     block = _BLOCK if load_task(task).problem == "language-modelling-stream" else 1
-
-    def gap(drawn: Values) -> Values:
-        below = units[drawn].sum(axis=-1)
-        gaps: Values = figure(losses[1][drawn].sum(axis=-1) / below) - figure(losses[0][drawn].sum(axis=-1) / below)
-        return gaps
-
-    gaps = _drawn(gap, len(rows), block)
+    gaps = _gaps(losses, units, figure, block)
     # The share of draws on the other side of zero, twice, the observed one counted among them.
     beyond = int(min((gaps <= 0).sum(), (gaps >= 0).sum()))
     whole = [float(figure(loss.sum() / units.sum())) for loss in losses]
@@ -184,16 +184,24 @@ def columns_at(predictions: Predictions, rows: Values) -> dict[str, Values]:
     return {name: values[chosen] for name, values in predictions.columns.items()}
 
 
-def _drawn(gap: Callable[[Values], Values], rows: int, block: int) -> Values:
-    """The gap in many draws of as many rows, always from the same seed; blocks of neighbours are drawn together."""
+def _gaps(sums: list[Values], units: Values, figure: Callable[[Any], Any], block: int) -> Values:
+    """The second model's figure less the first's in many draws of as many blocks of neighbours, from the same seed.
+
+    Args:
+        sums: What is summed for each row, by model.
+        units: What its sum is divided by.
+        figure: From such a ratio to the figure.
+        block: How many rows are drawn together; the last block may have fewer.
+    """
     random = np.random.RandomState(0)
-    blocks = -(-rows // block)
+    starts = np.arange(0, len(units), block)
+    first, second, below = (np.add.reduceat(values, starts) for values in (*sums, units))
     parts = []
     # In portions, because all draws of 25,000 rows at once would take 2 GB.
     for _ in range(_RESAMPLES // _PORTION):
-        starts = random.randint(0, blocks, (_PORTION, blocks)) * block
-        drawn = (starts[:, :, None] + np.arange(block)).reshape(_PORTION, -1)
-        parts.append(gap(np.minimum(drawn, rows - 1)))
+        drawn = random.randint(0, len(starts), (_PORTION, len(starts)))
+        of = below[drawn].sum(axis=-1)
+        parts.append(figure(second[drawn].sum(axis=-1) / of) - figure(first[drawn].sum(axis=-1) / of))
     return np.concatenate(parts)
 
 
