@@ -1,5 +1,6 @@
 """A user's own data and task, named by path: described by one command, evaluated like others, never on the board."""
 
+import io
 import json
 import re
 import shutil
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from tests.data.conftest import write_parquet
-from tests.evaluation.conftest import name_of
+from tests.evaluation.conftest import name_of, pairs
 from tests.evaluation.examples import WIKI, make_writer, save_tokenizer
 from urzoo.cli import main
 from urzoo.data import describe, load_split
@@ -79,6 +81,92 @@ def test_texts_and_series_are_described_with_the_classes_that_datasets_wrote(tmp
     assert columns["words"] == {"kind": "text"}
     assert columns["mood"] == {"kind": "label", "classes": ["sad", "glad"]}
     assert columns["series"] == {"kind": "sequence", "channels": 2}
+
+
+def named(path: Path, numbers: list[int | None], names: list[str]) -> None:
+    """A file of texts with labels, as `datasets` writes it after encoding the classes of this file."""
+    info = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    table = pa.table({"text": ["some words"] * len(numbers), "label": pa.array(numbers, pa.int64())})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), path)
+
+
+def test_a_number_is_the_same_class_in_all_files(tmp_path: Path):
+    """Encoded by itself, a file that lacks a class numbers those behind it one lower."""
+    named(tmp_path / "train.parquet", [0, 1, 2], ["bad", "fair", "good"])
+    named(tmp_path / "test.parquet", [0, 1], ["bad", "good"])
+    with pytest.raises(DataError, match=r"train\.parquet: column 'label' calls class 1 'fair', another file 'good'"):
+        describe(tmp_path)
+    named(tmp_path / "test.parquet", [0, -1], ["bad", "fair"])
+    for names in ("test", "validation"):
+        label = describe(tmp_path)["columns"]["label"]
+        assert label == {"kind": "label", "classes": ["bad", "fair", "good"], "unlabelled": True}
+        named(tmp_path / f"{names}.parquet", [0, -1], ["bad", "fair", "good"])
+
+
+def test_missing_labels_and_classes_of_one_name_are_refused(own: Path, tmp_path: Path):
+    (tmp_path / "mood").mkdir()
+    named(tmp_path / "mood" / "test.parquet", [None, None], ["bad", "good"])
+    with pytest.raises(DataError, match=r"has 2 empty values in column 'label'\.$"):
+        describe(tmp_path / "mood")
+    file = own.parent / "data" / "dataset.yaml"
+    file.write_text(file.read_text().replace("'3'", "'4'"))
+    with pytest.raises(DataError, match="two classes have one name"):
+        load_task(str(own))
+
+
+def test_a_photograph_on_its_side_is_described_as_it_is_decoded(tmp_path: Path):
+    buffer = io.BytesIO()
+    image = Image.new("L", (6, 4))
+    image.getexif()[0x0112] = 6
+    image.save(buffer, "JPEG", exif=image.getexif())
+    pq.write_table(pa.table({"image": [buffer.getvalue()], "label": [0]}), tmp_path / "test.parquet")
+    assert describe(tmp_path)["columns"]["image"] == {"kind": "image", "height": 6, "width": 4, "channels": 1}
+
+
+def test_rows_without_a_label_are_not_scored(own: Path, raster: Path):
+    folder = own.parent / "data"
+    write_parquet(folder / "test.parquet", PICTURES, np.where(np.arange(30) == 7, -1, CLASSES))
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(describe(folder)))
+    with pytest.raises(DataError, match=r"data \(test\) has a row without a label, 7; nothing can be scored there"):
+        evaluate(raster, str(own), progress=False)
+
+
+def test_a_result_stands_only_for_the_data_and_classes_it_is_of(
+    raster: Path, own: Path, results: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["eval", str(raster), "--task", str(own), "--results", str(results)]
+    folder = own.parent / "data"
+
+    def told() -> str:
+        assert main(words) == 0
+        return capsys.readouterr().out
+
+    assert "(unchanged" not in told()
+    assert "(unchanged" in told()
+    description = yaml.safe_load((folder / "dataset.yaml").read_text())
+    description["columns"]["label"]["classes"].reverse()
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(description))
+    assert "(unchanged" not in told()
+    write_parquet(folder / "test.parquet", PICTURES, (CLASSES + 1) % 10)
+    assert main(words) == 1
+    assert "its content has digest" in capsys.readouterr().err
+
+
+def test_two_folders_of_one_name_are_not_mixed_up(raster: Path, own: Path, results: Path, tmp_path: Path):
+    other = shutil.copytree(own.parent / "data", tmp_path / "other" / "data")
+    write_parquet(other / "test.parquet", PICTURES[::-1].copy(), CLASSES)
+    (other / "dataset.yaml").write_text(yaml.safe_dump(describe(other)))
+    second = tmp_path / "other" / "letters.yaml"
+    second.write_text(yaml.safe_dump(TASK | {"name": "letters"}))
+    expected = [evaluate(raster, str(file), progress=False) for file in (own, second)]
+    found = [pair.result for pair in pairs([raster], [str(own), str(second)], results=results)]
+    for result, alone in zip(found, expected, strict=True):
+        assert result is not None
+        assert (result.data.digest, result.metrics) == (alone.data.digest, alone.metrics)
+    assert found[0] != found[1]
+    second.write_text(yaml.safe_dump(TASK))
+    with pytest.raises(UsageError, match="two of the tasks named are called 'digits'"):
+        pairs([raster], [str(own), str(second)], results=results)
 
 
 def test_a_checkpoint_is_evaluated_on_own_data(
@@ -247,3 +335,13 @@ def test_a_policy_that_does_not_fit_is_refused_with_what_to_leave_out(stories: P
         UsageError, match=r"yaml: dynamic_evaluation goes with .*; leave it out with language-.*-pages\.$"
     ):
         load_task(str(stories))
+
+
+def test_a_text_without_titles_has_no_pages(stories: Path):
+    task_file = yaml.safe_load(stories.read_text()) | {"problem": "language-modelling-pages"}
+    stories.write_text(yaml.safe_dump({key: task_file[key] for key in ("name", "title", "problem", "data")}))
+    folder = stories.parent / "stories"
+    pq.write_table(pa.table({"text": ["One line.", "Another."]}), folder / "test.parquet")
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(describe(folder)))
+    with pytest.raises(DataError, match=r"stories \(test\) has no page: expected a title"):
+        evaluate(stories.parent / "writer", str(stories), progress=False)

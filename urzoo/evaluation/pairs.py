@@ -5,12 +5,14 @@ are kept beside it. Two evaluations of one pair at a time are refused.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from urzoo.data import lacking, load_data_set, load_split
+from urzoo.data.schema import LocalDataSet
 from urzoo.errors import DataError, UrzooError, UsageError, unknown
 from urzoo.evaluation.journal import Journal, locked
 from urzoo.evaluation.predictions import predictions_path, write_predictions
@@ -99,13 +101,18 @@ def evaluate_pairs(
     if overwrite not in OVERWRITE:
         raise UsageError(unknown("overwrite", overwrite, OVERWRITE))
     keeper = Keeper(results, settings or Settings(), overwrite, save_predictions=save_predictions, progress=progress)
-    chosen = [load_task(name) for name in (tasks() if task_names is None else task_names)]
+    names = tasks() if task_names is None else list(dict.fromkeys(task_names))
+    called = Counter(load_task(name).name for name in names)
+    if twice := [name for name, files in called.items() if files > 1]:
+        raise UsageError(f"two of the tasks named are called {twice[0]!r}; give one another key name.")
     named = [*checkpoints(), *study_checkpoints()] if models is None else models
     subjects, broken = _subjects(named)
     yield from broken
     # Where both are named, the pair is evaluated or refused with the reason, never passed over.
     asked = models is not None and task_names is not None
-    for task in chosen:
+    for name in names:
+        # Again: two folders of data may have one name, which stands for the one that was loaded last.
+        task = load_task(name)
         fitting = [one for one in subjects if asked or fits(task, one.info)]
         missing = _missing_data(task, data_root)
         if missing is not None and (fitting or models is None):
@@ -167,6 +174,9 @@ class Keeper:
         split: Split | None = None
         for subject in subjects:
             try:
+                if isinstance(load_data_set(task.data.name), LocalDataSet):
+                    # Nobody pins a user's own data: an earlier result stands only if they are still what was described.
+                    split = split or load_split(task.data.name, task.data.split)
                 standing = self._standing(subject, task)
                 if standing is not None:
                     yield standing
