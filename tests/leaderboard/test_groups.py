@@ -50,3 +50,12 @@ def test_a_row_that_differs_by_more_than_its_seed_is_in_no_group(
     assert group.seeds == (0, 1)
     put("alone-seed0-smnist", "smnist", 0.5)
     assert len(board_of(results).section("smnist").groups) == 1
+
+
+def test_models_of_one_name_are_in_no_group(put: Callable[..., Path], results: Path):
+    """Nobody knows which seed 0 belongs to which seed 1; the better one would flatter."""
+    put_seeds(put, (0.98, 0.985), model__source="folder")
+    put("urlstm-128-ur-seed0-smnist+12345678", "smnist", 0.99, model__source="folder")
+    section = board_of(results).section("smnist")
+    assert section.groups == ()
+    assert len(section.measured) == 3

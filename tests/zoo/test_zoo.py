@@ -236,6 +236,12 @@ def test_weights_that_do_not_fit_are_refused(checkpoint: Path, change: str):
         load(checkpoint)
 
 
+def test_an_adapter_beside_the_model_is_refused(checkpoint: Path):
+    (checkpoint / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds an adapter beside the model; merge it"):
+        load(checkpoint)
+
+
 def test_a_misspelt_configuration_key_is_refused(checkpoint: Path):
     edit_config(checkpoint, hiden_size=8)
     with pytest.raises(CheckpointError, match=r"unknown configuration key 'hiden_size'\. Did you mean 'hidden_size'"):

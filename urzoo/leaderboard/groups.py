@@ -1,7 +1,7 @@
 """Rows that differ by the seed of their training alone, put together: mean and deviation over the seeds.
 
 A recipe for several seeds gives its checkpoints names with `-seed<number>` in them. Ranked rows whose names agree but
-for that number, of one gating, cell and size, are a group where there are at least two seeds; a group has no rank.
+for that number, of one gating, cell and size, are a group where there are two seeds or more, each once; it has no rank.
 """
 
 import math
@@ -22,14 +22,19 @@ def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: boo
         digits: Decimals of the metric.
         higher_is_better: The metric's direction.
     """
-    found: dict[tuple[object, ...], dict[int, Row]] = {}
+    found: dict[tuple[object, ...], dict[int, list[Row]]] = {}
     for row in rows:
         named = SEED.search(plain_name(row.model))
         if named is None or row.status != "ranked":
             continue
         key = (_without_seed(row.model), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers)
-        found.setdefault((*key, row.parameters), {}).setdefault(int(named[1]), row)
-    made = [_group(task, members, digits) for members in found.values() if len(members) > 1]
+        found.setdefault((*key, row.parameters), {}).setdefault(int(named[1]), []).append(row)
+    made = [
+        _group(task, {seed: rows[0] for seed, rows in members.items()}, digits)
+        for members in found.values()
+        # Where a seed has two rows, of models of one name, nobody knows which belong together.
+        if len(members) > 1 and all(len(of_seed) == 1 for of_seed in members.values())
+    ]
     sign = -1 if higher_is_better else 1
     return tuple(sorted(made, key=lambda group: (sign * group.mean, group.name)))
 

@@ -69,6 +69,11 @@ def load(
     check_config(raw, folder / "config.json")
     check_sizes(raw, header, folder / "config.json")
     check_json(folder)
+    if (folder / "adapter_config.json").exists():
+        # transformers would put it on where peft is installed: other answers than the digest of the checkpoint tells.
+        raise CheckpointError(
+            f"{folder} holds an adapter beside the model; merge it (peft: model.merge_and_unload()) and save the whole."
+        )
     verified_weights_sha256(folder, training_summary(folder))
     config = _config(folder)
     if backend is not None:

@@ -39,6 +39,9 @@ _DECIDING = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "bpe.codes",
     "tokenizer.model",
 )
 
