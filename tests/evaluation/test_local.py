@@ -103,6 +103,29 @@ def test_a_number_is_the_same_class_in_all_files(tmp_path: Path):
         named(tmp_path / f"{names}.parquet", [0, -1], ["bad", "fair", "good"])
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"id": [0, 1], "label": [1, 0]}, "key columns: 'id' and 'label' are both of kind label; leave one out of the"),
+        (
+            {"text": ["a", "b"], "label": ["x", "y"]},
+            r"'text' and 'label' are both of .* \(datasets: class_encode_column\)",
+        ),
+        (
+            {"id": [5, 10_000]},
+            "column 'id' goes to 10000, expected numbers of classes below 10000. Leave other columns",
+        ),
+        ({"label": [-100, 1]}, "column 'label' has -100 to 1, expected 0 to 1"),
+    ],
+)
+def test_columns_too_many_or_of_no_use_are_refused_in_one_line(tmp_path: Path, columns: dict[str, list], said: str):
+    table = pa.table(columns)
+    pq.write_table(table.replace_schema_metadata({"huggingface": "[]"}), tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=said) as caught:
+        describe(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_labels_and_classes_of_one_name_are_refused(own: Path, tmp_path: Path):
     (tmp_path / "mood").mkdir()
     named(tmp_path / "mood" / "test.parquet", [None, None], ["bad", "good"])

@@ -101,7 +101,8 @@ def _labels(values: "pa.ChunkedArray", name: str, column: LabelColumn, path: Pat
     labels = labels.astype(np.int64)
     lowest = -1 if column.unlabelled else 0
     if labels.size and (labels.min() < lowest or labels.max() >= len(column.classes)):
-        raise DataError(f"{path}: column {name!r} goes to {labels.max()}, expected 0 to {len(column.classes) - 1}.")
+        found = f"{labels.min()} to {labels.max()}"
+        raise DataError(f"{path}: column {name!r} has {found}, expected {lowest} to {len(column.classes) - 1}.")
     return labels
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from urzoo.data import schema
 from urzoo.data.decode import decode
 from urzoo.data.digest import content_digest
-from urzoo.data.schema import Column, DataSet, LocalDataSet, SplitSpec
+from urzoo.data.schema import Columns, DataSet, LocalDataSet, SplitSpec
 from urzoo.errors import DataError, UsageError, one_line
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DESCRIPTION = "dataset.yaml"
+_MOST_CLASSES = 10_000
 _FILE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+]*?)(-\d{5}-of-\d{5})?\.parquet")
 
 
@@ -38,7 +39,7 @@ class Description(Strict):
     title: Line | None = None
     licence: Line = "not stated"
     citation: Line = "not stated"
-    columns: Annotated[dict[Name, Column], Field(min_length=1)]
+    columns: Columns
     splits: Annotated[dict[Name, SplitSpec], Field(min_length=1)]
 
 
@@ -150,7 +151,12 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
             raise DataError(f"{path}: column {name!r} holds no images: {one_line(failure)}.") from failure
     if pa.types.is_integer(kind):
         lowest, highest = pc.min(values).as_py(), pc.max(values).as_py()
-        numbers = [str(number) for number in range(max(highest + 1, 2))] if highest < 10_000 else []
+        if classes is None and highest >= _MOST_CLASSES:
+            raise DataError(
+                f"{path}: column {name!r} goes to {highest}, expected numbers of classes below {_MOST_CLASSES}. Leave "
+                "other columns out."
+            )
+        numbers = [str(number) for number in range(max(highest + 1, 2))]
         column: dict[str, Any] = {"kind": "label", "classes": classes or numbers}
         return column | ({"unlabelled": True} if lowest == -1 else {})
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -185,5 +191,8 @@ def _class_names(table: "pa.Table") -> dict[str, list[str]]:
     written = (table.schema.metadata or {}).get(b"huggingface")
     if written is None:
         return {}
-    features = json.loads(written).get("info", {}).get("features", {})
-    return {name: one["names"] for name, one in features.items() if isinstance(one, dict) and one.get("names")}
+    try:
+        features = json.loads(written)["info"]["features"]
+        return {name: one["names"] for name, one in features.items() if isinstance(one, dict) and one.get("names")}
+    except (AttributeError, LookupError, TypeError, ValueError):  # another program's
+        return {}

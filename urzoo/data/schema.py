@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from urzoo.errors import DataError, UsageError, unknown
 from urzoo.schema import Count, Line, Name, Positive, Sha256, Strict, read_yaml, validated
@@ -49,6 +49,21 @@ class SequenceColumn(Strict):
 
 
 Column = Annotated[ImageColumn | LabelColumn | TextColumn | SequenceColumn, Field(discriminator="kind")]
+
+
+def _one_of_a_kind(columns: dict[str, Column]) -> dict[str, Column]:
+    found: dict[str, str] = {}
+    for name, column in columns.items():
+        if (other := found.setdefault(column.kind, name)) != name:
+            encode = "; labels are numbers (datasets: class_encode_column)" if column.kind == "text" else ""
+            raise ValueError(
+                f"{other!r} and {name!r} are both of kind {column.kind}; leave one out of the data{encode}"
+            )
+    return columns
+
+
+Columns = Annotated[dict[Name, Column], Field(min_length=1), AfterValidator(_one_of_a_kind)]
+"""The columns of a data set by name, which are found by their kinds."""
 
 
 class Part(Strict):
@@ -98,7 +113,7 @@ class DataSet(Strict):
     config: Name
     licence: Line
     citation: Line
-    columns: Annotated[dict[Name, Column], Field(min_length=1)]
+    columns: Columns
     splits: Annotated[dict[Name, SplitSpec], Field(min_length=1)]
 
     def pinned_digest(self, split: str) -> str:
@@ -115,10 +130,7 @@ class DataSet(Strict):
         return digest
 
     @model_validator(mode="after")
-    def _one_column_of_a_kind(self) -> Self:
-        kinds = [column.kind for column in self.columns.values()]
-        if len(set(kinds)) != len(kinds):
-            raise ValueError("two columns are of one kind")
+    def _one_source(self) -> Self:
         if sum(source is not None for source in (self.revision, self.obtain, self.generator)) != 1:
             raise ValueError("one of revision, obtain and generator must be given")
         return self
