@@ -176,7 +176,7 @@ def test_an_image_of_another_size_or_depth_is_refused(toy: Path, place):
 
 def test_a_label_out_of_range_is_refused(toy: Path, place):
     write_parquet(place(), images(), labels() + 1)
-    with pytest.raises(DataError, match="has 0 to 3, expected 0 to 2"):
+    with pytest.raises(DataError, match="has 1 to 3, expected 0 to 2"):
         load_split("toy", "test", data_root=toy)
 
 

@@ -22,7 +22,10 @@ from urzoo.zoo import load_tokenizer
 
 # Tokenizers without a limit of their own write an enormous number instead of one.
 _NO_LIMIT = 1_000_000
-_COUNT_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "longformer")
+_COUNT_AFTER_PADDING = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "longformer"),
+    *("mpnet", "data2vec-text", "xmod", "ibert"),
+)
 
 
 class TextClassification(Classification):
