@@ -46,13 +46,15 @@ def test_the_board_can_be_built_again_from_the_data_set(built: BuiltBoard, tmp_p
     assert "tiny-seed0" in space["leaderboard.json"].decode().partition('"curves"')[2]
 
 
-def test_partial_results_and_what_is_no_part_of_the_board_stay_here(built: BuiltBoard):
+def test_partial_and_local_results_and_what_is_no_part_of_the_board_stay_here(built: BuiltBoard):
     (built.out / "notes.txt").write_text("mine")
     (built.out / "measured").mkdir()
     (built.out / "measured" / "x.json").write_text("{}")
+    write_result(built.results, "mine+12345678", "smnist", data__source="local", data__name="patients")
     for files in published_files("alice/board", built.out, checkpoints=built.checkpoints):
-        assert not any("urlstm-32" in path or "notes" in path or "measured" in path for path in files)
+        assert not any("urlstm-32" in path or "mine" in path or "notes" in path or "measured" in path for path in files)
         assert not any(str(built.out).encode() in content for content in files.values())
+        assert not any(b"patients" in content for content in files.values())
 
 
 def test_only_names_of_results_and_curves_are_taken():

@@ -61,21 +61,19 @@ def published_files(
 
     Args:
         repo_id: OWNER/NAME of both.
-        out: The board's folder, with its results, curves and remarks; partial results stay here.
+        out: The board's folder, with its results, curves and remarks; results that are no rows of the board stay here.
         checkpoints: Where the shipped checkpoints are.
 
     Raises:
-        UsageError: There is no result that is not partial.
+        UsageError: There is no result of which the board has a row.
         ResultError: A result file cannot be read or must not be on a board.
     """
     results = out / RESULTS
-    board, partial = make_board(results, out, checkpoints=checkpoints)
+    board, _ = make_board(results, out, checkpoints=checkpoints)
     rendered = render(board, charts(board), out, checkpoints)
-    sources = {
-        f"{RESULTS}/{path.relative_to(results).as_posix()}": path.read_bytes()
-        for path in sorted(results.glob("**/*.json"))
-        if path.relative_to(results).as_posix() not in partial
-    }
+    # Those of the rows alone: what was measured on data of one's own is nobody else's matter.
+    links = {row.link for section in board.sections for row in (*section.measured, *section.outdated) if row.link}
+    sources = {link: (out / link).read_bytes() for link in sorted(links)}
     if not sources:
         raise UsageError(f"{results} holds no result to publish; evaluate a model first: urzoo eval --help")
     sources |= {f"{CURVES}/{path.name}": path.read_bytes() for path in sorted((out / CURVES).glob("*.csv"))}
