@@ -109,6 +109,25 @@ def test_stale_results_are_replaced_and_others_stand(
     assert again.status == "current"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "asked"),
+    [
+        ("dtype", "bfloat16", Settings()),
+        ("backend", "cpu", Settings(backend="reference")),
+        ("device", "cuda", Settings(device="cpu")),
+    ],
+)
+def test_a_result_computed_in_another_way_than_asked_for_is_replaced(
+    raster: Path, results: Path, place: Path, key: str, value: str, asked: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ImageClassification, "batches", lambda *_: [np.arange(3)])
+    place.write_text(json.dumps(json.loads(place.read_text()) | {key: value}))
+    if key != "dtype":
+        assert pairs([raster], ["smnist"], results=results)[0].status == "current"
+    [pair] = pairs([raster], ["smnist"], results=results, settings=asked)
+    assert (pair.status, getattr(pair.result, key)) == ("evaluated", getattr(asked, key))
+
+
 def test_overwrite_never_and_always(raster: Path, results: Path, place: Path):
     content = json.loads(place.read_text())
     place.write_text(json.dumps({**content, "task": {"name": "smnist", "version": 99}}))

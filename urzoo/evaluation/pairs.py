@@ -91,7 +91,8 @@ def evaluate_pairs(
         data_root: As for `urzoo.data.load_split`.
         settings: How to compute.
         overwrite: What to do where there is a result: "never" replace it, replace it if it is "stale" (no longer of
-            this checkpoint, task version and data, or partial), "always". A partial result never replaces a whole one.
+            this checkpoint, task version and data, computed in another way than is asked for, or partial), "always". A
+            partial result never replaces a whole one.
         save_predictions: Keep what the model said of every row, beside the result.
         progress: Show a progress bar on stderr if that is a terminal.
 
@@ -200,12 +201,19 @@ class Keeper:
         pair = f"{subject.name} on {task.name}"
         if self.overwrite == "never":
             return Pair("kept", task.name, subject.name, earlier, f"{pair}: kept the earlier result")
-        if limited or outdated(earlier, subject.info, task):
+        if limited or outdated(earlier, subject.info, task) or not self._as_asked(earlier):
             return None
         if self.save_predictions and not predictions_path(self.results, subject.name, task.name).exists():
             return None
         message = f"{pair}: {scores(earlier, task)} (unchanged{_remarks(earlier)})"
         return Pair("current", task.name, subject.name, earlier, message)
+
+    def _as_asked(self, earlier: Result) -> bool:
+        """Whether an earlier result was computed in the type, by the back end and on the device asked for."""
+        asked = self.settings
+        device = asked.precision().device.type if asked.device else earlier.device
+        backend = asked.backend or earlier.backend
+        return (earlier.dtype, earlier.backend, earlier.device) == (asked.dtype, backend, device)
 
     def evaluated(self, subject: Subject, task: Task, split: "Split", *, order: Rows | None = None) -> Pair:
         """Evaluate a pair and keep its result.
