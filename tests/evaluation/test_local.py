@@ -368,3 +368,20 @@ def test_a_text_without_titles_has_no_pages(stories: Path):
     (folder / "dataset.yaml").write_text(yaml.safe_dump(describe(folder)))
     with pytest.raises(DataError, match=r"stories \(test\) has no page: expected a title"):
         evaluate(stories.parent / "writer", str(stories), progress=False)
+
+
+def test_a_text_is_one_text_in_its_order_only(
+    stories: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["eval", str(stories.parent / "writer"), "--task", str(stories), "--results", str(results)]
+    folder, figures = stories.parent / "stories", []
+    for rows in (WIKI, WIKI[::-1]):
+        pq.write_table(pa.table({"text": rows}), folder / "test.parquet")
+        if figures:
+            assert main(words) == 1
+            assert "in another order; they are read as one text. If it was changed on" in capsys.readouterr().err
+        (folder / "dataset.yaml").write_text(yaml.safe_dump(describe(folder)))
+        assert main(words) == 0
+        figures.append(read_result(next(results.rglob("stories.json"))))
+    assert figures[0].data.digest == figures[1].data.digest
+    assert figures[0].metrics != figures[1].metrics

@@ -39,6 +39,11 @@ def content_digest(columns: Columns) -> str:
     return hashlib.sha256(b"".join(sorted(row_digests(columns)))).hexdigest()
 
 
+def order_digest(columns: Columns) -> str:
+    """The digest of the content in its order, in hexadecimal: that of the row digests as they follow one another."""
+    return hashlib.sha256(b"".join(row_digests(columns))).hexdigest()
+
+
 def _encoded(name: str, column: npt.NDArray[Any] | list[Any]) -> Iterator[bytes]:
     prefix = name.encode() + b"\0"
     if isinstance(column, np.ndarray) and column.dtype == np.uint8:

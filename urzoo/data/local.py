@@ -19,7 +19,7 @@ from pydantic import Field
 
 from urzoo.data import schema
 from urzoo.data.decode import decode
-from urzoo.data.digest import content_digest
+from urzoo.data.digest import content_digest, order_digest
 from urzoo.data.schema import Columns, DataSet, LocalDataSet, SplitSpec
 from urzoo.errors import DataError, UsageError, one_line
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
@@ -103,6 +103,8 @@ def describe(folder: Path) -> dict[str, Any]:
         decoded = decode(paths, _data_set(described, folder))
         rows = len(next(iter(decoded.values())))
         content["splits"][split] = {"rows": rows, "digest": content_digest(decoded)}
+        if [column["kind"] for column in columns.values()] == ["text"]:
+            content["splits"][split]["order_digest"] = order_digest(decoded)
     return content
 
 

@@ -80,11 +80,13 @@ class SplitSpec(Strict):
     """The number of rows of a split, the digest of its decoded content (`digest.py`), and its files on the Hub.
 
     `digest` is null where the content was never at hand to compute it: then only the rows are compared, the Hub's files
-    are pinned by `DataSet.revision`, and the split is for training alone.
+    are pinned by `DataSet.revision`, and the split is for training alone. `order_digest` pins the order of the rows
+    too, where a figure depends on it: where they are read as one text.
     """
 
     rows: Positive
     digest: Sha256 | None
+    order_digest: Sha256 | None = None
     hub_files: Positive = 1
     part: Part | None = None
 

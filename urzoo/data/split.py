@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from urzoo.data.decode import decode
-from urzoo.data.digest import content_digest
+from urzoo.data.digest import content_digest, order_digest
 from urzoo.data.generate import generate
 from urzoo.data.schema import DataSet, LocalDataSet, load_data_set
 from urzoo.data.sources import Source, chosen_root, find, why_lacking
@@ -166,12 +166,16 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
         rest, held_out = hold_out(loaded, spec.part.held_out_rows, spec.part.seed)
         loaded = held_out if spec.part.take == "held_out" else rest
     digest = content_digest(loaded.columns)
+    renew = ""
+    if isinstance(data_set, LocalDataSet):
+        renew = f" If it was changed on purpose: urzoo data digest {data_set.folder} shows its new dataset.yaml."
     if spec.digest is not None and digest != spec.digest:
-        renew = ""
-        if isinstance(data_set, LocalDataSet):
-            renew = f" If it was changed on purpose: urzoo data digest {data_set.folder} shows its new dataset.yaml."
         raise DataError(
             f"{where} is not split {split!r} of {name}: its content has digest {digest}, expected {spec.digest}.{renew}"
+        )
+    if spec.order_digest is not None and order_digest(loaded.columns) != spec.order_digest:
+        raise DataError(
+            f"{where} has the rows of split {split!r} of {name} in another order; they are read as one text.{renew}"
         )
     for column in loaded.columns.values():
         if isinstance(column, np.ndarray):

@@ -230,9 +230,10 @@ def _local_task(file: Path) -> Task:
         raise UsageError(
             f"{file}: problem {task.problem} needs a column of kind {sorted(missing)[0]} in {data['folder']}."
         )
-    # The digest of the data leaves out what their classes are called, by which a model's scores are put in order.
-    deciding = task.model_dump(mode="json", include=_DECIDING), data_set.model_dump(mode="json", include={"columns"})
-    version = content_sha256(deciding)
+    # Of the data what their digest leaves out: the order of a text, and what classes are called, by which a model's
+    # scores are put in order.
+    columns, order = data_set.model_dump(mode="json")["columns"], data_set.splits[task.data.split].order_digest
+    version = content_sha256([task.model_dump(mode="json", include=_DECIDING), columns, order])
     return task.model_copy(update={"version": 1 + int(version[:8], 16)})
 
 
