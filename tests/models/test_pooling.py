@@ -56,10 +56,11 @@ def test_rows_with_a_mask_of_ones_have_the_same_values():
     torch.testing.assert_close(pool(states, torch.ones(2, 5, dtype=torch.bool), config), pool(states, None, config))
 
 
-def test_the_first_of_equal_values_has_the_gradient():
-    states = torch.tensor([[1.0], [3.0], [3.0]]).unsqueeze(0).requires_grad_()
-    pool(states, None, URLSTMConfig(hidden_size=1, pooling=["max"])).sum().backward()
-    assert states.grad.flatten().tolist() == [0.0, 1.0, 0.0]
+@pytest.mark.parametrize("mask", [None, torch.tensor([[True, True, True, False]])], ids=["whole", "padded"])
+def test_the_first_of_equal_values_has_the_gradient(mask):
+    states = torch.tensor([[1.0], [3.0], [3.0], [3.0]]).unsqueeze(0).requires_grad_()
+    pool(states, mask, URLSTMConfig(hidden_size=1, pooling=["max"])).sum().backward()
+    assert states.grad.flatten().tolist() == [0.0, 1.0, 0.0, 0.0]
 
 
 def test_a_value_that_is_not_a_number_is_not_hidden():

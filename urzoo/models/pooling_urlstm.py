@@ -86,7 +86,9 @@ def _total(sums: Tensor) -> Tensor:
 def _max(states: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return states.amax(dim=1)
-    largest = states.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(dim=1)
+    inside = states.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+    # The first of equal values has the gradient, as in rows without padding; `amax` would share it out.
+    largest = inside.max(dim=1).values if torch.is_grad_enabled() else inside.amax(dim=1)
     return largest.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
 
 
