@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tests.evaluation.conftest import name_of, pairs
+from tests.evaluation.examples import images
 from urzoo.errors import ResultError, UrzooError
+from urzoo.evaluation import load_task
 from urzoo.evaluation.image_classification import ImageClassification
 from urzoo.evaluation.journal import Journal, locked
-from urzoo.evaluation.runner import Settings
+from urzoo.evaluation.runner import Evaluation, Settings, Subject
 
 SETTINGS = Settings(limit=40, batch_size=10)
 
@@ -143,6 +145,14 @@ def test_other_settings_do_not_use_the_finished_batches(raster: Path, results: P
     [pair] = pairs([raster], ["smnist"], results=results, settings=Settings(limit=40, batch_size=20))
     [whole] = pairs([raster], ["smnist"], results=results / "again", settings=SETTINGS)
     assert pair.result.metrics["accuracy"] == whole.result.metrics["accuracy"]
+
+
+def test_the_same_rows_in_another_order_do_not_use_the_finished_batches(raster: Path):
+    """The digest of the data is the same."""
+    split = images("mnist")
+    orders = (split, split, split.select(np.arange(split.rows)[::-1]))
+    one, same, turned = (Evaluation(Subject.of(raster), load_task("smnist"), of, SETTINGS).fingerprint for of in orders)
+    assert one == same != turned
 
 
 def pair_files(folder: Path) -> list[Path]:

@@ -255,6 +255,10 @@ def test_what_cannot_be_described_is_refused(own: Path, tmp_path: Path):
         describe(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="there is no task file"):
         load_task(str(tmp_path / "other.yaml"))
+    shutil.copy(own.parent / "data" / "test.parquet", own.parent / "data" / "test-clean.parquet")
+    with pytest.raises(UsageError, match=r"test-clean\.parquet is called after no split; expected such as test\.parq"):
+        describe(own.parent / "data")
+    (own.parent / "data" / "test-clean.parquet").unlink()
     pq.write_table(pa.table({"weight": [0.5, 1.5]}), tmp_path / "data" / "odd.parquet")
     with pytest.raises(DataError, match="column 'weight' is of type double"):
         describe(tmp_path / "data")

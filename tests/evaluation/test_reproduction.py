@@ -102,6 +102,16 @@ def test_a_row_of_the_split_that_is_answered_otherwise_is_told(clone: Path):
     assert "from the committed 0.00 % of these rows" in row.message
 
 
+def test_rows_in_another_order_than_the_committed_ones_are_not_compared(clone: Path):
+    path = predictions_path(clone / "results", "good", "smnist")
+    table = pq.read_table(path)
+    turned = pa.array(np.roll(np.asarray(table["row"]), 1))
+    pq.write_table(table.set_column(table.column_names.index("row"), "row", turned), path)
+    [row] = reproduced(clone)
+    assert row.status == "failed"
+    assert "the rows here are in another order than those of the committed row" in row.message
+
+
 @pytest.mark.parametrize(("shift", "status"), [(0.0004, "within"), (-0.0004, "within"), (0.002, "beyond")])
 def test_a_difference_is_held_against_the_tolerance(clone: Path, shipped: Path, shift: float, status: str):
     accuracy = read_result(result_path(clone / "results", "good", "smnist")).metrics["accuracy"]

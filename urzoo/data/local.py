@@ -84,13 +84,17 @@ def describe(folder: Path) -> dict[str, Any]:
     no digest depends on them.
 
     Raises:
-        UsageError: There are no parquet files.
+        UsageError: There are no parquet files, or one is called after no split.
         DataError: Splits have different columns, or a column is of no kind of urzoo's.
     """
     splits: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.parquet")):
-        if (named := _FILE.fullmatch(path.name)) is not None:
-            splits.setdefault(named[1], []).append(path)
+        if (named := _FILE.fullmatch(path.name)) is None:
+            raise UsageError(
+                f"{path} is called after no split; expected such as test.parquet or test-00000-of-00002.parquet, "
+                "without another hyphen. Rename it or put it elsewhere."
+            )
+        splits.setdefault(named[1], []).append(path)
     if not splits:
         raise UsageError(f"{folder} holds no parquet file; expected one a split, such as {folder / 'test.parquet'}.")
     columns = _columns([path for paths in splits.values() for path in paths])

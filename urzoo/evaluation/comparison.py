@@ -82,16 +82,24 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
     if not len(rows):
         raise ResultError(f"{first} and {second} were evaluated on different rows of {task}.")
     columns = (columns_at(one, rows), columns_at(other, rows))
-    for name in {"label", "words"} & set(columns[0]):
-        if not np.array_equal(columns[0][name], columns[1][name]):
-            # Their digest, which is the same, does not depend on the order.
-            raise ResultError(
-                f"the rows of {task} were in another order for {first} than for {second}; evaluate again."
-            )
+    refuse_other_order(columns, f"the rows of {task} were in another order for {first} than for {second}")
     names = (first, second)
     if {"label", "prediction", "label_log_probability"} <= set(columns[0]):
         return _classes(task, names, rows, columns)
     return _figures(task, names, rows, columns)
+
+
+def refuse_other_order(columns: tuple[Mapping[str, Values], Mapping[str, Values]], what: str) -> None:
+    """Refuse predictions of which a row's number is another row for one than for the other; `what` says so in words.
+
+    The digest of the data does not tell: it does not depend on the order.
+
+    Raises:
+        ResultError: What the data themselves say of a row differs.
+    """
+    for name in {"label", "words"} & set(columns[0]) & set(columns[1]):
+        if not np.array_equal(columns[0][name], columns[1][name]):
+            raise ResultError(f"{what}; evaluate again.")
 
 
 def _place(results: Path, model: str, task: str) -> Path:

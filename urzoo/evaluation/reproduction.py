@@ -15,7 +15,7 @@ import numpy as np
 
 from urzoo.data import lacking, load_split
 from urzoo.errors import DataError, UrzooError
-from urzoo.evaluation.comparison import columns_at, primary_figure
+from urzoo.evaluation.comparison import columns_at, primary_figure, refuse_other_order
 from urzoo.evaluation.pairs import DEFAULT_RESULTS, Keeper, fits, outdated
 from urzoo.evaluation.predictions import predictions_path, read_predictions
 from urzoo.evaluation.problem import Rows
@@ -188,11 +188,15 @@ class _CommittedRow:
             return self._judged(measured, repetitions(committed, result, self.task), when)
         here = read_predictions(predictions_path(self.measured, self.name, self.task.name))
         there = read_predictions(predictions_path(self.results, self.name, self.task.name))
-        stored, figure = primary_figure(columns_at(there, here.columns["row"])), primary_figure(here.columns)
+        of_rows = columns_at(there, here.columns["row"])
+        refuse_other_order(
+            (here.columns, of_rows), "the rows here are in another order than those of the committed row"
+        )
+        stored, figure = primary_figure(of_rows), primary_figure(here.columns)
         # Of few rows a single one may weigh more than the tolerance.
         tolerance = max(spec.tolerance, 1.5 / result.samples if spec.name == "accuracy" else 0.0)
-        of_rows = Repetition(self.name, self.task.name, spec, stored, figure, tolerance)
-        return self._judged(measured, [of_rows], when, some_rows=True)
+        compared = Repetition(self.name, self.task.name, spec, stored, figure, tolerance)
+        return self._judged(measured, [compared], when, some_rows=True)
 
     def _judged(
         self, measured: str, compared: Sequence[Repetition], when: str, *, some_rows: bool = False

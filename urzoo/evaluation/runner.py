@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from urzoo.data import load_split
+from urzoo.data.digest import order_digest
 from urzoo.errors import CheckpointError, UsageError, one_line, unknown
 from urzoo.evaluation.journal import Journal, Outputs
 from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
@@ -152,6 +153,7 @@ class Evaluation:
         """
         self.subject, self.task, self.settings = subject, task, settings
         self.precision = settings.precision()
+        self.order_digest = order_digest(split.columns)
         self.processes = Processes.present(self.precision.device)
         torch.manual_seed(settings.seed)
         folder = subject.info.folder
@@ -166,7 +168,7 @@ class Evaluation:
         parts = {
             "checkpoint": self.subject.info.checkpoint_sha256,
             "task": [self.task.name, self.task.version],
-            "data": [self.problem.data.digest, self.problem.data.subset],
+            "data": [self.order_digest, self.problem.data.subset],
             "settings": asdict(self.settings),
             "batch_size": self.batch_size,
             "backend": self._backend(),
