@@ -53,13 +53,11 @@ class Classification:
 
     Raises:
         UsageError: The checkpoint scores other classes.
-        DataError: A row has no label.
     """
 
     def __init__(
         self, folder: Path, model: Any, split: Split, precision: Precision, *, subset: str | None = None
     ) -> None:
-        split.refuse_unlabelled("nothing can be scored there, leave such rows out")
         self.columns = class_columns(model.config, split.classes, folder)
         self.folder, self.model, self.split, self.precision = folder, model, split, precision
         self.data = data_record(split, subset=subset)

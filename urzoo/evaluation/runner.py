@@ -301,6 +301,9 @@ def _problem(task: Task, folder: Path, model: Any, split: "Split", precision: Pr
     architecture = type(model).__name__
     if not architecture.endswith(suffixes):
         raise UsageError(f"{folder} is a {architecture}; task {task.name} needs a model {' or '.join(suffixes)}.")
+    if task.problem.endswith("-classification"):
+        # Not in the problems themselves: a teacher answers texts that have no labels by them.
+        split.refuse_unlabelled("nothing can be scored there, leave such rows out")
     return kind(task, folder, model, split, precision)
 
 
