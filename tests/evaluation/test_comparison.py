@@ -16,13 +16,21 @@ from urzoo.evaluation.runner import Outcome
 from urzoo.evaluation.schema import parse_result
 
 
-def save(results: Path, name: str, columns: dict[str, np.ndarray], *, task: str = "smnist", digest: str = "d") -> None:
+def save(
+    results: Path,
+    name: str,
+    columns: dict[str, np.ndarray],
+    *,
+    task: str = "smnist",
+    digest: str = "d",
+    subset: str | None = None,
+) -> None:
     rows = len(columns["row"])
     content = {
         **RESULT,
         "model": {**RESULT["model"], "name": name},
         "task": {"name": task, "version": 1},
-        "data": {**RESULT["data"], "rows": rows, "digest": digest * 64},
+        "data": {**RESULT["data"], "rows": rows, "digest": digest * 64, "subset": subset},
         "samples": rows,
     }
     write_predictions(predictions_path(results, name, task), Outcome(parse_result(content, name), columns))
@@ -66,7 +74,7 @@ def test_a_model_does_not_differ_from_itself(results: Path):
 
 
 @pytest.mark.parametrize(("gap", "differs"), [(0.0, False), (0.05, True)])
-def test_perplexities_are_compared_by_a_paired_bootstrap(results: Path, gap: float, differs: bool):
+def test_perplexities_are_compared_by_a_paired_test(results: Path, gap: float, differs: bool):
     random = np.random.RandomState(1)
     rows, words = np.arange(1000), random.randint(5, 30, 1000)
     common = -4.0 * words + random.normal(0, 5, 1000)
@@ -75,10 +83,28 @@ def test_perplexities_are_compared_by_a_paired_bootstrap(results: Path, gap: flo
         columns = {"row": rows, "words": words, "log_probability": common + shift * words + noise}
         save(results, name, columns, task="wikitext103")
     found = compare(results, "one", "other", "wikitext103")
-    assert found.test == "paired bootstrap"
+    assert found.test == "paired randomization test"
     assert found.figures[0] == pytest.approx(np.exp(4), rel=0.05)
     assert (found.p_value < 0.01) == differs
     assert (found.difference.high < 0) == differs
+
+
+@pytest.mark.parametrize(("blocks", "p_value"), [(1, 1.0), (2, 0.5), (4, 0.125), (6, 0.03125)])
+def test_few_blocks_prove_little(results: Path, blocks: int, p_value: float):
+    """Each block is for the same model: of n blocks so many are by a chance of two in 2^n."""
+    rows = np.arange(64 * blocks)
+    words = np.random.RandomState(0).randint(5, 30, len(rows))
+    for name, each in (("one", -4.0), ("other", -4.1)):
+        save(results, name, {"row": rows, "words": words, "log_probability": each * words}, task="wikitext103")
+    found = compare(results, "one", "other", "wikitext103")
+    assert found.difference is None
+    assert found.p_value == pytest.approx(p_value, rel=0.2)
+
+
+def test_models_that_read_the_rows_in_other_ways_are_compared(results: Path):
+    for name, subset in (("one", None), ("other", "the first 512 tokens of each text")):
+        save(results, name, classes(np.ones(9, dtype=bool)), subset=subset)
+    assert compare(results, "one", "other", "smnist").rows == 9
 
 
 def test_a_last_block_of_few_rows_weighs_as_few(results: Path):

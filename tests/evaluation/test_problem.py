@@ -285,6 +285,12 @@ def test_the_bootstrap_covers_the_ratio_and_shrinks_with_the_samples():
     assert widths[0] == pytest.approx(2 * 1.96 / 10, rel=0.3)
 
 
+def test_of_few_blocks_there_is_no_interval():
+    values = np.linspace(-5, -3, 640)
+    assert bootstrapped_ratio(values[:576], np.ones(576, dtype=np.int64), _negated, block=64) is None
+    assert bootstrapped_ratio(values, np.ones(640, dtype=np.int64), _negated, block=64) is not None
+
+
 _negated: Callable[[np.ndarray], np.ndarray] = np.negative
 
 

@@ -197,16 +197,18 @@ def compare(
     _need(results)
     found = compared(results, name_in_results(first), name_in_results(second), task)
     if as_json:
-        print_json(asdict(found) | {"difference": found.difference.model_dump()})
+        print_json(asdict(found) | {"difference": found.difference and found.difference.model_dump()})
         return
     metric = load_task(task).primary_metric
     scale, digits = metric.scale, metric.digits
     typer.echo(f"{task}: {metric.title} on the same {found.rows} rows")
     for name, figure in zip(found.models, found.figures, strict=True):
         typer.echo(f"  {name}: {figure * scale:.{digits}f} {metric.unit}")
-    low, high = found.difference.low * scale, found.difference.high * scale
-    difference = (found.figures[1] - found.figures[0]) * scale
-    typer.echo(f"  difference: {difference:+.{digits}f} {metric.unit} [{low:+.{digits}f}, {high:+.{digits}f}]")
+    difference = f"{(found.figures[1] - found.figures[0]) * scale:+.{digits}f} {metric.unit}"
+    if found.difference is not None:
+        low, high = found.difference.low * scale, found.difference.high * scale
+        difference += f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+    typer.echo(f"  difference: {difference}")
     typer.echo(f"  p = {found.p_value:.3g} ({found.test})")
     if found.only_first_right is not None:
         typer.echo(f"  right alone: {found.only_first_right} and {found.only_second_right} rows")

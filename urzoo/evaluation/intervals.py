@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from urzoo.evaluation.schema import Interval
 
+FEWEST = 10
+"""Of fewer blocks of rows a bootstrap draws too few different ones; a single one would have no width at all."""
+
 
 def wilson(successes: int, samples: int, level: float = 0.95) -> Interval:
     """The Wilson score interval of a proportion.
@@ -42,8 +45,8 @@ def bootstrapped_ratio(
     block: int,
     level: float = 0.95,
     resamples: int = 2000,
-) -> Interval:
-    """The percentile interval of a figure of a ratio of sums, by resampling blocks of neighbouring samples.
+) -> Interval | None:
+    """The percentile interval of a figure of a ratio of sums, by resampling blocks of neighbours; None of few.
 
     Args:
         numerators: What is summed above, `(samples,)`.
@@ -56,6 +59,8 @@ def bootstrapped_ratio(
     Source: Künsch 1989, The Jackknife and the Bootstrap for General Stationary Observations, Annals of Statistics 17.
     """
     starts = np.arange(0, len(numerators), block)
+    if len(starts) < FEWEST:
+        return None
     above, below = np.add.reduceat(numerators, starts), np.add.reduceat(denominators, starts)
     drawn = np.random.RandomState(0).randint(0, len(starts), (resamples, len(starts)))
     values = figure(above[drawn].sum(axis=1) / below[drawn].sum(axis=1))

@@ -262,7 +262,7 @@ class LanguageModellingStream:
         interval = bootstrapped_ratio(values, words, self.scorer.perplexity, block=_ROWS_IN_A_BLOCK)
         metrics = {name: computed(Perplexity, predictions=values, references=words)["perplexity"]}
         metrics["tokens_per_word"] = float(outputs["tokens"].sum() / words.sum())
-        return Figures(metrics, {name: interval})
+        return Figures(metrics, {name: interval} if interval else {})
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, Values]:
         """The line, its words, and its log-probability in nats."""
@@ -341,7 +341,7 @@ class LanguageModellingPages:
             "byte_perplexity": computed(Perplexity, predictions=values, references=size)["perplexity"],
             "bits_per_byte": computed(BitsPerUnit, predictions=values, references=size)["bits"],
         }
-        return Figures(metrics, {"word_perplexity": interval})
+        return Figures(metrics, {"word_perplexity": interval} if interval else {})
 
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, Values]:
         """The page, its words, and its log-probability in nats."""
