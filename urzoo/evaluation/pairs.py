@@ -209,11 +209,12 @@ class Keeper:
         return Pair("current", task.name, subject.name, earlier, message)
 
     def _as_asked(self, earlier: Result) -> bool:
-        """Whether an earlier result was computed in the type, by the back end and on the device asked for."""
+        """Whether an earlier result is of the type, the seed, the back end and the device asked for."""
         asked = self.settings
         device = asked.precision().device.type if asked.device else earlier.device
         backend = asked.backend or earlier.backend
-        return (earlier.dtype, earlier.backend, earlier.device) == (asked.dtype, backend, device)
+        found = (earlier.dtype, earlier.seed, earlier.backend, earlier.device)
+        return found == (asked.dtype, asked.seed, backend, device)
 
     def evaluated(self, subject: Subject, task: Task, split: "Split", *, order: Rows | None = None) -> Pair:
         """Evaluate a pair and keep its result.
