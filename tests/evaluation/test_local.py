@@ -374,18 +374,33 @@ def test_a_text_without_titles_has_no_pages(stories: Path):
         evaluate(stories.parent / "writer", str(stories), progress=False)
 
 
+@pytest.mark.parametrize("labels", [None, [0, 1]])
 def test_a_text_is_one_text_in_its_order_only(
-    stories: Path, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stories: Path, results: Path, labels: list[int] | None, capsys: pytest.CaptureFixture[str]
 ):
     words = ["eval", str(stories.parent / "writer"), "--task", str(stories), "--results", str(results)]
+    beside = {} if labels is None else {"label": labels * (len(WIKI) // 2)}
     folder, figures = stories.parent / "stories", []
     for rows in (WIKI, WIKI[::-1]):
-        pq.write_table(pa.table({"text": rows}), folder / "test.parquet")
+        turn = slice(None, None, 1 if rows is WIKI else -1)
+        pq.write_table(pa.table({"text": rows} | {k: v[turn] for k, v in beside.items()}), folder / "test.parquet")
         if figures:
             assert main(words) == 1
-            assert "in another order; they are read as one text. If it was changed on" in capsys.readouterr().err
+            told = "in another order, on which figures of a text depend. If it was changed on"
+            assert told in capsys.readouterr().err
         (folder / "dataset.yaml").write_text(yaml.safe_dump(describe(folder)))
         assert main(words) == 0
         figures.append(read_result(next(results.rglob("stories.json"))))
     assert figures[0].data.digest == figures[1].data.digest
     assert figures[0].metrics != figures[1].metrics
+
+
+def test_a_text_whose_order_is_not_described_is_refused(stories: Path):
+    file = stories.parent / "stories" / "dataset.yaml"
+    described = yaml.safe_load(file.read_text())
+    del described["splits"]["test"]["order_digest"]
+    file.write_text(yaml.safe_dump(described))
+    with pytest.raises(
+        DataError, match=r"dataset.yaml: split test has no order_digest, .* urzoo data digest .* prints"
+    ):
+        load_task(str(stories))

@@ -107,7 +107,7 @@ def describe(folder: Path) -> dict[str, Any]:
         decoded = decode(paths, _data_set(described, folder))
         rows = len(next(iter(decoded.values())))
         content["splits"][split] = {"rows": rows, "digest": content_digest(decoded)}
-        if [column["kind"] for column in columns.values()] == ["text"]:
+        if any(column["kind"] == "text" for column in columns.values()):
             content["splits"][split]["order_digest"] = order_digest(decoded)
     return content
 

@@ -175,7 +175,7 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
         )
     if spec.order_digest is not None and order_digest(loaded.columns) != spec.order_digest:
         raise DataError(
-            f"{where} has the rows of split {split!r} of {name} in another order; they are read as one text.{renew}"
+            f"{where} has the rows of {name} ({split}) in another order, on which figures of a text depend.{renew}"
         )
     for column in loaded.columns.values():
         if isinstance(column, np.ndarray):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from urzoo.data.local import register
-from urzoo.errors import UrzooError, UsageError, unknown
+from urzoo.errors import DataError, UrzooError, UsageError, unknown
 from urzoo.schema import Count, Line, Name, Positive, Strict, content_sha256, read_yaml, validated
 
 LOCAL: dict[str, "Task"] = {}
@@ -229,6 +229,11 @@ def _local_task(file: Path) -> Task:
     if missing := _COLUMNS[task.problem] - {column.kind for column in data_set.columns.values()}:
         raise UsageError(
             f"{file}: problem {task.problem} needs a column of kind {sorted(missing)[0]} in {data['folder']}."
+        )
+    if task.problem.startswith("language-modelling") and data_set.splits[task.data.split].order_digest is None:
+        raise DataError(
+            f"{folder / 'dataset.yaml'}: split {task.data.split} has no order_digest, and figures of a text depend on "
+            f"the order; urzoo data digest {folder} prints it."
         )
     # Of the data what their digest leaves out: the order of a text, and what classes are called, by which a model's
     # scores are put in order.
