@@ -95,6 +95,7 @@ def test_what_there_is_to_say_of_a_score_stands_wherever_it_is_shown(put: Callab
         "urlstm-9", "wikitext103_pages", 0.5, **perplexity, data__subset="60 pages", model__training__task="wikitext103"
     )
     put("chance", "smnist", 0.1135)
+    put("worse", "scifar", 0.05)
     board = make_board(results, results.parent)[0]
     caveat = load_task("wikitext103_pages").caveat_of("wikitext103")
     assert caveat
@@ -105,7 +106,8 @@ def test_what_there_is_to_say_of_a_score_stands_wherever_it_is_shown(put: Callab
     report = render_report(board, remarks=results / "none", folders=[])
     assert f"| urlstm-9; 60 pages; {caveat} | 4700.50" in report
     assert page.count(f'remark">{caveat}') == page.count(f'why">{caveat}') == 1
-    assert "no better than chance" in next(line for line in text.splitlines() if "| Sequential MNIST |" in line)
+    for title in ("Sequential MNIST", "Sequential CIFAR-10"):
+        assert "no better than chance" in next(line for line in text.splitlines() if f"| {title} |" in line)
     [row] = [row for row in csv.DictReader(io.StringIO(render_csv(board))) if row["task"] == "wikitext103_pages"]
     assert caveat in row["note"]
 

@@ -200,12 +200,12 @@ class Section(Strict):
         return max(group.mean - group.deviation, low), min(group.mean + group.deviation, high)
 
     def at_chance(self, row: Row) -> bool:
-        """Whether a row is no better than an answer that is always the same: its interval holds that one's score."""
+        """Whether a row is no better than an answer that is always the same, or not by more than its interval."""
         if self.chance is None:
             return False
-        if row.low is None or row.high is None:
-            return abs(row.value - self.chance) < 0.5 * 10.0**-self.digits
-        return row.low <= self.chance <= row.high
+        if self.higher_is_better:
+            return self.chance >= (row.value if row.low is None else row.low)
+        return self.chance <= (row.value if row.high is None else row.high)
 
     @property
     def best_published(self) -> PublishedRow | None:
