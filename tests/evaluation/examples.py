@@ -153,6 +153,7 @@ FOREIGN = {
     "bert": "imdb",
     "distilbert": "imdb",
     "roberta": "imdb",
+    "esm": "imdb",
     "gpt2-classifier": "imdb",
     "gpt2-padded": "imdb",
     "xlnet": "imdb",
@@ -219,12 +220,13 @@ def _text_classifier(kind: str) -> transformers.PreTrainedModel:
             max_position_embeddings=32, dim=8, n_layers=1, n_heads=2, hidden_dim=16, **classes
         )
         return transformers.DistilBertForSequenceClassification(config)
-    if kind == "roberta":
-        # Its positions begin behind the padding token's: 32 tokens fit into 33 + pad_token_id positions.
-        config = transformers.RobertaConfig(
+    if kind in ("roberta", "esm"):
+        # Their positions begin behind the padding token's: 32 tokens fit into 33 + pad_token_id positions.
+        name = {"roberta": "Roberta", "esm": "Esm"}[kind]
+        config = getattr(transformers, f"{name}Config")(
             max_position_embeddings=33, pad_token_id=0, num_hidden_layers=1, **_SMALL, **classes
         )
-        return transformers.RobertaForSequenceClassification(config)
+        return getattr(transformers, f"{name}ForSequenceClassification")(config)
     if kind == "xlnet":
         # It answers at the last token, with whatever stands there.
         config = transformers.XLNetConfig(d_model=8, n_layer=1, n_head=2, d_inner=16, pad_token_id=0, **classes)

@@ -16,7 +16,7 @@ from urzoo.cli import main
 from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation.sequence_classification import longest_text
-from urzoo.models import URLSTMConfig
+from urzoo.models import URLSTMConfig, URLSTMForSequenceClassification
 from urzoo.zoo import load, load_tokenizer
 
 
@@ -130,12 +130,12 @@ def test_a_language_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: P
 def test_the_tokenizers_limit_counts_where_it_is_the_lower_one(tmp_path: Path):
     folder, _ = make_foreign("bert", tmp_path / "bert")
     tokenizer = load_tokenizer(folder)
-    config = load(folder).config
+    model = load(folder)
     tokenizer.model_max_length = 10
-    assert longest_text(tokenizer, config) == 10
+    assert longest_text(tokenizer, model) == 10
     tokenizer.model_max_length = int(1e30)
-    assert longest_text(tokenizer, config) == 32
-    assert longest_text(tokenizer, URLSTMConfig()) is None
+    assert longest_text(tokenizer, model) == 32
+    assert longest_text(tokenizer, URLSTMForSequenceClassification(URLSTMConfig(vocab_size=9, hidden_size=4))) is None
 
 
 def test_a_model_that_cannot_run_is_told_in_one_line(tmp_path: Path):

@@ -220,7 +220,7 @@ class Evaluation:
     def _outputs(self, rows: Rows) -> Outputs:
         try:
             return self.problem.outputs(rows)
-        except (IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as failure:
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as failure:
             if self.subject.info.model_type == "urlstm":
                 raise
             # What another library's model makes of inputs it was not meant for; its traceback would tell less.

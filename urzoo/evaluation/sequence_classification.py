@@ -22,10 +22,6 @@ from urzoo.zoo import load_tokenizer
 
 # Tokenizers without a limit of their own write an enormous number instead of one.
 _NO_LIMIT = 1_000_000
-_COUNT_AFTER_PADDING = (
-    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "longformer"),
-    *("mpnet", "data2vec-text", "xmod", "ibert"),
-)
 
 
 class TextClassification(Classification):
@@ -45,7 +41,7 @@ class TextClassification(Classification):
             CheckpointError: Its tokenizer is missing or malformed.
         """
         self.tokenizer = load_tokenizer(folder)
-        limit = longest_text(self.tokenizer, model.config)
+        limit = longest_text(self.tokenizer, model)
         read = None if limit is None else f"the first {limit} tokens of each text"
         super().__init__(folder, model, split, precision, subset=read)
         self.options = {"truncation": True, "max_length": limit} if limit is not None else {}
@@ -115,15 +111,19 @@ def padded(rows: list[torch.Tensor]) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
-def longest_text(tokenizer: Any, config: Any) -> int | None:
+def longest_text(tokenizer: Any, model: Any) -> int | None:
     """How many tokens of a text a classifier reads, by its tokenizer and positions; None where neither has a limit."""
     limits = [tokenizer.model_max_length]
+    # RoBERTa and models like it begin to count positions behind that of the padding token.
+    padding = [
+        module.padding_idx
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+    ]
     for name in ("n_positions", "max_position_embeddings"):
-        positions = getattr(config, name, None)
+        positions = getattr(model.config, name, None)
         if isinstance(positions, int) and positions > 0:
-            # RoBERTa and models like it begin to count positions behind that of the padding token.
-            first = config.pad_token_id + 1 if config.model_type in _COUNT_AFTER_PADDING else 0
-            limits.append(positions - first)
+            limits.append(positions - max(padding, default=-1) - 1)
     limit = min(limits)
     return limit if limit < _NO_LIMIT else None
 
