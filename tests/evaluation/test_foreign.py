@@ -142,7 +142,9 @@ def test_a_model_that_cannot_run_is_told_in_one_line(tmp_path: Path):
     folder, split = make_foreign("vit", tmp_path / "vit")
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps({**processor, "size": {"height": 9, "width": 9}}))
-    with pytest.raises(CheckpointError, match=r"cannot be run on task smnist, row 0 of the data: ValueError") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"cannot be run on task smnist, in a batch with row 0: ValueError"
+    ) as caught:
         run(folder, "smnist", split)
     assert "\n" not in str(caught.value)
 

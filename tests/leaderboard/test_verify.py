@@ -12,6 +12,7 @@ from tests.zoo.conftest import make_checkpoint
 from urzoo.cli import main
 from urzoo.data import Split, sources
 from urzoo.errors import ResultError, UrzooError
+from urzoo.evaluation.intervals import wilson
 from urzoo.evaluation.runner import evaluate
 from urzoo.evaluation.schema import Result, result_name, write_result
 from urzoo.leaderboard.verify import check_submission, verify
@@ -180,7 +181,7 @@ def test_a_sample_is_drawn_from_all_rows(submitted: Callable[..., Path], checkpo
 def test_a_sample_finds_a_gross_difference(submitted: Callable[..., Path], checkpoint: Path):
     compared = check_submission(submitted(), checkpoint, samples=500, progress=False)
     assert [one.metric.name for one in compared] == ["accuracy"]
-    bounds = {"low": 0.98, "high": 0.99, "level": 0.95, "method": "Wilson"}
+    bounds = wilson(9850, 10_000).model_dump()
     with pytest.raises(ResultError, match=r"accuracy is 0\.985"):
         check_submission(
             submitted(metrics__accuracy=0.985, intervals__accuracy=bounds), checkpoint, samples=500, progress=False
@@ -196,7 +197,9 @@ def test_a_sample_finds_a_gross_difference(submitted: Callable[..., Path], check
         ({"model__training__selection_split": "test"}, "selection_split is 'test'"),
         ({"model__training__selection_split": "unknown"}, "not known on which split"),
         ({"metrics__accuracy": 0.98765}, "a number of right answers out of 10000"),
-        ({"metrics__accuracy": 0.9}, "expected it to hold 0.9"),
+        ({"metrics__accuracy": 0.9}, r"expected 0\.893966 to 0\.905728, that of 0\.9 by Wilson's formula"),
+        ({"intervals__accuracy__level": 0.5, "intervals__accuracy__low": 0.09}, "key intervals.accuracy is 0.09 to"),
+        ({"samples": 10, "data__rows": 10}, "key data.rows is 10; expected 10000"),
         ({"model__checkpoint_sha256": "0" * 64}, "measured with checkpoint 000000000000"),
         ({"command": "urzoo \u202e"}, "U\\+202E"),
     ],
@@ -212,3 +215,21 @@ def test_an_unfit_submission_is_refused_before_anything_is_evaluated(
         check_submission(submitted(**changes), checkpoint, progress=False)
     assert "smnist.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"parameters": 1}, "key model.parameters is 1; expected"),
+        ({"source": "shipped"}, "key model.source is 'shipped'; expected 'folder'"),
+        ({"training__wall_seconds": 1.0}, "key model.training.wall_seconds is 1.0; expected"),
+        ({"training": None, "cell": None}, "key model.cell is None; expected 'lstm'"),
+    ],
+)
+def test_what_a_submission_says_of_its_model_must_be_so(
+    submitted: Callable[..., Path], checkpoint: Path, changes: dict, complaint: str
+):
+    with pytest.raises(ResultError, match=complaint):
+        check_submission(
+            submitted(**{f"model__{key}": value for key, value in changes.items()}), checkpoint, progress=False
+        )

@@ -225,7 +225,7 @@ class Evaluation:
                 raise
             # What another library's model makes of inputs it was not meant for; its traceback would tell less.
             raise CheckpointError(
-                f"{self.subject.info.folder} cannot be run on task {self.task.name}, row {rows[0]} of the data: "
+                f"{self.subject.info.folder} cannot be run on task {self.task.name}, in a batch with row {rows[0]}: "
                 f"{type(failure).__name__}: {one_line(failure)}"
             ) from failure
 
@@ -234,7 +234,7 @@ class Evaluation:
         expected = {metric.name for metric in self.task.metrics}
         assert set(figures.metrics) == expected, f"task {self.task.name} declares {expected}, got {figures.metrics}"
         return Result(
-            model=_model_record(self.subject),
+            model=model_record(self.subject),
             task=TaskRecord(name=self.task.name, version=self.task.version),
             data=self.problem.data,
             metrics=figures.metrics,
@@ -307,7 +307,8 @@ def _problem(task: Task, folder: Path, model: Any, split: "Split", precision: Pr
     return kind(task, folder, model, split, precision)
 
 
-def _model_record(subject: Subject) -> ModelRecord:
+def model_record(subject: Subject) -> ModelRecord:
+    """What a result says of its model."""
     found, training = subject.info, subject.info.training
     record = None
     if training is not None:

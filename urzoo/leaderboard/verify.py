@@ -9,13 +9,15 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from urzoo.data import lacking, load_split
+from urzoo.data import lacking, load_data_set, load_split
 from urzoo.errors import ResultError, UrzooError, UsageError
+from urzoo.evaluation.intervals import wilson
 from urzoo.evaluation.repetition import Repetition, repetitions, settings_of
-from urzoo.evaluation.runner import Evaluation, Subject
+from urzoo.evaluation.runner import Evaluation, Subject, model_record
 from urzoo.evaluation.schema import Result, read_result
 from urzoo.evaluation.task import Task
 from urzoo.leaderboard.board import CurrentTask, Evidence, refuse_unfit, standing
@@ -115,7 +117,8 @@ def check_submission(
 
     Raises:
         ResultError: The file would neither be ranked nor shown as another library's baseline, contradicts itself, is of
-            other weights, or differs from what is measured here by more than the tolerance.
+            other weights, says of the model what is not so, or differs from what is measured here by more than the
+            tolerance.
         UrzooError: The checkpoint or the data cannot be had.
     """
     if samples is not None and samples < 1:
@@ -137,6 +140,7 @@ def check_submission(
     changed = _weights_complaint(result, checkpoint)
     if changed:
         raise ResultError(f"{file}: {changed}.")
+    _refuse_other_record(file, result, checkpoint)
     # An accuracy over rows that stand for themselves can be told from some of them, no other figure can.
     sampled = samples if is_classification else None
     compared = _repeat(result, checkpoint, current.task, data_root, samples=sampled, seed=seed, progress=progress)
@@ -206,20 +210,38 @@ def _sampling_tolerance(accuracy: float, samples: int, rows: int) -> float:
 
 
 def _refuse_impossible(file: Path, result: Result) -> None:
-    """Refuse an accuracy from 0 to 1 that no number of right answers gives, or one outside its interval."""
-    accuracy = result.metrics.get("accuracy")
-    if accuracy is None:
-        return
-    right = accuracy * result.samples
-    if abs(right - round(right)) > 1e-4:
+    """Refuse an accuracy that no number of right answers gives, another interval than its own, and missing rows."""
+    rows = load_data_set(result.data.name).splits[result.data.split].rows
+    if result.data.rows != rows:
+        raise ResultError(f"{file}: key data.rows is {result.data.rows}; expected {rows}.")
+    accuracy = result.metrics["accuracy"]
+    right = round(accuracy * rows)
+    if abs(right - accuracy * rows) > 1e-4:
         raise ResultError(
-            f"{file}: key metrics.accuracy is {accuracy}; expected a number of right answers out of {result.samples}."
+            f"{file}: key metrics.accuracy is {accuracy}; expected a number of right answers out of {rows}."
         )
-    interval = result.intervals.get("accuracy")
-    if interval is not None and not interval.low <= accuracy <= interval.high:
+    expected, interval = wilson(right, rows), result.intervals.get("accuracy")
+    if interval is None or max(abs(interval.low - expected.low), abs(interval.high - expected.high)) > 1e-6:
         raise ResultError(
-            f"{file}: key intervals.accuracy is {interval.low} to {interval.high}; expected it to hold {accuracy}."
+            f"{file}: key intervals.accuracy is {interval and f'{interval.low:g} to {interval.high:g}'}; expected "
+            f"{expected.low:.6f} to {expected.high:.6f}, that of {accuracy} by Wilson's formula at 95 %."
         )
+
+
+def _refuse_other_record(file: Path, result: Result, checkpoint: Path | str) -> None:
+    """Refuse what a result says of its model, its size or its training, and the checkpoint does not."""
+    subject = Subject(info(path(checkpoint)), result.model.name, result.model.revision)
+    said, found = (_flat(record.model_dump(mode="json")) for record in (result.model, model_record(subject)))
+    for key in said | found:
+        if said.get(key) != found.get(key):
+            raise ResultError(
+                f"{file}: key model.{key} is {said.get(key)!r}; expected {found.get(key)!r}, as {checkpoint} has it."
+            )
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    training = record.pop("training") or {}
+    return record | {f"training.{key}": value for key, value in training.items()}
 
 
 def _complaint(one: Repetition) -> str:
