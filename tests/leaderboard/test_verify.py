@@ -197,7 +197,7 @@ def test_a_sample_finds_a_gross_difference(submitted: Callable[..., Path], check
         ({"model__training__selection_split": "test"}, "selection_split is 'test'"),
         ({"model__training__selection_split": "unknown"}, "not known on which split"),
         ({"metrics__accuracy": 0.98765}, "a number of right answers out of 10000"),
-        ({"metrics__accuracy": 0.9}, r"expected 0\.893966 to 0\.905728, that of 0\.9 by Wilson's formula"),
+        ({"metrics__accuracy": 0.9}, r"expected 0\.893966 to 0\.905727, that of 0\.9 by Wilson's formula"),
         ({"intervals__accuracy__level": 0.5, "intervals__accuracy__low": 0.09}, "key intervals.accuracy is 0.09 to"),
         ({"samples": 10, "data__rows": 10}, "key data.rows is 10; expected 10000"),
         ({"model__checkpoint_sha256": "0" * 64}, "measured with checkpoint 000000000000"),
