@@ -72,15 +72,15 @@ def published_files(
     board, _ = make_board(results, out, checkpoints=checkpoints)
     rendered = render(board, charts(board), out, checkpoints)
     # Those of the rows alone: what was measured on data of one's own is nobody else's matter.
-    links = {row.link for section in board.sections for row in (*section.measured, *section.outdated) if row.link}
-    sources = {link: (out / link).read_bytes() for link in sorted(links)}
+    rows = [row for section in board.sections for row in (*section.measured, *section.outdated)]
+    sources = {link: (out / link).read_bytes() for link in sorted({row.link for row in rows if row.link})}
     if not sources:
         raise UsageError(f"{results} holds no result to publish; evaluate a model first: urzoo eval --help")
     sources |= {f"{CURVES}/{path.name}": path.read_bytes() for path in sorted((out / CURVES).glob("*.csv"))}
     # How the study's networks were trained; their weights stay here.
-    for file in ("training.json", "log.jsonl"):
-        found = sorted((out / STUDY).glob(f"*/{file}"))
-        sources |= {f"{STUDY}/{path.parent.name}/{file}": path.read_bytes() for path in found}
+    for name in sorted({row.model for row in rows if row.kind == "study"}):
+        found = [out / STUDY / name / file for file in ("training.json", "log.jsonl")]
+        sources |= {f"{STUDY}/{name}/{path.name}": path.read_bytes() for path in found if path.is_file()}
     space_card = SPACE_CARD.replace("{repo_id}", repo_id).encode() + rendered["README.md"]
     data_set_card = DATA_SET_CARD.replace("{repo_id}", repo_id).encode()
     tables = {name: rendered[name] for name in ("leaderboard.csv", "leaderboard.json")}
