@@ -151,6 +151,13 @@ def test_data_that_are_there_in_part_fail_their_task(clone: Path):
     assert row.message.startswith(f"smnist: {folder} holds 1 of the 2 files")
 
 
+def test_a_task_without_a_checkpoint_is_told(clone: Path):
+    folders = {"results": clone / "results", "measured": clone / "measured"}
+    [row] = reproduce(["imdb"], progress=False, **folders)
+    assert (row.status, row.model) == ("skipped", None)
+    assert "imdb: no shipped checkpoint is made for it" in row.message
+
+
 def test_without_a_committed_row_the_figure_is_told_alone(clone: Path):
     shutil.rmtree(clone / "results")
     [row] = reproduced(clone)

@@ -32,12 +32,12 @@ DEFAULT_MEASURED = Path("leaderboard/measured")
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What became of a row, or, where `model` is None, of a task whose data are not at hand.
+    """What became of a row, or, where `model` is None, of a task whose data or checkpoints are not at hand.
 
     Attributes:
         status: "same", "within" (the tolerance), "beyond" (it), "uncommitted" (there is no row to compare with),
-            "outdated" (the row is of other weights, data or task version), "failed", "skipped" (it is not known what
-            the committed row says of each row) or "lacking".
+            "outdated" (the row is of other weights, data or task version), "failed", "skipped" (there is no checkpoint,
+            or it is not known what the committed row says of each row) or "lacking".
         task: The task's name.
         model: The checkpoint's name.
         message: One line for the user.
@@ -80,6 +80,9 @@ def reproduce(
     left_out, rows = [], []
     for task in chosen:
         if not (names := _names(task, everything=everything)):
+            if task_names is not None:
+                none = f"{task.name}: no shipped checkpoint is made for it, so that there is nothing to measure again"
+                left_out.append(Reproduced("skipped", task.name, None, none))
             continue
         try:
             missing = lacking(task.data.name, task.data.split, data_root=data_root)
