@@ -258,7 +258,13 @@ def test_what_cannot_be_described_is_refused(own: Path, tmp_path: Path):
     shutil.copy(own.parent / "data" / "test.parquet", own.parent / "data" / "test-clean.parquet")
     with pytest.raises(UsageError, match=r"test-clean\.parquet is called after no split; expected such as test\.parq"):
         describe(own.parent / "data")
-    (own.parent / "data" / "test-clean.parquet").unlink()
+    (own.parent / "data" / "test-clean.parquet").rename(own.parent / "data" / "test-00000-of-00002.parquet")
+    with pytest.raises(DataError, match=r"holds 1 of the 2 files of split 'test'"):
+        describe(own.parent / "data")
+    (own.parent / "data" / "test-00000-of-00002.parquet").rename(own.parent / "data" / "test-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"split 'test' twice, as test.parquet and test-00000-of-00001.parquet; remove"):
+        describe(own.parent / "data")
+    (own.parent / "data" / "test-00000-of-00001.parquet").unlink()
     pq.write_table(pa.table({"weight": [0.5, 1.5]}), tmp_path / "data" / "odd.parquet")
     with pytest.raises(DataError, match="column 'weight' is of type double"):
         describe(tmp_path / "data")

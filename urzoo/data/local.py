@@ -21,6 +21,7 @@ from urzoo.data import schema
 from urzoo.data.decode import decode
 from urzoo.data.digest import content_digest, order_digest
 from urzoo.data.schema import Columns, DataSet, LocalDataSet, SplitSpec
+from urzoo.data.sources import own_files
 from urzoo.errors import DataError, UsageError, one_line
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
 
@@ -85,18 +86,20 @@ def describe(folder: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: There are no parquet files, or one is called after no split.
-        DataError: Splits have different columns, or a column is of no kind of urzoo's.
+        DataError: Splits have different columns, a column is of no kind of urzoo's, or a split lacks files or is there
+            twice.
     """
-    splits: dict[str, list[Path]] = {}
+    names: dict[str, None] = {}
     for path in sorted(folder.glob("*.parquet")):
         if (named := _FILE.fullmatch(path.name)) is None:
             raise UsageError(
                 f"{path} is called after no split; expected such as test.parquet or test-00000-of-00002.parquet, "
                 "without another hyphen. Rename it or put it elsewhere."
             )
-        splits.setdefault(named[1], []).append(path)
-    if not splits:
+        names[named[1]] = None
+    if not names:
         raise UsageError(f"{folder} holds no parquet file; expected one a split, such as {folder / 'test.parquet'}.")
+    splits = {split: own_files(folder, split) for split in names}
     columns = _columns([path for paths in splits.values() for path in paths])
     # A name is wanted before there is a description; it is the folder's.
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", folder.resolve().name).strip("-._") or "data"

@@ -125,7 +125,7 @@ def hub_unreachable() -> str:
 def _nearby(data_set: DataSet, split: str, data_root: Path | None) -> Found | None:
     """What is there without a network."""
     if isinstance(data_set, LocalDataSet):
-        files = _own_files(data_set.folder, _file_split(data_set, split))
+        files = own_files(data_set.folder, _file_split(data_set, split))
         return Found(files, "local") if files else None
     if data_root is not None and (files := _in_folder(data_root, data_set, split)):
         return Found(files, "data root")
@@ -150,10 +150,18 @@ def _shards(folder: Path, split: str) -> list[Path]:
     return files
 
 
-def _own_files(folder: Path, split: str) -> list[Path]:
-    """Of a user's own data, which may be one file without a number."""
-    single = folder / f"{split}.parquet"
-    return [single] if single.is_file() else _shards(folder, split)
+def own_files(folder: Path, split: str) -> list[Path]:
+    """Those of a split of a user's own data, which may be one file without a number.
+
+    Raises:
+        DataError: The split is there in both forms, or some of its files are missing.
+    """
+    single, shards = folder / f"{split}.parquet", _shards(folder, split)
+    if not single.is_file():
+        return shards
+    if shards:
+        raise DataError(f"{folder} holds split {split!r} twice, as {single.name} and {shards[0].name}; remove one.")
+    return [single]
 
 
 def _file_split(data_set: DataSet, split: str) -> str:
