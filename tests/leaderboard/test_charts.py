@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from urzoo.evaluation.intervals import wilson
 from urzoo.leaderboard.build import make_board
 from urzoo.leaderboard.charts import Chart, Line, charts
 from urzoo.recurrence import GATINGS
@@ -58,6 +59,23 @@ def test_the_overview_has_the_best_of_each_task_and_what_is_published(example: P
     assert best.interval == (pytest.approx(100 - 98.89), pytest.approx(100 - 98.51))
     assert {point.hollow for row, point in smnist.items() if "published" in row} == {True}
     assert len(smnist) == 3
+
+
+def test_no_error_at_all_stands_left_of_all_others_and_the_axis_says_so(
+    put: Callable[..., Path], results: Path, checkpoints: Path
+):
+    put("some", "smnist", 0.9871)
+    assert drawn(results, checkpoints).get(("", "overview")) is None
+    put("some", "pmnist", 0.97)
+    assert drawn(results, checkpoints)["", "overview"].x.label == "Error, %"
+    put(
+        "all", "copy", 1.0, intervals={"accuracy": wilson(10_000, 10_000).model_dump()}, samples=1_000, data__rows=1_000
+    )
+    chart = drawn(results, checkpoints)["", "overview"]
+    [point] = [point for point in chart.points if point.row == "copy/all"]
+    assert point.interval == (point.x, pytest.approx(0.0384, rel=0.01))
+    assert point.x == min(point.x for point in chart.points)
+    assert chart.x.label == "Error, %; at the left end none"
 
 
 def test_the_gatings_of_the_study_stand_in_one_order_with_their_rows(

@@ -119,21 +119,23 @@ def _overview(board: Board) -> Chart | None:
     ]
     if len(shown) < 2:
         return None
-    points: list[Point] = []
-    # An accuracy of 100 % has no place on a logarithmic axis; what it can be told apart from has.
-    least = {section.task: 100.0 / (2 * best.samples) for section, best in shown}
+    marks: list[Point] = []
     for line, (section, best) in enumerate(shown):
-        marks = [_measured(section, best, line)]
         quoted = {row.id: row for row in (section.best_published, section.reference) if row}
-        marks += [_published(section, row, line) for row in quoted.values()]
-        points += [_as_error(mark, least[section.task]) for mark in marks]
+        marks += [_measured(section, best, line), *(_published(section, row, line) for row in quoted.values())]
+    # An accuracy of 100 % has no place on a logarithmic axis: it is drawn left of all others, and the axis says so.
+    least = (
+        min((100.0 - end for mark in marks for end in (mark.x, *(mark.interval or ())) if end < 100.0), default=1.0) / 2
+    )
+    points = [_as_error(mark, least) for mark in marks]
+    none = "; at the left end none" if any(point.x == least for point in points) else ""
     ends = [end for point in points for end in (point.x, *(point.interval or ()))]
     return Chart(
         task="",
         kind="overview",
         title="Error on each task",
         description=f"What is left to 100 % of each task's accuracy, lower is better. {_listed(points)}.",
-        x=log_axis("Error, %", ends),
+        x=log_axis(f"Error, %{none}", ends),
         names=tuple(_short(section.title) for section, _ in shown),
         points=tuple(points),
     )
