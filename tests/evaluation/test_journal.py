@@ -179,7 +179,8 @@ def test_kill_9_at_any_moment_loses_no_finished_batch_and_leaves_no_unreadable_f
 def test_what_a_kill_left_of_a_file_being_written_is_removed(raster: Path, results: Path):
     folder = results / name_of(raster)
     folder.mkdir(parents=True)
-    others = [folder / ".smnist_more.json.k3x.part", folder / "notes.part"]
+    others = [folder / ".smnist_more.json.k3x.part", folder / ".smnist.two.json.k3x.part", folder / "notes.part"]
+    others += [folder / ".smnist.two.lock.part", folder / f".smnist.two.{'0' * 16}.journal.part"]
     for path in (folder / ".smnist.json.a1b2.part", folder / ".smnist.predictions.parquet.c3.part", *others):
         path.write_text('{"schema_ver')
     pairs([raster], ["smnist"], results=results, settings=SETTINGS)

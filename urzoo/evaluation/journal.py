@@ -10,6 +10,7 @@ The lock beside it lets one evaluation of a pair run at a time. For a result `<t
 
 import contextlib
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -69,8 +70,12 @@ class Journal:
 
         The result is kept.
         """
-        kept = {self.lock} if but is None else {self.lock, self._place(but)}
-        for path in set(self.folder.glob(f".{self.task}.*.part")) - kept:
+        # No others: of a task `digits.two` there may be an evaluation beside that of `digits`.
+        own = rf"\.{re.escape(self.task)}\.((json|predictions\.parquet)\.\w+|[0-9a-f]{{16}}\.journal)\.part"
+        kept = None if but is None else self._place(but)
+        for path in self.folder.glob(".*.part"):
+            if path == kept or not re.fullmatch(own, path.name):
+                continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
