@@ -46,6 +46,7 @@ def assemble(
     curves: Mapping[tuple[str, str], Curve] | None = None,
     problem_curves: Mapping[str, tuple[ProblemCurve, ...]] | None = None,
     recommended: Mapping[str, str] | None = None,
+    begun: Mapping[str, str] | None = None,
 ) -> Board:
     """Put a board together.
 
@@ -56,6 +57,7 @@ def assemble(
         curves: Learning curves by task and model, each that of the weights in the result.
         problem_curves: Learning curves of the gatings on the synthetic problems, by task.
         recommended: The shipped checkpoint to take, by task.
+        begun: The checkpoint that a model began with, by model.
 
     Raises:
         ResultError: A result is not fit for a board (see `refuse_unfit`); the message names file and key.
@@ -64,7 +66,8 @@ def assemble(
     for one in evidence:
         refuse_unfit(one, tasks)
         name = one.result.task.name
-        rows[name].append(_row(one, tasks[name], (recommended or {}).get(name)))
+        initial = (begun or {}).get(one.result.model.name)
+        rows[name].append(_row(one, tasks[name], (recommended or {}).get(name), initial))
     sections = [
         _section(
             name,
@@ -138,7 +141,7 @@ def _refuse_impossible(file: str, result: Result, spec: MetricSpec) -> None:
             raise ResultError(f"{file}: key {key} is {figure!r}; expected {expected}.")
 
 
-def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> Row:
+def _row(evidence: Evidence, current: CurrentTask, recommended: str | None, begun_with: str | None) -> Row:
     result, task = evidence.result, current.task
     model, training = result.model, result.model.training
     # An outdated result may be in a metric that the task no longer has; it is then shown as stored.
@@ -176,6 +179,7 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None) -> R
         caveat=task.caveat_of(training.task if training else None),
         group=None,
         training_seconds=training.wall_seconds if training else None,
+        begun_with=begun_with,
         selection_split=training.selection_split if training else "unknown",
         task_version=result.task.version,
         date=result.started_at[:10],

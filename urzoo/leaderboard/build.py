@@ -14,7 +14,7 @@ from urzoo.evaluation.recommended import recommended_checkpoints
 from urzoo.files import write_bytes, writing
 from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.charts import KINDS, Chart, charts
-from urzoo.leaderboard.collect import collect, current_tasks
+from urzoo.leaderboard.collect import begun_with, collect, current_tasks
 from urzoo.leaderboard.curves import learning_curves
 from urzoo.leaderboard.page import render_page
 from urzoo.leaderboard.problem_curves import CURVES, problem_curves
@@ -47,14 +47,15 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
         ResultError: A result file cannot be read or must not be on a board.
     """
     collected = collect(results, out)
-    tasks = current_tasks()
+    tasks, folders = current_tasks(), _folders(out, checkpoints)
     board = assemble(
         collected.evidence,
         read_published(),
         tasks,
-        learning_curves(collected.evidence, tasks, _folders(out, checkpoints)),
+        learning_curves(collected.evidence, tasks, folders),
         problem_curves(out / CURVES, tasks),
         recommended_checkpoints(),
+        begun_with(collected.evidence, folders),
     )
     return board, collected.partial
 

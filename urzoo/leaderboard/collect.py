@@ -1,5 +1,6 @@
-"""Reading what the leaderboard is made of: result files, today's tasks and the shipped learning curves."""
+"""Reading what the leaderboard is made of: result files, today's tasks and how checkpoints began."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from urzoo.evaluation.schema import read_result, result_path
 from urzoo.evaluation.task import load_task, tasks
 from urzoo.leaderboard.board import CurrentTask, Evidence
 from urzoo.leaderboard.text import refuse_unprintable
+from urzoo.zoo.schema import read_training_summary
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,23 @@ def collect(results: Path, board: Path | None = None) -> Collected:
         link = path.absolute().relative_to(board.absolute()).as_posix() if board and is_inside else None
         evidence.append(Evidence(result, str(path), link))
     return Collected(tuple(evidence), tuple(partial))
+
+
+def begun_with(evidence: Iterable[Evidence], folders: Mapping[str, Path]) -> dict[str, str]:
+    """The checkpoint that a model among the results began with, by model, where it was not with drawn weights.
+
+    Args:
+        evidence: The results.
+        folders: Where the checkpoints of each source are, one folder each.
+
+    Raises:
+        CheckpointError: A training summary is damaged.
+    """
+    found = {}
+    for model in {one.result.model.name: one.result.model for one in evidence}.values():
+        file = folders[model.source] / model.name / "training.json" if model.source in folders else None
+        if file is not None and file.is_file():
+            summary = read_training_summary(file)
+            if summary.initialised_from is not None and summary.weights_sha256 == model.weights_sha256:
+                found[model.name] = summary.initialised_from.name
+    return found

@@ -88,7 +88,8 @@ def remarks(section: Section, row: Any) -> list[str]:
         return [text for text in (of_metric, row.note) if text]
     other = None if row.cell else f"not urzoo's: {row.architecture}"
     chance = "no better than chance" if section.at_chance(row) else None
-    return [text for text in (other, row.context, row.reason, row.caveat, chance) if text]
+    begun = f"begun with {row.begun_with}, whose training time is not counted" if row.begun_with else None
+    return [text for text in (other, row.context, row.reason, row.caveat, begun, chance) if text]
 
 
 def _of(name: str) -> Callable[[Section, Any], Any]:

@@ -76,7 +76,7 @@ def _trained(board: Board, summaries: Mapping[str, TrainingSummary]) -> str | No
                     count(row.parameters),
                     f"{training['epochs']:g}",
                     str(training["seed"]),
-                    duration(row.training_seconds),
+                    _time(row),
                     f"{count(round(summary.peak_memory_mib))} MiB" if summary else "",
                     markdown(training["hardware"]),
                     _validation(section, summary),
@@ -221,9 +221,14 @@ def _open(board: Board) -> list[str]:
                 lines.append(
                     f"{markdown(section.title)}: {abs(gap):.{section.digits}f} from {named}. "
                     f"{markdown(best.model)} has {count(best.parameters)} parameters and was trained for "
-                    f"{duration(best.training_seconds)}; recipes of the paper's size, for GPUs, are in `configs/`."
+                    f"{_time(best)}; recipes of the paper's size, for GPUs, are in `configs/`."
                 )
     return lines or ["Nothing: every task has a ranked figure, and none is behind the published UR-LSTM."]
+
+
+def _time(row: Row) -> str:
+    """How long a model was trained, and after what."""
+    return duration(row.training_seconds) + (f", after {markdown(row.begun_with)}" if row.begun_with else "")
 
 
 def _doubtful(row: PublishedRow) -> str:

@@ -18,7 +18,8 @@ class Row(Strict):
     (another of urzoo's models) or "baseline" (any other model). `recommended` marks the checkpoint to take for the
     task, chosen by its validation scores.
     `study` is true of a checkpoint that is one of several of different seeds, there to be compared with others: its
-    rank is among those of the study. `training_seconds` is None where the checkpoint does not tell. `context` says
+    rank is among those of the study. `training_seconds` is None where the checkpoint does not tell; it does not count
+    the training of the checkpoint that this one began with, `begun_with`. `context` says
     how much of the data the model reads at a time, where that is not all; `caveat` what the task says of the scores of
     checkpoints that were made for another one. `group` is the id of the group of seeds
     the row is in. `provenance` is all of the result file.
@@ -48,6 +49,7 @@ class Row(Strict):
     caveat: str | None
     group: str | None
     training_seconds: float | None
+    begun_with: str | None
     selection_split: str
     task_version: int
     date: str
