@@ -71,7 +71,7 @@ class Journal:
         The result is kept.
         """
         # No others: of a task `digits.two` there may be an evaluation beside that of `digits`.
-        own = rf"\.{re.escape(self.task)}\.((json|predictions\.parquet)\.\w+|[0-9a-f]{{16}}\.journal)\.part"
+        own = rf"\.{re.escape(self.task)}\.((json|predictions\.parquet)\.\w+|\w+\.journal)\.part"
         kept = None if but is None else self._place(but)
         for path in self.folder.glob(".*.part"):
             if path == kept or not re.fullmatch(own, path.name):
