@@ -27,7 +27,7 @@ from tests.evaluation.examples import (
 )
 from urzoo.data.generate import adding_sequences, copy_sequences
 from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
-from urzoo.errors import CheckpointError, UsageError
+from urzoo.errors import CheckpointError, DataError, UsageError
 from urzoo.evaluation import Settings, load_task
 from urzoo.evaluation.intervals import bootstrapped_ratio
 from urzoo.evaluation.language_modelling import LanguageModellingStream
@@ -259,6 +259,21 @@ def test_the_adding_problem_is_scored_by_squared_error(tmp_path: Path, batch_siz
     split = split_of("adding", "test", sequence=list(sequences))
     result = run(tmp_path / "adder", "adding", split, batch_size=batch_size)
     assert result.metrics["mean_squared_error"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["copy", "adding"])
+@pytest.mark.parametrize("wrong", ["ragged", "channels", "kind"])
+def test_sequences_of_another_problem_are_refused(tmp_path: Path, task: str, wrong: str):
+    folder, split = make_example(task, tmp_path / "model")
+    sequences = [sequence.copy() for sequence in split.sequences]
+    if wrong == "ragged":
+        sequences[3] = sequences[3][1:]
+    elif wrong == "channels":
+        sequences = [np.repeat(sequence[:, :1], 3, axis=1) for sequence in sequences]
+    else:
+        sequences[3][12, -1] = 0.5
+    with pytest.raises(DataError, match=rf"{task} \(test\) holds no sequences of this problem"):
+        run(folder, task, split_of(task, "test", sequence=sequences))
 
 
 def test_every_sequence_of_the_synthetic_problems_is_of_its_kind():

@@ -32,6 +32,13 @@ def copy_sequences(rows: int, length: int, random: np.random.RandomState) -> npt
     return sequences
 
 
+def is_copy(sequences: npt.NDArray[np.float32]) -> bool:
+    """Whether sequences `(rows, length, 1)` are of the copy problem."""
+    told, rest, blanks = sequences[:, :COPIED], sequences[:, COPIED:-COPIED], sequences[:, -COPIED:]
+    cued = rest.shape[1] > 0 and bool((rest[:, -1] == CUE).all()) and not (rest[:, :-1].any() or blanks.any())
+    return cued and bool(np.isin(told, range(1, SYMBOLS + 1)).all())
+
+
 def adding_sequences(rows: int, length: int, random: np.random.RandomState) -> npt.NDArray[np.float32]:
     """Inputs of the adding problem, `(rows, length, 2)`: a number from 0 to 1, and a mark (1, else 0).
 
@@ -43,6 +50,12 @@ def adding_sequences(rows: int, length: int, random: np.random.RandomState) -> n
     sequences[row, random.randint(0, length // 2, rows), 1] = 1.0
     sequences[row, random.randint(length // 2, length, rows), 1] = 1.0
     return sequences
+
+
+def is_adding(sequences: npt.NDArray[np.float32]) -> bool:
+    """Whether sequences `(rows, length, 2)` are of the adding problem: two marks in each."""
+    marks = sequences[:, :, 1]
+    return bool(np.isin(marks, (0, 1)).all() and (marks.sum(axis=1) == 2).all())
 
 
 def sums(sequences: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -4,7 +4,7 @@ The copy model scores the next symbol at every step like a language model over t
 its own or the right answers. The adding model is a regression from the whole sequence to one number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from urzoo.data import Split
-from urzoo.data.generate import COPIED, SYMBOLS, sums
-from urzoo.errors import UsageError
+from urzoo.data.generate import COPIED, SYMBOLS, is_adding, is_copy, sums
+from urzoo.errors import DataError, UsageError
 from urzoo.evaluation.classification import classification_figures
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import MeanSquaredError, computed
@@ -34,13 +34,14 @@ class Copy:
 
         Raises:
             UsageError: Its vocabulary is another.
+            DataError: The sequences are of another problem.
         """
         if model.config.vocab_size != _COPY_VOCABULARY:
             raise UsageError(
                 f"{folder} has vocab_size {model.config.vocab_size}; task {task.name} needs {_COPY_VOCABULARY}."
             )
         self.model, self.precision, self.folder = model, precision, folder
-        self.symbols = np.stack(split.sequences)[:, :, 0].astype(np.int64)
+        self.symbols = _stacked(split, 1, is_copy)[:, :, 0].astype(np.int64)
         self.data = data_record(split)
 
     def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
@@ -77,11 +78,12 @@ class Adding:
 
         Raises:
             UsageError: It gives another number of scores.
+            DataError: The sequences are of another problem.
         """
         if model.config.num_labels != 1:
             raise UsageError(f"{folder} has {model.config.num_labels} labels; task {task.name} needs 1, the sum.")
         self.model, self.precision, self.folder = model, precision, folder
-        self.sequences = np.stack(split.sequences)
+        self.sequences = _stacked(split, 2, is_adding)
         self.sums = sums(self.sequences)
         self.data = data_record(split)
 
@@ -105,3 +107,15 @@ class Adding:
     def predictions(self, outputs: Outputs, rows: Rows) -> dict[str, npt.NDArray[Any]]:
         """The row, the right sum and the model's."""
         return {"row": rows, "label": self.sums[rows], "prediction": outputs["sums"]}
+
+
+def _stacked(split: Split, channels: int, is_of_kind: Callable[[npt.NDArray[np.float32]], bool]) -> Any:
+    sequences = split.sequences
+    if len({sequence.shape for sequence in sequences}) == 1 and sequences[0].shape[1] == channels:
+        stacked = np.stack(sequences)
+        if is_of_kind(stacked):
+            return stacked
+    raise DataError(
+        f"{split.name} ({split.split}) holds no sequences of this problem; expected them of one length, as "
+        "urzoo.data.generate draws them."
+    )
