@@ -104,6 +104,16 @@ def test_chance_is_drawn_where_a_row_stands_at_it_and_no_deviation_leaves_the_sc
     assert all(0 <= value <= 100 for value, _ in chart.x.ticks)
 
 
+def test_chance_stands_on_the_axis_where_all_rows_are_below_it(
+    put: Callable[..., Path], results: Path, checkpoints: Path
+):
+    for name, accuracy in (("one", 0.40), ("other", 0.41)):
+        put(name, "imdb", accuracy)
+    chart = drawn(results, checkpoints)["imdb", "standings"]
+    assert chart.references == (("chance", 50.0),)
+    assert 0 < chart.x.position(50.0) < 1
+
+
 @pytest.mark.parametrize("accuracy", [0.0, 1.0, 0.1, 0.99999])
 def test_extreme_scores_can_be_drawn(put: Callable[..., Path], results: Path, checkpoints: Path, accuracy: float):
     for task in ("smnist", "pmnist"):

@@ -160,15 +160,16 @@ def _standings(section: Section, suffix: re.Pattern[str]) -> Chart | None:
         _measured(section, row, line) if isinstance(row, Row) else _published(section, row, line)
         for line, row in enumerate(rows)
     ]
+    references = _chance(section, section.main)
     return Chart(
         task=section.task,
         kind="standings",
         title=section.title,
         description=f"{section.heading} of each model. {_listed(points)}.",
-        x=_metric_axis(section, points),
+        x=_metric_axis(section, points, references),
         names=tuple(_short(suffix.sub("", row.model)) for row in rows),
         points=tuple(points),
-        references=_chance(section, section.main),
+        references=references,
     )
 
 
@@ -216,15 +217,16 @@ def _gatings(section: Section) -> Chart | None:
         else:
             points.append(_published(section, row, line))
     points += [_mean(section, group, names.index(_name(group))) for group in groups]
+    references = _chance(section, section.study)
     return Chart(
         task=section.task,
         kind="gatings",
         title=section.title,
         description=f"{section.heading} by gating and cell. {_listed(points)}.",
-        x=_metric_axis(section, points, [value for _, value in _chance(section, section.study)]),
+        x=_metric_axis(section, points, references),
         names=names,
         points=tuple(points),
-        references=_chance(section, section.study),
+        references=references,
     )
 
 
@@ -311,8 +313,11 @@ def _listed(points: Sequence[Point]) -> str:
     return "; ".join(point.title for point in points[:20]) + more
 
 
-def _metric_axis(section: Section, points: Sequence[Point], further: Sequence[float] = ()) -> Axis:
-    values = [*further, *(end for point in points for end in (point.x, *(point.interval or ())))]
+def _metric_axis(section: Section, points: Sequence[Point], references: Sequence[tuple[str, float]]) -> Axis:
+    values = [
+        *(value for _, value in references),
+        *(end for point in points for end in (point.x, *(point.interval or ()))),
+    ]
     if not section.higher_is_better and min(values) > 0 and max(values) > _LOG_FROM * min(values):
         return log_axis(section.heading, values)
     return linear_axis(section.heading, values, section.bounds)
