@@ -116,6 +116,12 @@ def test_an_honest_submission_passes(submitted: Callable[..., Path], checkpoint:
     assert len(compared) == 2
 
 
+def test_a_submission_that_lacks_a_metric_is_refused(submitted: Callable[..., Path], checkpoint: Path):
+    changes = {"metrics": {"accuracy": 0.1}, "intervals__accuracy": wilson(1_000, 10_000).model_dump()}
+    with pytest.raises(ResultError, match=r"on smnist lacks cross_entropy; evaluate again"):
+        check_submission(submitted(**changes), checkpoint, samples=10, progress=False)
+
+
 def test_the_command_checks_a_submission(
     submitted: Callable[..., Path], results: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from urzoo.errors import ResultError
 from urzoo.evaluation.runner import Settings
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task
@@ -30,7 +31,14 @@ def settings_of(result: Result) -> Settings:
 
 
 def repetitions(stored: Result, measured: Result, task: Task) -> list[Repetition]:
-    """The task's metrics of two results of the same rows."""
+    """The task's metrics of two results of the same rows.
+
+    Raises:
+        ResultError: The stored result lacks one.
+    """
+    for spec in task.metrics:
+        if spec.name not in stored.metrics:
+            raise ResultError(f"the result of {stored.model.name} on {task.name} lacks {spec.name}; evaluate again.")
     return [
         Repetition(
             stored.model.name, task.name, spec, stored.metrics[spec.name], measured.metrics[spec.name], spec.tolerance
