@@ -278,7 +278,13 @@ def test_means_over_seeds_lead_to_the_single_rows(chromium: Page, put: Callable[
     for gate in ("UR", "--"):
         for seed in range(3):
             name = f"urlstm-128-{'ur' if gate == 'UR' else 'plain'}-seed{seed}-smnist"
-            put(name, "smnist", 0.97 + 0.001 * seed + 0.01 * (gate == "UR"), model__gate=gate)
+            put(
+                name,
+                "smnist",
+                0.97 + 0.001 * seed + 0.01 * (gate == "UR"),
+                model__gate=gate,
+                model__training__seed=seed,
+            )
     build(results, results.parent)
     chromium.dress()
     chromium.open((results.parent / "index.html").as_uri())
@@ -339,7 +345,7 @@ def test_single_rows_of_the_study_unfold_when_they_are_asked_for(
 ):
     put("urlstm-256-smnist", "smnist", 0.9894)
     for seed in range(2):
-        put(f"urlstm-128-r-seed{seed}-smnist", "smnist", 0.97, model__gate="-R")
+        put(f"urlstm-128-r-seed{seed}-smnist", "smnist", 0.97, model__gate="-R", model__training__seed=seed)
     build(results, results.parent)
     chromium.dress()
     address = (results.parent / "index.html").as_uri()

@@ -37,6 +37,7 @@ def test_rows_that_differ_by_their_seed_alone_are_a_group(put: Callable[..., Pat
         {"model__source": "folder"},
         {"task__version": 7},
         {"model__training__selection_split": "unknown"},
+        {"model__training__epochs": 3.0},
         {"model__name": "urlstm-256-ur-seed9-smnist"},
         {"model__name": "urlstm-128-ur-smnist"},
     ],
@@ -50,6 +51,15 @@ def test_a_row_that_differs_by_more_than_its_seed_is_in_no_group(
     assert group.seeds == (0, 1)
     put("alone-seed0-smnist", "smnist", 0.5)
     assert len(board_of(results).section("smnist").groups) == 1
+
+
+def test_trainings_from_one_seed_are_in_no_group(put: Callable[..., Path], results: Path):
+    """Whatever their names say: their deviation would be none."""
+    put_seeds(put, (0.98,))
+    put("urlstm-128-ur-seed1-smnist", "smnist", 0.98, model__training__seed=0)
+    assert board_of(results).section("smnist").groups == ()
+    put("urlstm-128-ur-seed1-smnist", "smnist", 0.98, model__training__seed=7)
+    assert board_of(results).section("smnist").groups[0].seeds == (0, 7)
 
 
 def test_models_of_one_name_are_in_no_group(put: Callable[..., Path], results: Path):

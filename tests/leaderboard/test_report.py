@@ -57,7 +57,7 @@ def test_the_validation_of_other_weights_is_not_claimed(put: Callable[..., Path]
 def test_it_tells_the_gatings_apart_over_their_seeds(put: Callable[..., Path], results: Path, checkpoints: Path):
     for name, gate, scores in (("ur", "UR", (0.98, 0.984)), ("plain", "--", (0.97, 0.97))):
         for seed, score in enumerate(scores):
-            put(f"urlstm-128-{name}-seed{seed}-smnist", "smnist", score, model__gate=gate)
+            put(f"urlstm-128-{name}-seed{seed}-smnist", "smnist", score, model__gate=gate, model__training__seed=seed)
     report = report_of(results, checkpoints)
     row = row_of(report, "UR LSTM", "2")
     # Deviation 0.2828 over two seeds, and none of the other: a standard error of 0.2.

@@ -1,7 +1,8 @@
 """Rows that differ by the seed of their training alone, put together: mean and deviation over the seeds.
 
 A recipe for several seeds gives its checkpoints names with `-seed<number>` in them. Ranked rows whose names agree but
-for that number, of one gating, cell and size, are a group where there are two seeds or more, each once; it has no rank.
+for that number, of one gating, cell, size and length of training, are a group where there are two seeds or more, each
+once; it has no rank.
 """
 
 import math
@@ -24,15 +25,16 @@ def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: boo
     """
     found: dict[tuple[object, ...], dict[int, list[Row]]] = {}
     for row in rows:
-        named = SEED.search(plain_name(row.model))
-        if named is None or row.status != "ranked":
+        training = row.provenance["model"]["training"]
+        if row.status != "ranked" or SEED.search(plain_name(row.model)) is None:
             continue
-        key = (_without_seed(row.model), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers)
-        found.setdefault((*key, row.parameters), {}).setdefault(int(named[1]), []).append(row)
+        key = (_without_seed(row.model), row.kind, row.cell, row.gate, row.hidden_size, row.num_layers, row.parameters)
+        # The seed is that of the training: the name may say another.
+        found.setdefault((*key, training["task"], training["epochs"]), {}).setdefault(training["seed"], []).append(row)
     made = [
         _group(task, {seed: rows[0] for seed, rows in members.items()}, digits)
         for members in found.values()
-        # Where a seed has two rows, of models of one name, nobody knows which belong together.
+        # Where a seed has two rows, of models of one name or trained from one seed, nobody knows which belong together.
         if len(members) > 1 and all(len(of_seed) == 1 for of_seed in members.values())
     ]
     sign = -1 if higher_is_better else 1
