@@ -275,6 +275,17 @@ def test_what_cannot_be_described_is_refused(own: Path, tmp_path: Path):
         describe(tmp_path / "data")
 
 
+def test_what_the_first_row_hides_is_found(tmp_path: Path):
+    latin = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"tea"]).buffers())
+    pq.write_table(pa.table({"text": latin, "label": [0, 1]}), tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=r"column 'text' holds text that is not UTF-8"):
+        describe(tmp_path)
+    series = pa.array([[], [[1.0, 2.0]]], pa.list_(pa.list_(pa.float32())))
+    pq.write_table(pa.table({"series": series, "label": [0, 1]}), tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=r"sequence 0 has shape \(0,\), expected \(time, 2\)"):
+        describe(tmp_path)
+
+
 def test_images_that_lie_elsewhere_are_refused_with_how_to_put_them_in(tmp_path: Path):
     """As `datasets` writes a folder of images."""
     column = pa.array(

@@ -142,7 +142,10 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
 
     if values.null_count:
         raise DataError(f"{path} has {values.null_count} empty values in column {name!r}.")
-    kind, first = values.type, values[0].as_py()
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return {"kind": "text"}
+    first = next((value for value in (one.as_py() for one in values) if value), None)
     if pa.types.is_struct(kind) or pa.types.is_binary(kind):
         encoded = first.get("bytes") if isinstance(first, dict) else first
         if encoded is None and first and first.get("path"):
@@ -168,9 +171,7 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
         numbers = [str(number) for number in range(max(highest + 1, 2))]
         column: dict[str, Any] = {"kind": "label", "classes": classes or numbers}
         return column | ({"unlabelled": True} if lowest == -1 else {})
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return {"kind": "text"}
-    if isinstance(first, list) and first and isinstance(first[0], list):
+    if isinstance(first, list) and isinstance(first[0], list):
         return {"kind": "sequence", "channels": len(first[0])}
     raise DataError(
         f"{path}: column {name!r} is of type {kind}; expected images, whole numbers (classes), text, or lists of "
