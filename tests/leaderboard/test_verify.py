@@ -68,7 +68,8 @@ def submitted(results: Path, honest: Result) -> Callable[..., Path]:
 def test_an_honest_row_is_repeated_and_agrees(submitted: Callable[..., Path], results: Path, checkpoint: Path):
     submitted()
     verification = verify(results, 5, folders=named(checkpoint), progress=False)
-    assert {one.metric.name for one in verification.compared} == {"accuracy", "cross_entropy"}
+    ends = {"accuracy interval's low", "accuracy interval's high"}
+    assert {one.metric.name for one in verification.compared} == {"accuracy", "cross_entropy", *ends}
     assert all(one.agrees for one in verification.compared)
     assert not verification.unrepeatable
 
@@ -79,6 +80,12 @@ def test_a_row_that_differs_fails_with_both_figures(submitted: Callable[..., Pat
     with pytest.raises(ResultError, match=r"accuracy is 0.6 in the result and 0\.\d+ here") as caught:
         verify(results, 1, folders=named(checkpoint), progress=False)
     assert "\n" not in str(caught.value)
+
+
+def test_an_interval_that_differs_fails(submitted: Callable[..., Path], results: Path, checkpoint: Path):
+    submitted(intervals__accuracy__low=0.01)
+    with pytest.raises(ResultError, match=r"accuracy interval's low is 0\.01 in the result and 0\.\d+ here"):
+        verify(results, 1, folders=named(checkpoint), progress=False)
 
 
 def test_a_row_of_other_weights_fails_without_an_evaluation(
@@ -113,7 +120,7 @@ def test_with_nothing_to_repeat_verify_fails(put: Callable[..., Path], results: 
 def test_an_honest_submission_passes(submitted: Callable[..., Path], checkpoint: Path):
     compared = check_submission(submitted(), checkpoint, progress=False)
     assert all(one.agrees for one in compared)
-    assert len(compared) == 2
+    assert len(compared) == 4  # two metrics, and the ends of an interval
 
 
 def test_a_submission_that_lacks_a_metric_is_refused(submitted: Callable[..., Path], checkpoint: Path):
@@ -230,6 +237,7 @@ def test_an_unfit_submission_is_refused_before_anything_is_evaluated(
         ({"source": "shipped"}, "key model.source is 'shipped'; expected 'folder'"),
         ({"training__wall_seconds": 1.0}, "key model.training.wall_seconds is 1.0; expected"),
         ({"training": None, "cell": None}, "key model.cell is None; expected 'lstm'"),
+        ({"name": "urlstm-256-smnist"}, r"key model.name is 'urlstm-256-smnist'; expected 'urlstm-256-smnist\+"),
     ],
 )
 def test_what_a_submission_says_of_its_model_must_be_so(

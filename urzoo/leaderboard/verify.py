@@ -6,7 +6,7 @@ A row is believed because its evaluation can be repeated. `verify` repeats some 
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from urzoo.errors import ResultError, UrzooError, UsageError
 from urzoo.evaluation.intervals import wilson
 from urzoo.evaluation.repetition import Repetition, repetitions, settings_of
 from urzoo.evaluation.runner import Evaluation, Subject, model_record
-from urzoo.evaluation.schema import Result, read_result
+from urzoo.evaluation.schema import Result, plain_name, read_result, result_name
 from urzoo.evaluation.task import Task
 from urzoo.leaderboard.board import CurrentTask, Evidence, refuse_unfit, standing
 from urzoo.leaderboard.collect import collect, current_tasks
@@ -197,10 +197,21 @@ def _repeat(
     again = Evaluation(Subject.of(checkpoint), task, split, settings_of(result)).run(progress=progress).result
     compared = repetitions(result, again, task)
     if not sampled:
-        return compared
+        return [*compared, *_ends(result, again, task)]
     accuracy = next(one for one in compared if one.metric.name == "accuracy")
     wider = _sampling_tolerance(accuracy.stored, again.samples, result.samples)
     return [replace(accuracy, tolerance=accuracy.tolerance + wider)]
+
+
+def _ends(result: Result, again: Result, task: Task) -> Iterator[Repetition]:
+    """The ends of the intervals; no number where there is no interval."""
+    for spec in task.metrics:
+        intervals = [one.intervals.get(spec.name) for one in (result, again)]
+        for end in ("low", "high") if any(intervals) else ():
+            stored, measured = (getattr(interval, end, math.nan) for interval in intervals)
+            metric = spec.model_copy(update={"name": f"{spec.name} interval's {end}"})
+            # An end moves faster than its metric, where that is no share.
+            yield Repetition(result.model.name, task.name, metric, stored, measured, 2 * spec.tolerance)
 
 
 def _sampling_tolerance(accuracy: float, samples: int, rows: int) -> float:
@@ -230,7 +241,10 @@ def _refuse_impossible(file: Path, result: Result) -> None:
 
 def _refuse_other_record(file: Path, result: Result, checkpoint: Path | str) -> None:
     """Refuse what a result says of its model, its size or its training, and the checkpoint does not."""
-    subject = Subject(info(path(checkpoint)), result.model.name, result.model.revision)
+    present = info(path(checkpoint))
+    # What is not shipped is called after its digest, so that it never takes another's place.
+    name = result_name(present, None if present.source in ("shipped", "study") else plain_name(result.model.name))
+    subject = Subject(present, name, result.model.revision)
     said, found = (_flat(record.model_dump(mode="json")) for record in (result.model, model_record(subject)))
     for key in said | found:
         if said.get(key) != found.get(key):
