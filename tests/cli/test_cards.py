@@ -1,5 +1,6 @@
 """`urzoo card` of several checkpoints: a mistyped name writes nothing, a check names every stale card."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,20 @@ def test_a_card_that_cannot_be_rendered_leaves_the_others_as_they_were(tmp_path:
     (damaged / "training.json").write_text("{}", encoding="utf-8")
     assert main(["card", str(whole), str(damaged), "--results", str(results)]) == 1
     assert (whole / "README.md").read_text(encoding="utf-8") == "mine\n"
+
+
+def test_a_card_keeps_its_results_under_another_name_and_never_loses_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy goes by another name in results; those of the checkpoint itself are its results, too."""
+    copy, results = tmp_path / "copy", Path("leaderboard/results")
+    for name in ("urlstm-128-smnist", "urlstm-128-ur-adding"):  # with files in the Hub's format, and without
+        export(path(name), copy)
+        before = (copy / "README.md").read_bytes()
+        assert main(["card", str(copy), "--check", "--results", str(results)]) == 0
+        (tmp_path / "none").mkdir(exist_ok=True)
+        assert main(["card", str(copy), "--results", str(tmp_path / "none")]) == 2
+        assert "holds no result of copy, whose card shows some" in capsys.readouterr().err
+        assert main(["card", str(copy), "--results", str(results)]) == 0
+        assert (copy / "README.md").read_bytes() == before
+        shutil.rmtree(copy)

@@ -250,18 +250,32 @@ def _check_cards(jobs: list[tuple["Located", list["Result"]]]) -> None:
 
 
 def _own_results(located: "Located", results: Path | None) -> list["Result"]:
-    """The results of a checkpoint; a reader could not repeat those on data that are only here."""
+    """The results of a checkpoint, by whatever name; a reader could not repeat those on data that are only here."""
     from urzoo.evaluation import read_result, result_name
     from urzoo.evaluation.schema import folder_name
+    from urzoo.hub.card import has_results
     from urzoo.hub.eval_results import generated_files
     from urzoo.hub.names import described
 
-    folder, committed = located.folder, RESULTS if results is None else results
-    if not committed.is_dir() and (results is not None or generated_files(folder)):
+    committed, checkpoint = RESULTS if results is None else results, described(located)
+    shown = located.commit is None and has_results(located.folder)
+    if not committed.is_dir() and (results is not None or shown or generated_files(located.folder)):
         raise UsageError(f"there is no folder {str(committed)!r} with result files; name it with --results.")
-    of_model = committed / folder_name(result_name(described(located)))
-    found = [read_result(file) for file in sorted(of_model.glob("*.json"))]
-    return [result for result in found if result.data.source != "local"]
+
+    def under(pattern: str) -> list["Result"]:
+        return [one for file in sorted(committed.glob(pattern)) if (one := read_result(file)).data.source != "local"]
+
+    found = under(f"{folder_name(result_name(checkpoint))}/*.json")
+    if not found:
+        # A copy of it may have been measured, in another folder or from the Hub.
+        same = (one for one in under("*/*.json") if one.model.checkpoint_sha256 == checkpoint.checkpoint_sha256)
+        found = list({one.task.name: one for one in same}.values())
+    if not found and shown:
+        raise UsageError(
+            f"{committed} holds no result of {located.name}, whose card shows some; name their folder with --results, "
+            "or remove the card first."
+        )
+    return found
 
 
 def _located(checkpoint: str) -> "Located":

@@ -16,9 +16,9 @@ from urzoo.data.schema import DataSet, data_sets, load_data_set
 from urzoo.errors import CheckpointError, ResultError, StaleError
 from urzoo.evaluation.schema import Result
 from urzoo.evaluation.task import MetricSpec, Task, load_task, tasks
-from urzoo.files import json_text, write_text
+from urzoo.files import json_text, remove_file, write_text
 from urzoo.hub.eval_results import generated_files, render_eval_results
-from urzoo.hub.merge import BEGIN, end_mark, merge
+from urzoo.hub.merge import BEGIN, end_mark, merge, shows_results
 from urzoo.hub.samples import SAMPLES, Samples, prompts, read_samples
 from urzoo.markdown import markdown, markdown_code, printable
 from urzoo.models.card_urlstm import TAGS, pipeline_of
@@ -100,10 +100,16 @@ def write_card(folder: Path, results: Sequence[Result]) -> Path:
     return write_files(folder, render_files(folder, results))
 
 
+def has_results(folder: Path) -> bool:
+    """Whether results were written into a checkpoint folder's card."""
+    card = folder / CARD
+    return card.is_file() and shows_results(read_text(card, error=CheckpointError))
+
+
 def write_files(folder: Path, files: Mapping[str, str]) -> Path:
     """Write what `render_files` gave; returns the path of README.md."""
     for name in generated_files(folder).keys() - files.keys():
-        (folder / name).unlink()
+        remove_file(folder / name)
     for name, content in files.items():
         write_text(folder / name, content)
     return folder / CARD

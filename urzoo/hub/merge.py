@@ -60,6 +60,16 @@ def end_mark(front: dict[str, Any], text: str) -> str:
     return f"{_END}{', '.join(f'{key} {digest}' for key, digest in digests.items())} -->"
 
 
+def is_generated(card: str) -> bool:
+    """Whether there is a generated part in a card."""
+    return any(mark in card for mark in _BEGINS)
+
+
+def shows_results(card: str) -> bool:
+    """Whether results are in the generated part of a card."""
+    return "model-index" in _parse(card, "the card").digests
+
+
 def merge(ours: str, theirs: str, *, is_base: Callable[[], bool] = lambda: False, force: bool = False) -> Merged:
     """A card made here, with what people wrote into another one.
 
