@@ -236,3 +236,12 @@ def test_what_another_is_writing_is_not_taken_for_a_leftover(tmp_path: Path) -> 
     with pytest.raises(UsageError):
         slow()
     assert (tmp_path / "out" / "config.json").read_text() == "quick"
+
+
+def test_a_name_of_many_bytes_is_written(tmp_path: Path) -> None:
+    name = "\u6f22" * 85  # 255 bytes, the most there are
+    write_text(tmp_path / name, "new")
+    assert (tmp_path / name).read_text() == "new"
+    with new_folder(tmp_path / f"{name[1:]}b") as folder:
+        (folder / "config.json").write_text("{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name[1:]}b"])

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,18 @@ from urzoo.errors import UrzooError, UsageError
 # The process's umask can only be read by setting it: done once, at import, before there are threads.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
+
+
+def expanded(path: str | Path) -> Path:
+    """`path` with a user's home in the place of a leading `~`.
+
+    Raises:
+        UsageError: There is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{str(path)!r} begins with the home of a user who is not known; write it out.") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,7 +86,7 @@ def remove_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary_beside(path: Path) -> Iterator[Path]:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=_prefix(path.name), suffix=".part", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -82,6 +95,11 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _prefix(name: str) -> str:
+    """How what is written beside `name` is called; systems count the bytes of a name, of which 255 are the most."""
+    return f".{os.fsencode(name)[:80].decode(sys.getfilesystemencoding(), 'ignore')}."
 
 
 def _flush_folder(folder: Path) -> None:
@@ -179,7 +197,7 @@ def writing(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _holder(parent: Path, name: str) -> Iterator[Path]:
     """A hidden folder for what is being written, locked while this process lives; those of killed ones are cleared."""
-    prefix = f".{name[:80]}."
+    prefix = _prefix(name)
     for leftover in parent.glob(f"{glob.escape(prefix)}{'[a-z0-9_]' * 8}.part"):
         _clear(leftover, parent / name)
     while True:
@@ -223,7 +241,7 @@ def _clear(leftover: Path, path: Path) -> None:
     """Remove what a killed process left beside `path`; a folder it had moved aside and not yet replaced comes back."""
     with contextlib.suppress(OSError), _locked(leftover) as is_abandoned:
         if is_abandoned and _is_leftover(leftover):
-            if (leftover / "old").is_dir() and not path.exists() and len(path.name) <= 80:
+            if (leftover / "old").is_dir() and not path.exists() and _prefix(path.name) == f".{path.name}.":
                 (leftover / "old").rename(path)
             shutil.rmtree(leftover, ignore_errors=True)
 

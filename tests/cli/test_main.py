@@ -92,6 +92,8 @@ MISTAKES = [
     (["train", "FILE.yaml", "--task", "digits.yaml"], "there is no task file 'digits.yaml'"),
     (["reproduce", "--task", "smnst", "--results", "."], "Did you mean 'smnist'"),
     (["info", "./nowhere"], "there is no folder './nowhere'"),
+    (["info", "~nobody-of-this-name/x"], "the home of a user who is not known"),
+    (["export", "urlstm-128-smnist", "~nobody-of-this-name/x"], "the home of a user who is not known"),
     (["info", "."], "has no config.json"),
     (["eval", "./nowhere", "--task", "smnist"], "there is no folder './nowhere'"),
     (["eval", "urlstm-128-smnist", "--task", "smnist", "--data-root", "nowhere"], "'nowhere' does not exist"),
@@ -275,6 +277,19 @@ def test_a_closed_pipe_is_no_error() -> None:
         f"{sys.executable} -m urzoo list --json | head -c 1", shell=True, capture_output=True, text=True
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("place", "code"), [("/dev/full", 1), ("-", 0)])
+def test_standard_output_that_takes_nothing_is_one_line_or_none(place: str, code: int) -> None:
+    command = f"{sys.executable} -m urzoo list --plain >{'&-' if place == '-' else place}"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
+    said = "" if code == 0 else "error: standard output: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_name_too_long_for_the_system_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "a" * 300]) == 1
+    assert "File name too long" in _error(capsys)
 
 
 def test_an_interruption_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints are found by name, and loaded whole or not at all."""
 
 import json
+import os
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -362,3 +363,18 @@ def test_threads_may_load_at_once():
     # What transformers exchanges while it loads is as it was.
     assert PreTrainedModel.tie_weights is before
     assert logging.get_verbosity() == shown
+
+
+def test_a_folder_of_any_name_is_a_checkpoint(checkpoint: Path):
+    for name, called in {"two\nlines": "two lines", os.fsdecode(b"n\xff"): "n\ufffd"}.items():
+        checkpoint = checkpoint.rename(checkpoint.with_name(name))
+        assert info(checkpoint).name == called
+
+
+def test_weights_that_may_not_be_read_are_one_line(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot read .*model.safetensors: Permission denied"):
+        read_header(checkpoint / "model.safetensors")

@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
         code = app(args=arguments, prog_name="urzoo", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as with `>&-`
+            sys.stdout.flush()
     except TyperException as mistake:
         return _wrong_use(mistake)
     except Exit as end:
@@ -71,10 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, Abort):
         return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has gone: nothing is wrong, and there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if error.filename is None and sys.stdout is not None:
+            # Standard output cannot be written to; what it still holds would fail again when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            # The reader of a pipe, such as `head`, has gone: nothing is wrong, and there is nobody left to tell.
+            return 0
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}.", 1)
     if code == INTERRUPTED:
         # typer makes this exit code of Ctrl-C, and says nothing.
         return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)

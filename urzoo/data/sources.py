@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from urzoo.data.schema import DataSet, LocalDataSet, data_sets, load_data_set
 from urzoo.errors import DataError, UsageError, one_line
+from urzoo.files import expanded
 
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 PROBE_SECONDS = 6.0
@@ -42,7 +43,7 @@ def chosen_root(data_root: Path | str | None) -> Path | None:
     value = data_root if data_root is not None else os.environ.get("URZOO_DATA_ROOT") or None
     if value is None:
         return None
-    root = Path(value).expanduser()
+    root = expanded(value)
     if not root.is_dir():
         raise UsageError(f"{named} {str(value)!r} is not a folder; expected one that holds ylecun/mnist and the like.")
     repositories = [load_data_set(name).repository for name in data_sets()]

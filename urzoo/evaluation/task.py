@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from urzoo.data.local import register
 from urzoo.errors import DataError, UrzooError, UsageError, unknown
+from urzoo.files import expanded
 from urzoo.schema import Count, Line, Name, Positive, Strict, content_sha256, read_yaml, validated
 
 LOCAL: dict[str, "Task"] = {}
@@ -167,7 +168,7 @@ def load_task(name: str) -> Task:
         DataError: The `dataset.yaml` of its data is malformed or missing.
     """
     if name.endswith((".yaml", ".yml")):
-        task = _local_task(Path(name).expanduser())
+        task = _local_task(expanded(name))
         LOCAL[task.name] = task
         return task
     if name in LOCAL:
@@ -200,7 +201,7 @@ def _local_task(file: Path) -> Task:
         raise UsageError(
             f"{file}: key data is {data!r}; expected a folder and a split: {{folder: ./digits, split: test}}."
         )
-    folder = file.parent / Path(data["folder"]).expanduser()
+    folder = file.parent / expanded(data["folder"])
     if not folder.is_dir():
         raise UsageError(f"{file}: key data.folder is {data['folder']!r}, and there is no folder {folder}; name one.")
     data_set = register(folder)

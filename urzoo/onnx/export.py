@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urzoo.errors import UsageError
-from urzoo.files import write_bytes
+from urzoo.files import expanded, write_bytes
 from urzoo.nn.stack import Stack
 
 if TYPE_CHECKING:
@@ -73,6 +73,6 @@ def export_onnx(model: Any, file: str | Path) -> Path:
 
     content = to_onnx(model).SerializeToString()
     compare(model, content)
-    target = Path(file).expanduser()
+    target = expanded(file)
     write_bytes(target, content)
     return target

@@ -1,6 +1,7 @@
 """Checkpoints by name or folder, and what can be said of one without building its model."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from urzoo.errors import CheckpointError, UsageError, near_matches
+from urzoo.files import expanded
+from urzoo.markdown import printable
 from urzoo.schema import describe, read_json
 from urzoo.zoo.schema import CheckpointInfo, TrainingSummary, read_training_summary
 from urzoo.zoo.weights import (
@@ -26,7 +29,7 @@ STUDY_FOLDER = Path("leaderboard/gating_study")
 """The networks of the gating study: in a clone, beside the results, and no part of the package."""
 TRAINING_FILE = "training.json"
 # The files that decide what a checkpoint answers to an input; cards, logs and recipes do not.
-_DECIDING = (
+DECIDING = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -89,7 +92,7 @@ def path(name_or_folder: str | Path) -> Path:
         for names, home in ((checkpoints, CHECKPOINTS_FOLDER), (study_checkpoints, STUDY_FOLDER)):
             if text in names():
                 return home / text
-    folder = Path(name_or_folder).expanduser()
+    folder = expanded(name_or_folder)
     if text and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise NoCheckpointError(
@@ -106,10 +109,12 @@ def path(name_or_folder: str | Path) -> Path:
 def checkpoint_name(name_or_folder: str | Path) -> str:
     """What a checkpoint is called in results: its shipped name, else its folder's name.
 
-    A folder called `checkpoint`, where training leaves its outcome, is called after the run's folder.
+    A folder called `checkpoint`, where training leaves its outcome, is called after the run's folder. What of a name
+    cannot be printed, or is no UTF-8, is left out.
     """
     folder = path(name_or_folder).resolve()
-    return folder.parent.name if folder.name == "checkpoint" else folder.name
+    name = folder.parent.name if folder.name == "checkpoint" else folder.name
+    return " ".join(printable(os.fsencode(name).decode(errors="replace")).split())
 
 
 def training_summary(folder: Path) -> TrainingSummary | None:
@@ -208,5 +213,5 @@ def _urzoo_fields(config: dict[str, Any]) -> dict[str, Any]:
 
 def _checkpoint_sha256(folder: Path, weights: str) -> str:
     parts = [f"{WEIGHTS_FILE} {weights}"]
-    parts += [f"{name} {file_sha256(folder / name)}" for name in _DECIDING if (folder / name).is_file()]
+    parts += [f"{name} {file_sha256(folder / name)}" for name in DECIDING if (folder / name).is_file()]
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()

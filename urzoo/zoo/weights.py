@@ -98,8 +98,11 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}, so there are no weights to load.")
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
+    try:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+    except OSError as failure:
+        raise CheckpointError(f"cannot read {path}: {failure.strerror or failure}.") from failure
     if header_bytes > _LARGEST_HEADER_BYTES:
         raise CheckpointError(
             f"{path} is truncated or damaged: its header has {header_bytes} bytes, expected at most "
