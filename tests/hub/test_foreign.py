@@ -12,6 +12,7 @@ from urzoo.errors import CheckpointError
 from urzoo.evaluation.schema import plain_name, read_result
 from urzoo.hub.pull import pull
 from urzoo.zoo import info
+from urzoo.zoo.lookup import DECIDING
 
 from .conftest import TOKEN, Run
 from .server import HubServer
@@ -43,6 +44,9 @@ def test_a_model_of_another_library_is_evaluated_from_the_hub(hub: HubServer, cl
 
 def test_a_plain_pull_takes_urzoos_models_only_also_after_an_evaluation(hub: HubServer, tmp_path: Path) -> None:
     folder, _ = make_foreign("vit", tmp_path / "vit")
+    for name in set(DECIDING) - {path.name for path in folder.iterdir()}:
+        if not name.endswith(".json"):
+            (folder / name).write_bytes(b"of a tokenizer")
     sent(hub, folder)
     for _ in range(2):
         with pytest.raises(CheckpointError, match="is of model_type 'vit', expected urlstm"):

@@ -10,7 +10,7 @@ import urzoo
 from urzoo import zoo
 from urzoo.errors import CheckpointError, UsageError
 
-from .checkpoints import image_checkpoint
+from .checkpoints import image_checkpoint, language_checkpoint
 from .conftest import TOKEN, Say, use_endpoint
 from .server import HubServer
 
@@ -212,3 +212,41 @@ def test_a_token_in_the_endpoint_is_never_printed(
         out, err = say(*command, code=2)
         assert secret not in out + err
         assert "endpoint" in err
+
+
+def test_weights_in_files_of_another_kind_are_not_left_beside_new_ones(hub: HubServer, say: Say) -> None:
+    """One file is loaded in the place of shards: an earlier one would answer for the new weights."""
+    language_checkpoint(Path("file"))
+    language_checkpoint(Path("shards"), seed=1)
+    model = zoo.load(Path("shards"))
+    model.save_pretrained("shards", max_shard_size="6KB")
+    expected = zoo.info(Path("shards")).weights_sha256
+    assert Path("shards/model.safetensors.index.json").is_file()
+    for first, second in (("file", "shards"), ("shards", "file")):
+        repository = f"alice/{second}"
+        say("push", first, repository, "-y")
+        say("pull", repository, f"out-{second}")
+        assert "deleted " in say("push", second, repository, "-y")[1]
+        say("pull", repository, f"out-{second}", "--force")
+        for name in (repository, f"./out-{second}"):
+            assert urzoo.info(name).weights_sha256 == zoo.info(Path(second)).weights_sha256
+        assert (urzoo.info(repository).weights_sha256 == expected) is (second == "shards")
+
+
+def test_a_folder_above_is_pushed_with_code(hub: HubServer, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image_checkpoint(Path("here")) / "inside").mkdir()
+    monkeypatch.chdir("here/inside")
+    say("push", "..", "alice/above", "-y", "--with-code")
+    assert "modeling_urlstm.py" in hub.store.model("alice/above").files()
+
+
+def test_a_store_that_cannot_be_written_gives_what_it_holds(
+    pushed: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = urzoo.path("alice/mine")
+
+    def refuse(_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("urzoo.hub.store.RepositoryStore.locked", refuse)
+    assert urzoo.path("alice/mine") == found

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from urzoo import URLSTMConfig, URLSTMForCausalLM, URLSTMForSequenceClassification
 from urzoo.errors import CheckpointError
@@ -89,3 +90,24 @@ def test_an_index_that_the_shards_contradict_is_refused(sharded: Path):
     (sharded / INDEX).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=f"do not agree about '{name}'"):
         load(sharded)
+
+
+def test_weights_saved_in_files_of_another_kind_replace_the_earlier_ones(model, tmp_path: Path):
+    """transformers leaves one file beside shards, or shards beside one file, and loads the one file."""
+    later = URLSTMForCausalLM(model.config).eval()
+    for first, second in (("1GB", "8KB"), ("8KB", "1GB")):
+        model.save_pretrained(tmp_path / "c", max_shard_size=first)
+        later.save_pretrained(tmp_path / "c", max_shard_size=second)
+        for found in (load(tmp_path / "c"), URLSTMForCausalLM.from_pretrained(tmp_path / "c")):
+            assert all(torch.equal(value, later.state_dict()[name]) for name, value in found.state_dict().items())
+
+
+def test_the_index_tells_the_bytes_that_are_stored(tmp_path: Path):
+    URLSTMForSequenceClassification(URLSTMConfig(input_size=2, hidden_size=16)).save_pretrained(
+        tmp_path / "float32", max_shard_size="8KB"
+    )
+    export(tmp_path / "float32", tmp_path / "bfloat16", dtype="bfloat16")
+    for folder in (tmp_path / "float32", tmp_path / "bfloat16"):
+        stored = [tensor for file in folder.glob("*.safetensors") for tensor in load_file(file).values()]
+        told = json.loads((folder / INDEX).read_text())["metadata"]
+        assert told["total_size"] == sum(tensor.nbytes for tensor in stored)

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable
 
 from urzoo.hub.guard import HubError
+from urzoo.zoo.lookup import DECIDING
+from urzoo.zoo.weights import INDEX_FILE
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -16,10 +18,9 @@ CURVE = "learning_curve.png"
 
 # Files of a checkpoint, by full path: what transformers reads, and what training and the card generator write.
 _CHECKPOINT = re.compile(
-    r"""config\.json | generation_config\.json | preprocessor_config\.json | processor_config\.json
-      | model\.safetensors | model-\d{5}-of-\d{5}\.safetensors | model\.safetensors\.index\.json
-      | tokenizer\.json | tokenizer_config\.json | special_tokens_map\.json | added_tokens\.json
-      | vocab\.json | vocab\.txt | merges\.txt | chat_template\.jinja
+    "|".join(map(re.escape, DECIDING))
+    + r"""
+      | model\.safetensors | model-\d{5}-of-\d{5}\.safetensors | model\.safetensors\.index\.json | chat_template\.jinja
       | README\.md | LICENSE(\.(md|txt))? | recipe\.yaml | training\.json | log\.jsonl | learning_curve\.png
       | samples\.json
       | \.eval_results/[A-Za-z0-9][A-Za-z0-9._-]*\.yaml""",
@@ -61,6 +62,12 @@ def is_pickled(path: str) -> bool:
 def is_weights(path: str) -> bool:
     """Whether a file holds tensors."""
     return path.endswith(".safetensors")
+
+
+def stale_weights(present: Iterable[str], new: Iterable[str]) -> set[str]:
+    """The weights files of a place that are not among its new ones, beside or instead of which they would be loaded."""
+    weights = {path for path in present if is_checkpoint_file(path) and (is_weights(path) or path == INDEX_FILE)}
+    return weights - set(new) if any(map(is_weights, new)) else set()
 
 
 def largest_bytes(path: str) -> int:

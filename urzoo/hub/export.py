@@ -22,18 +22,19 @@ import torch
 
 import urzoo
 from urzoo.errors import CheckpointError, UsageError, unknown
-from urzoo.files import check_empty, new_folder, write_bytes, write_json
+from urzoo.files import check_empty, expanded, new_folder, write_bytes, write_json
 from urzoo.hub import contents
-from urzoo.hub.card import write_card
+from urzoo.hub.card import CARD, write_card
 from urzoo.hub.eval_results import FOLDER
 from urzoo.hub.folder import check_checkpoint, refuse_link
+from urzoo.hub.merge import is_generated
 from urzoo.hub.samples import SAMPLES
 from urzoo.onnx import export_onnx
-from urzoo.schema import read_json
+from urzoo.schema import read_json, read_text
 from urzoo.zoo.loading import load
 from urzoo.zoo.lookup import TRAINING_FILE, read_config, training_summary
 from urzoo.zoo.lookup import path as find_checkpoint
-from urzoo.zoo.weights import weights_files, weights_sha256
+from urzoo.zoo.weights import INDEX_FILE, weights_files, weights_sha256
 
 _MODELS = "urzoo.models"
 _CONFIGURATION = "configuration_urlstm.URLSTMConfig"
@@ -83,7 +84,7 @@ def export(
     """
     if dtype is not None and dtype not in STORED:
         raise UsageError(unknown("dtype", dtype, STORED))
-    source, target = find_checkpoint(name_or_folder), Path(out).expanduser()
+    source, target = find_checkpoint(name_or_folder), expanded(out)
     check_empty(target)
     check_checkpoint(source)
     classes = _auto_map(source) if with_code else {}
@@ -110,15 +111,20 @@ def _store(folder: Path, dtype: str) -> None:
     """Store the weights of a checkpoint in another type, and make its other files say so."""
     from safetensors.torch import load_file, save_file
 
+    stored_bytes = 0
     for file in weights_files(folder):
         # Vectors stay as they are: biases and norms take no room, and time scales depend on the gates' biases.
         stored = {
             name: tensor.to(STORED[dtype]) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
             for name, tensor in load_file(file).items()
         }
+        stored_bytes += sum(tensor.nbytes for tensor in stored.values())
         save_file(stored, file, metadata={"format": "pt"})
         # safetensors makes its files readable to their owner alone.
         write_bytes(file, file.read_bytes())
+    if (index := folder / INDEX_FILE).is_file():
+        content = read_json(index, error=CheckpointError)
+        write_json(index, content | {"metadata": content.get("metadata", {}) | {"total_size": stored_bytes}})
     # What transformers loads them as.
     config = read_config(folder) | {"dtype": "float32"}
     write_json(folder / contents.CONFIG, config)
@@ -129,6 +135,8 @@ def _store(folder: Path, dtype: str) -> None:
     (folder / SAMPLES).unlink(missing_ok=True)
     if (folder / "recipe.yaml").is_file():
         write_card(folder, [])
+    elif (card := folder / CARD).is_file() and is_generated(read_text(card, error=CheckpointError)):
+        card.unlink()  # it tells the results of other weights, and without a recipe nothing says what these are called
 
 
 def flatten(roots: list[str]) -> dict[str, str]:

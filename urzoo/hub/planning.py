@@ -83,6 +83,7 @@ def make_plan(
     names = {file.path for file in checkpoint.files}
     owned = (path for path in present if contents.is_checkpoint_file(path) or contents.is_own_code(path))
     surplus = tuple(sorted(path for path in owned if path not in names))
+    deletions = surplus if options.delete else tuple(sorted(contents.stale_weights(surplus, names)))
     files = tuple(planned(file, present.get(file.path)) for file in checkpoint.files)
     default_tag = f"urzoo-{checkpoint.digest[:12]}"
     tag = None if options.create_pr else options.tag or default_tag
@@ -100,8 +101,8 @@ def make_plan(
         tag_exists=tagged is not None,
         commit_message=options.commit_message or (f"Push {default_tag}"),
         files=files,
-        deletions=surplus if options.delete else (),
-        kept=() if options.delete else surplus,
+        deletions=deletions,
+        kept=tuple(path for path in surplus if path not in deletions),
         left_out=checkpoint.left_out,
         has_code=checkpoint.has_code,
         notes=tuple(notes),

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from urzoo.errors import CheckpointError, UsageError
-from urzoo.files import check_empty, new_folder, write_bytes
+from urzoo.files import check_empty, expanded, new_folder, remove_file, write_bytes
 from urzoo.hub import contents
 from urzoo.hub.connection import Connection, HubError, Patience, UnreachableError
 from urzoo.hub.download import fetch, list_files
@@ -79,7 +79,8 @@ def pull(
         include: Patterns as of a shell; only files whose paths match one are taken, those of a checkpoint or not, but
             no pickles, and no code unless asked for. Then `out` must be given: the store holds whole checkpoints.
         exclude: Patterns of files that are left out.
-        force: Write into `out` although it holds something: files of the same names are replaced, others stay.
+        force: Write into `out` although it holds something: files of the same names are replaced, others stay, but for
+            weights, which would be loaded in the place of the new ones.
         token: An access token; the one huggingface_hub finds when omitted.
         endpoint: The Hub's address; huggingface_hub's (HF_ENDPOINT) when omitted.
         patience: How often and how long to try.
@@ -94,7 +95,7 @@ def pull(
     """
     check_repo_id(repo_id)
     asked = check_revision(revision or "main")
-    target = None if out is None else Path(out).expanduser()
+    target = None if out is None else expanded(out)
     if target is None and (include or exclude or force):
         raise UsageError("include, exclude and force need a folder to write to; name one")
     if target is not None and not force:
@@ -110,7 +111,13 @@ def pull(
         return pulled
     if force and target.is_dir():
         check_replaceable(target, sources)
-        for path in sorted(sources, key=lambda path: path == contents.CONFIG):  # which makes a folder a checkpoint
+        stale = contents.stale_weights((path.name for path in target.iterdir()), sources)
+        last = sources.keys() & {contents.CONFIG}  # it makes a folder a checkpoint
+        for path in sorted(sources.keys() - last):
+            write_bytes(target / path, sources[path].read_bytes())
+        for path in stale:
+            remove_file(target / path)
+        for path in last:
             write_bytes(target / path, sources[path].read_bytes())
     else:
         with new_folder(target) as folder:
@@ -149,8 +156,11 @@ class _Pull:
             return self._kept(error, with_code=with_code)
         wanted = {path: file for path, file in listing.items() if _is_wanted(path, with_code=with_code)}
         _check_wanted(wanted, listing)
+        name = self._kept_name(commit, with_code=with_code)
+        if self.store.remembered(self.revision) == commit and (folder := self.store.commit(name)) is not None:
+            # There is nothing to write, where perhaps nothing can be written.
+            return self._pulled(folder, commit, wanted, listing)
         with self.store.locked():
-            name = self._kept_name(commit, with_code=with_code)
             folder = self.store.commit(name)
             if folder is None:
                 # The configuration first: a model of another type is refused before its weights are fetched.

@@ -61,7 +61,8 @@ def push(
         dry_run: Work out the plan and send nothing.
         revision: The branch; made if it does not exist.
         create_pr: Propose the commit as a pull request. One that is open and proposes the same is not made again.
-        delete: Delete files of a checkpoint that the branch has and the folder has not; else nothing is deleted.
+        delete: Delete files of a checkpoint that the branch has and the folder has not; else only weights are, which
+            would be loaded in the place of these.
         force: Also into a repository that holds a model of another type, and in place of a card that was edited there.
         commit_message: What the commit says, in one line.
         tag: The commit's tag; one that follows from the content when omitted.
@@ -95,7 +96,7 @@ def push(
     folder = find_checkpoint(name_or_folder)
     if with_code:
         with tempfile.TemporaryDirectory(prefix="urzoo-push-") as temporary:
-            checkpoint = read_checkpoint(export(folder, Path(temporary) / folder.name, with_code=True).folder)
+            checkpoint = read_checkpoint(export(folder, Path(temporary) / "checkpoint", with_code=True).folder)
     else:
         checkpoint = read_checkpoint(folder)
     connection = Connection(endpoint, token, patience)

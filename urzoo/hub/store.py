@@ -12,7 +12,6 @@ next pull of the repository uses or clears.
 
 import contextlib
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 from huggingface_hub import constants
 
 from urzoo.errors import UrzooError
-from urzoo.files import whole_folder, write_json, write_text
+from urzoo.files import expanded, whole_folder, write_json, write_text
 from urzoo.hub.guard import HubError
 from urzoo.schema import read_json
 
@@ -61,7 +60,7 @@ class RepositoryStore:
 
     def __init__(self, repo_id: str, root: Path | None = None) -> None:
         base = root if root is not None else Path(constants.HF_HOME) / "urzoo"
-        self.folder = base.expanduser().absolute() / repo_id.replace("/", "--")
+        self.folder = expanded(base).absolute() / repo_id.replace("/", "--")
         self.objects = self.folder / "objects"
         self.commits = self.folder / "commits"
 
@@ -147,4 +146,3 @@ def copy_files(folder: Path, sources: Mapping[str, Path]) -> None:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target, follow_symlinks=False)
-        os.chmod(target, 0o644)  # noqa: PTH101 - pathlib's follows links

@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from urzoo.markdown import markdown
 from urzoo.models.configuration_urlstm import URLSTMConfig
@@ -128,7 +129,11 @@ class SavedWithCard(PreTrainedModel):
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def _complete(self, folder: Path, name: str) -> None:
-        """Add what a repository needs beside configuration and weights."""
+        """Add what a repository needs beside configuration and weights, and remove an earlier save's weights."""
+        whole, shards = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+        if whole.exists() and shards.exists():
+            # One file and shards: the earlier one would be loaded where it is the file.
+            min(whole, shards, key=lambda file: file.stat().st_mtime_ns).unlink()
         if self._processing_class is not None:
             self._processing_class.save_pretrained(folder)
         card = folder / "README.md"
