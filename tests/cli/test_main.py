@@ -283,7 +283,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_standard_output_that_takes_nothing_is_one_line_or_none(place: str, code: int) -> None:
     command = f"{sys.executable} -m urzoo list --plain >{'&-' if place == '-' else place}"
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
-    said = "" if code == 0 else "error: standard output: No space left on device.\n"
+    said = "" if code == 0 else "error: No space left on device.\n"
     assert (done.returncode, done.stderr) == (code, said)
 
 

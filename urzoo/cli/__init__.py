@@ -74,12 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
     except OSError as error:
         if error.filename is None and sys.stdout is not None:
-            # Standard output cannot be written to; what it still holds would fail again when Python ends.
+            # Standard output may take nothing; what it still holds would fail again when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             # The reader of a pipe, such as `head`, has gone: nothing is wrong, and there is nobody left to tell.
             return 0
-        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}.", 1)
+        return _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.", 1)
     if code == INTERRUPTED:
         # typer makes this exit code of Ctrl-C, and says nothing.
         return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
