@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertConfig, BertLMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from tests.evaluation.conftest import name_of
-from tests.evaluation.examples import FOREIGN, WIKI, make_foreign, reviews, run, wiki
+from tests.evaluation.examples import FOREIGN, WIKI, letters, make_foreign, reviews, run, wiki
 from urzoo.cli import main
 from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, UsageError
@@ -105,6 +111,22 @@ def test_a_text_classifier_scores_what_it_does_by_itself(tmp_path: Path, kind: s
     for batch_size in (1, 32):
         metrics = run(folder, "imdb", split, batch_size=batch_size).metrics
         assert metrics == pytest.approx({"accuracy": np.mean(right), "cross_entropy": -np.mean(chosen)}, rel=1e-6)
+
+
+def test_a_classifier_of_series_scores_what_it_does_by_itself(tmp_path: Path):
+    """One that answers at the last position, whatever stands there."""
+    torch.manual_seed(0)
+    config = GPT2Config(n_positions=64, n_embd=3, n_layer=1, n_head=1, vocab_size=9, num_labels=20, pad_token_id=0)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "gpt2")
+    split, model = letters(), load(tmp_path / "gpt2")
+    chosen = []
+    for series, label in zip(split.sequences, split.labels, strict=True):
+        with torch.inference_mode():
+            logits = model(inputs_embeds=torch.from_numpy(series)[None]).logits[0].double()
+        chosen.append(float(logits.log_softmax(-1)[label]))
+    for batch_size in (1, 7):
+        found = run(tmp_path / "gpt2", "character_trajectories", split, batch_size=batch_size)
+        assert found.metrics["cross_entropy"] == pytest.approx(-np.mean(chosen), rel=1e-6)
 
 
 @pytest.mark.parametrize("is_decoder", [False, True])

@@ -24,12 +24,35 @@ from urzoo.zoo import load_tokenizer
 _NO_LIMIT = 1_000_000
 
 
-class TextClassification(Classification):
-    """One text classifier on the texts of one split; its tokenizer and positions decide how long a text may be.
+class SequenceClassification(Classification):
+    """What texts and series share: batches of rows of similar length.
 
     urzoo's classifiers read padded batches by their mask. Others differ in the side they are padded on, in what they
-    count as padding and in what it does to them, so that they are given texts of one length together, without any.
+    count as padding and in what it does to them, so that they are given rows of one length together, without any.
     """
+
+    lengths: Sequence[int] = ()
+
+    def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
+        """Rows of similar length together."""
+        return by_length(self.lengths[:rows], batch_size)
+
+    def outputs(self, rows: Rows) -> Outputs:
+        """The score of every class, `(rows, classes)`, in the data set's order of classes."""
+        lengths, groups = np.array([self.lengths[row] for row in rows]), [rows]
+        if self.model.config.model_type != "urlstm":
+            # Those that find the end of a row by its padding token take no two where they have none.
+            together = getattr(self.model.config, "pad_token_id", None) is not None
+            groups = np.split(rows, np.flatnonzero(np.diff(lengths)) + 1 if together else np.arange(1, len(rows)))
+        return self.scores(torch.cat([self.logits(**self.inputs(group)) for group in groups]), rows)
+
+    def inputs(self, rows: Rows) -> dict[str, torch.Tensor]:
+        """What the model is given of these rows, padded where they differ in length."""
+        raise NotImplementedError
+
+
+class TextClassification(SequenceClassification):
+    """One text classifier on the texts of one split; its tokenizer and positions decide how long a text may be."""
 
     default_batch_size = 32
 
@@ -45,9 +68,6 @@ class TextClassification(Classification):
         read = None if limit is None else f"the first {limit} tokens of each text"
         super().__init__(folder, model, split, precision, subset=read)
         self.options = {"truncation": True, "max_length": limit} if limit is not None else {}
-        self.padded = model.config.model_type == "urlstm"
-        # Those that find the end of a text by its padding token take no two texts where they have none.
-        self.together = self.padded or getattr(model.config, "pad_token_id", None) is not None
         # As `Trainer` chooses among the tokenizer's outputs.
         self.takes = set(inspect.signature(model.forward).parameters)
         self.encoded: list[dict[str, torch.Tensor]] = []
@@ -61,16 +81,11 @@ class TextClassification(Classification):
             {name: torch.tensor(encoded[name][row], dtype=torch.long, device="cpu") for name in inputs}
             for row in range(len(texts))
         ]
-        return by_length([len(one["input_ids"]) for one in self.encoded], batch_size)
+        self.lengths = [len(one["input_ids"]) for one in self.encoded]
+        return super().batches(batch_size, rows)
 
-    def outputs(self, rows: Rows) -> Outputs:
-        """The score of every class, `(rows, classes)`, in the data set's order of classes."""
-        lengths = np.array([len(self.encoded[row]["input_ids"]) for row in rows])
-        ends = np.arange(1, len(rows)) if not self.together else np.flatnonzero(np.diff(lengths)) + 1
-        groups = [rows] if self.padded else np.split(rows, ends)
-        return self.scores(torch.cat([self.logits(**self._inputs(group)) for group in groups]), rows)
-
-    def _inputs(self, rows: Rows) -> dict[str, torch.Tensor]:
+    def inputs(self, rows: Rows) -> dict[str, torch.Tensor]:
+        """The tokens and what else the tokenizer gives."""
         encoded = [self.encoded[row] for row in rows]
         inputs = {name: padded([one[name] for one in encoded]) for name in encoded[0]}
         if "attention_mask" in self.takes:
@@ -79,7 +94,7 @@ class TextClassification(Classification):
         return {name: tensor.to(self.precision.device) for name, tensor in inputs.items()}
 
 
-class SeriesClassification(Classification):
+class SeriesClassification(SequenceClassification):
     """One classifier of series of vectors on one split, at the data's sampling rate or another."""
 
     default_batch_size = 64
@@ -93,17 +108,14 @@ class SeriesClassification(Classification):
         assert task.time_scale is not None
         super().__init__(folder, model, split, precision)
         self.series = [resampled(series, task.time_scale) for series in split.sequences]
+        self.lengths = [len(series) for series in self.series]
 
-    def batches(self, batch_size: int, rows: int) -> Sequence[Rows]:
-        """Series of similar length together."""
-        return by_length([len(series) for series in self.series[:rows]], batch_size)
-
-    def outputs(self, rows: Rows) -> Outputs:
-        """The score of every class, `(rows, classes)`, in the data set's order of classes."""
+    def inputs(self, rows: Rows) -> dict[str, torch.Tensor]:
+        """The series and their mask."""
         series = [torch.from_numpy(self.series[row]) for row in rows]
         mask = padded([torch.ones(len(one), dtype=torch.bool, device="cpu") for one in series])
         inputs = padded(series).to(device=self.precision.device, dtype=self.precision.weights)
-        return self.scores(self.logits(inputs_embeds=inputs, attention_mask=mask.to(self.precision.device)), rows)
+        return {"inputs_embeds": inputs, "attention_mask": mask.to(self.precision.device)}
 
 
 def padded(rows: list[torch.Tensor]) -> torch.Tensor:

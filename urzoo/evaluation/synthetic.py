@@ -53,7 +53,8 @@ class Copy:
         inputs = torch.from_numpy(self.symbols[rows]).to(self.precision.device)
         with torch.inference_mode(), self.precision.autocast():
             logits = self.model(input_ids=inputs, logits_to_keep=COPIED, use_cache=False).logits
-        scores = widened(logits).cpu().numpy()
+        # Some models give all of them whatever they are asked for.
+        scores = widened(logits[:, -COPIED:]).cpu().numpy()
         refuse_not_finite(scores, rows, self.folder)
         return {"scores": scores}
 
