@@ -72,6 +72,19 @@ def test_the_answers_are_those_of_the_teacher_to_each_text_alone(folder):
         assert int(logits.argmax()) == label
 
 
+def test_rows_in_another_order_get_their_own_answers(folder, monkeypatch):
+    """Not those in the cache, which are by row."""
+    recipe = load_recipe(student(folder))
+    taught(recipe, folder)
+    [first] = (folder / "cache" / "taught").iterdir()
+    monkeypatch.setattr(job, "load_split", lambda *_, **__: unlabelled().select(np.arange(40)[::-1]))
+    taught(recipe, folder)
+    [other] = set((folder / "cache" / "taught").iterdir()) - {first}
+    confidence, turned = (np.load(place / "confidence.npy") for place in (first, other))
+    np.testing.assert_allclose(turned, confidence[::-1], rtol=1e-6)
+    assert len(set(confidence.round(4))) > 1
+
+
 def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
     def count(confidence: float) -> int:
         return len(taught(load_recipe(student(folder, teacher__minimum_confidence=confidence)), folder)[0])

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from urzoo import zoo
 from urzoo.data import Split
+from urzoo.data.digest import order_digest
 from urzoo.errors import DataError
 from urzoo.evaluation.problem import Precision
 from urzoo.evaluation.sequence_classification import TextClassification
@@ -60,7 +61,8 @@ def taught_texts(recipe: TeacherRecipe, data_name: str, sources: Sources) -> tup
     split = sources.read(data_name, recipe.split)
     found, confidence = made_once(
         sources.cache / "taught",
-        {"format": 1, "teacher": teacher.checkpoint_sha256, "data": split.digest},
+        # Row by row: the same rows in another order have others.
+        {"format": 1, "teacher": teacher.checkpoint_sha256, "data": order_digest(split.columns)},
         make=lambda folder: _write_answers(folder, teacher, split),
         read=lambda folder: [np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("classes", "confidence")],
     )
