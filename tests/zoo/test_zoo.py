@@ -369,6 +369,8 @@ def test_a_folder_of_any_name_is_a_checkpoint(checkpoint: Path):
     for name, called in {"two\nlines": "two lines", os.fsdecode(b"n\xff"): "n\ufffd"}.items():
         checkpoint = checkpoint.rename(checkpoint.with_name(name))
         assert info(checkpoint).name == called
+    with pytest.raises(CheckpointError, match="is not valid UTF-8"):
+        load(checkpoint)
 
 
 def test_weights_that_may_not_be_read_are_one_line(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):

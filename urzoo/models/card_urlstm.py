@@ -101,12 +101,16 @@ class SavedWithCard(PreTrainedModel):
     ) -> None:
         """Save as transformers does, with a model card where there is none.
 
-        `processing_class`, a tokenizer or image processor, is saved and pushed beside the model.
+        `processing_class`, a tokenizer or image processor, is saved and pushed beside the model. Of weights in one file
+        and in shards those of an earlier save are removed: transformers would load the one file.
         """
+        folder = Path(save_directory)
         with self._accompanied_by(processing_class):
+            earlier = _weights(folder)
             super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-            if is_main_process and Path(save_directory).is_dir():
-                self._complete(Path(save_directory), Path(save_directory).resolve().name)
+            if is_main_process and folder.is_dir():
+                _remove_stale(earlier, _weights(folder))
+                self._complete(folder, folder.resolve().name)
 
     def push_to_hub(self, repo_id: str, *args: Any, processing_class: Any = None, **kwargs: Any) -> Any:
         """Push as transformers does, with a model card that says what the model is; see `save_pretrained`."""
@@ -129,11 +133,7 @@ class SavedWithCard(PreTrainedModel):
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def _complete(self, folder: Path, name: str) -> None:
-        """Add what a repository needs beside configuration and weights, and remove an earlier save's weights."""
-        whole, shards = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
-        if whole.exists() and shards.exists():
-            # One file and shards: the earlier one would be loaded where it is the file.
-            min(whole, shards, key=lambda file: file.stat().st_mtime_ns).unlink()
+        """Add what a repository needs beside configuration and weights."""
         if self._processing_class is not None:
             self._processing_class.save_pretrained(folder)
         card = folder / "README.md"
@@ -142,3 +142,15 @@ class SavedWithCard(PreTrainedModel):
             architecture = type(self).__name__
             text = basic_card(self.config, architecture, self.num_parameters(), name, self.model_tags or [])
             card.write_text(text, encoding="utf-8")
+
+
+def _weights(folder: Path) -> dict[Path, tuple[int, int]]:
+    """The file of weights and the index of shards in a folder, each with what a new save of it changes."""
+    files = (folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME)
+    return {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in files if file.exists()}
+
+
+def _remove_stale(earlier: dict[Path, tuple[int, int]], present: dict[Path, tuple[int, int]]) -> None:
+    stale = dict(earlier.items() & present.items())
+    if len(present) == 2 and len(stale) == 1:
+        next(iter(stale)).unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -31,7 +32,7 @@ from urzoo.zoo.weights import check_against, read_headers, weights_files
 # By transformers and torch, of a bad file.
 _RAISED = (
     *(ValueError, TypeError, LookupError, OSError, RuntimeError),
-    *(AttributeError, ImportError, AssertionError, ArithmeticError),
+    *(AttributeError, ImportError, AssertionError, ArithmeticError, SafetensorError),
 )
 _AUTO_CLASSES = {
     "ForImageClassification": AutoModelForImageClassification,
