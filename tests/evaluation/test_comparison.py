@@ -46,7 +46,7 @@ def classes(right: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 17), (40, 21), (200, 300)])
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 17), (40, 21), (200, 300), (6000, 6200)])
 def test_mcnemar_is_the_binomial_test(first: int, second: int):
     expected = binomtest(first, first + second).pvalue if first + second else 1.0
     assert mcnemar(first, second) == pytest.approx(min(1.0, expected), rel=1e-9)
