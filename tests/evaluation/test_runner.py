@@ -4,18 +4,21 @@ import json
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 
+from tests.evaluation import examples
 from tests.evaluation.conftest import name_of
+from tests.evaluation.examples import make_reviewer, reviews
 from tests.zoo.conftest import make_checkpoint
 from urzoo.data import load_split
 from urzoo.errors import CheckpointError, UsageError
 from urzoo.evaluation import evaluate
-from urzoo.evaluation.classification import class_columns
+from urzoo.evaluation.classification import class_columns, taken_for
 from urzoo.evaluation.runner import Settings
 from urzoo.provenance import git_commit
 from urzoo.zoo import load, load_image_processor
@@ -137,6 +140,29 @@ def test_partly_known_class_names_are_refused():
     Config.id2label = {1: "neg", 2: "pos"}
     with pytest.raises(UsageError, match="the keys of id2label are not 0 to 1"):
         class_columns(Config, ["neg", "pos"], Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("own", "classes", "told"),
+    [
+        (["plus", "minus"], ["neg", "pos"], "its classes taken in order: 'plus' for 'neg', 'minus' for 'pos'"),
+        (["LABEL_0", "LABEL_1"], ["neg", "pos"], None),
+        (["zero", "one"], ["0", "1"], None),
+        (["Pos", "Neg"], ["neg", "pos"], None),
+    ],
+)
+def test_classes_that_are_taken_in_order_are_told(own: list[str], classes: list[str], told: str | None):
+    assert taken_for(SimpleNamespace(num_labels=2, id2label=dict(enumerate(own))), classes) == told
+
+
+def test_a_result_tells_which_classes_were_taken_in_order(tmp_path: Path):
+    folder = make_reviewer(tmp_path / "reviewer")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"id2label": {"0": "POSITIVE", "1": "NEGATIVE"}, "label2id": {"POSITIVE": 0, "NEGATIVE": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    read = examples.run(folder, "imdb", reviews()).data.subset
+    taken = "its classes taken in order: 'POSITIVE' for 'neg', 'NEGATIVE' for 'pos'"
+    assert read == f"the first 50 tokens of each text; {taken}"
 
 
 def test_nan_scores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """What every kind of classification shares: scores in the data's order of classes, and the figures from them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from urzoo.evaluation.intervals import wilson
 from urzoo.evaluation.journal import Outputs
 from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed, log_probabilities
 from urzoo.evaluation.problem import Figures, Precision, Rows, data_record, refuse_not_finite, widened
+
+# What other libraries and this one call classes that have no names.
+_NUMBERED = re.compile(r"(label_)?\d+", re.IGNORECASE)
 
 
 def class_columns(config: Any, classes: list[str], folder: Path) -> list[int]:
@@ -41,6 +45,17 @@ def class_columns(config: Any, classes: list[str], folder: Path) -> list[int]:
     return [names.index(name) for name in of_data]
 
 
+def taken_for(config: Any, classes: list[str]) -> str | None:
+    """What to tell where a model's own names of the classes are none of the data's, and no mere numbers."""
+    own = [str(config.id2label[number]) for number in range(config.num_labels)]
+    if {name.casefold() for name in own} & {name.casefold() for name in classes}:
+        return None
+    if any(all(_NUMBERED.fullmatch(name) for name in names) for names in (own, classes)):
+        return None
+    pairs = [f"{name!r} for {of_data!r}" for name, of_data in zip(own, classes, strict=True)]
+    return f"its classes taken in order: {', '.join(pairs[:3])}{', ...' * (len(pairs) > 3)}"
+
+
 class Classification:
     """One classifier on one split; a kind prepares its inputs and gives their `outputs`.
 
@@ -60,7 +75,8 @@ class Classification:
     ) -> None:
         self.columns = class_columns(model.config, split.classes, folder)
         self.folder, self.model, self.split, self.precision = folder, model, split, precision
-        self.data = data_record(split, subset=subset)
+        read = "; ".join(told for told in (subset, taken_for(model.config, split.classes)) if told)
+        self.data = data_record(split, subset=read[:500] or None)
 
     def logits(self, **inputs: torch.Tensor) -> torch.Tensor:
         """The model's scores, `(rows, classes)`, in its own order of classes."""
