@@ -34,7 +34,7 @@ def test_each_text_moves_by_the_radius_to_where_the_loss_grows():
     with adversary.watching():
         loss = model(ids)
         loss.backward()
-    with adversary.disturbing(), torch.no_grad():
+    with adversary.disturbing(torch.ones(2, 3)), torch.no_grad():
         # Registered after the adversary's own, so that it sees what that made of the output.
         handle = model.embedding.register_forward_hook(lambda *given: moved.append(given[-1].flatten(1)))
         worse = model(ids)
@@ -49,8 +49,29 @@ def test_a_text_without_gradient_stays_where_it_is():
     adversary = Adversary(embedding, 0.5)
     with adversary.watching():
         (0 * embedding(torch.tensor([[1, 2]]))).sum().backward()
-    with adversary.disturbing():
+    with adversary.disturbing(torch.ones(1, 2)):
         assert torch.equal(embedding(torch.tensor([[1, 2]])), embedding.weight[1:][None])
+
+
+def test_padding_does_not_lengthen_the_movement_of_a_text():
+    model, moved = Classifier(), []
+    text, padded = torch.tensor([[4, 5, 6]]), torch.tensor([[4, 5, 6, 0, 0, 0, 0]])
+
+    def movement(ids):
+        inputs = {"input_ids": ids, "attention_mask": (ids != 0).float()}
+        model.eval()
+        adversary, before = Adversary(model.embedding, 0.2), model.embedding(ids).detach()
+        with adversary.watching():
+            model(**inputs).logits[0, 0].backward()
+        with adversary.disturbing(inputs["attention_mask"]):
+            moved.append((model.embedding(ids) - before).detach())
+        return virtual_adversarial_loss(model, model.embedding, inputs, radius=0.2, seed=1)
+
+    alone, beside_a_longer_one = movement(text), movement(padded)
+    torch.testing.assert_close(moved[1][:, :3], moved[0])
+    assert not moved[1][:, 3:].any()
+    # The direction to begin with is another one where there is padding; of one step the length is nearly all.
+    torch.testing.assert_close(beside_a_longer_one, alone, rtol=0.02, atol=0)
 
 
 def test_the_first_loss_is_that_of_the_texts_as_they_are_and_the_second_is_not(tmp_path):

@@ -31,12 +31,12 @@ class Adversary:
         """Passes forward and backward in this block are remembered; those of the last one count."""
         return self.embedding.register_forward_hook(self._remember)
 
-    def disturbing(self) -> AbstractContextManager[Any]:
-        """Passes in this block, with the same texts, read the disturbed ones."""
+    def disturbing(self, mask: Tensor) -> AbstractContextManager[Any]:
+        """Passes in this block, with the same texts, read the disturbed ones; `mask`, `(batch, time)`, is theirs."""
         embedded = self._embedded
         assert embedded is not None, "nothing was watched"
         assert embedded.grad is not None, "no backward pass was watched"
-        disturbance = _scaled(embedded.grad, embedded.detach(), self.radius)
+        disturbance = _scaled(embedded.grad, embedded.detach(), mask, self.radius)
         self._embedded = None
         return self.embedding.register_forward_hook(lambda *given: given[-1] + disturbance)
 
@@ -79,15 +79,17 @@ def virtual_adversarial_loss(
         unmoved = answers(model)
     (embedded,) = seen
     noise = torch.randn(embedded.shape, generator=torch.Generator().manual_seed(seed)).to(embedded)
-    movement = _scaled(noise * inputs["attention_mask"][..., None], embedded, radius).requires_grad_()
+    mask = inputs["attention_mask"]
+    movement = _scaled(noise * mask[..., None], embedded, mask, radius).requires_grad_()
     # Without the exchange among processes, which the gradient of a movement has no part in.
     (direction,) = torch.autograd.grad(divergence(getattr(model, "module", model), movement), movement)
-    return divergence(model, _scaled(direction, embedded, radius))
+    return divergence(model, _scaled(direction, embedded, mask, radius))
 
 
-def _scaled(direction: Tensor, embedded: Tensor, radius: float) -> Tensor:
+def _scaled(direction: Tensor, embedded: Tensor, mask: Tensor, radius: float) -> Tensor:
     """A direction for each text, `(batch, time, size)`, at the length that the radius gives it."""
-    length = embedded.flatten(1).norm(dim=1)
+    # Padding is no part of a text: a language model's embedding of it is longer than that of most tokens.
+    length = (embedded * mask.to(embedded.device)[..., None]).flatten(1).norm(dim=1)
     # Where no direction is better than another, there is nothing to move.
     steepness = direction.flatten(1).norm(dim=1).clamp_min(1e-30)
     scaled: Tensor = (radius * length / steepness)[:, None, None] * direction

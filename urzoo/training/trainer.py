@@ -177,7 +177,7 @@ class RecipeTrainer(Trainer):
         with self.head.watching(), nullcontext() if self._adversary is None else self._adversary.watching():
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self._adversary is not None:
-            with self._adversary.disturbing():
+            with self._adversary.disturbing(inputs["attention_mask"]):
                 super().training_step(model, inputs, num_items_in_batch)
         if self.job.unlabelled_loss is not None:
             further = self._prepare_inputs({name.removeprefix(UNLABELLED): unlabelled[name] for name in unlabelled})
