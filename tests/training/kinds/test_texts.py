@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.tiny import classification_scores, stop_after_a_step, tiny_texts, tiny_texts_recipe
+from tests.training.lm_tiny import SOURCE
+from tests.training.tiny import classification_scores, stop_after_a_step, tiny_texts, tiny_texts_recipe, train_tiny
 from urzoo import zoo
 from urzoo.data import hold_out
 from urzoo.errors import CheckpointError, DataError, RecipeError
@@ -43,6 +44,17 @@ def test_a_checkpoint_says_which_weights_it_began_with(checkpoint):
     assert (initial.name, initial.weights_sha256) == ("base", base.weights_sha256)
     assert base.weights_sha256[:12] in (checkpoint / "README.md").read_text()
     check_card(checkpoint, [])
+
+
+def test_a_line_end_that_pads_too_is_learnt(tmp_path):
+    words = {"kind": "words", "vocab_size": 30, "texts": [SOURCE | {"name": "imdb"}]}
+    recipe = tiny_texts_recipe(tmp_path, tokenizer=words, initialise_from=None, optimiser__weight_decay=0.0)
+    split = tiny_texts()
+    lines = replace(split, columns=split.columns | {"text": [text.replace(" film", "\n") for text in split.texts]})
+    place = train_tiny("texts", recipe, tmp_path, data=lines)
+    end = zoo.load_tokenizer(place).pad_token_id
+    assert zoo.load_tokenizer(place).decode([end]) == "<eos>"
+    assert load_file(place / "model.safetensors")["model.embed_tokens.weight"][end].any(), "it begins with zeros"
 
 
 def test_a_long_text_is_cut_to_a_stretch_that_changes_with_the_epoch():

@@ -106,10 +106,12 @@ class TextRecipe(SequenceRecipe):
         # Classification pads after the text; a language model's tokenizer, before it.
         tokenizer.padding_side = "right"
         padding = special_id(tokenizer, "pad_token")
-        model = build_model(self, training.classes, vocab_size=len(tokenizer), pad_token_id=padding)
+        # A padding token that is also the end of a line or a text is no padding to the model: it is learnt.
+        unread = None if padding == tokenizer.eos_token_id else padding
+        model = build_model(self, training.classes, vocab_size=len(tokenizer), pad_token_id=unread)
         if sources.parents.initial is not None:
             begin_with(sources.parents.initial, model, tokenizer)
-        further, further_labels, further_data = self.further_texts(sources)
+        further, further_labels, further_data = self.further_texts(sources, training.digest)
         held_out = _encoded(tokenizer, validation.texts)
         # Of similar length together, as in evaluation; their order changes no score.
         order = np.argsort([len(tokens) for tokens in held_out], kind="stable")
