@@ -185,6 +185,15 @@ def test_a_model_is_not_validated_on_what_it_learns_from(tmp_path):
         load_recipe(tiny_lm_recipe(tmp_path, data=data | {"validation_seed": 0})).check()
 
 
+def test_documents_that_are_held_out_of_a_split_are_not_learnt_from_its_second_mention(tmp_path):
+    twice = [{**SOURCE, "times": 1}, {**SOURCE, "surface": "ordinary", "times": 1}]
+    with pytest.raises(RecipeError, match=r"data\.train names wikitext-2 \(train\) twice"):
+        load_recipe(tiny_lm_recipe(tmp_path, data__train=twice)).check()
+    other = {**SOURCE, "name": "wikitext-103", "split": "validation"}
+    data = {"train": twice, "validation": other, "validation_documents": None, "validation_seed": 0}
+    load_recipe(tiny_lm_recipe(tmp_path, data=data)).check()
+
+
 def test_a_text_that_figures_are_reported_on_is_not_learnt_from(tmp_path):
     recipe = tiny_lm_recipe(tmp_path, data__train=[{**SOURCE, "split": "test", "times": 1}])
     with pytest.raises(

@@ -134,10 +134,16 @@ class LanguageModelRecipe(StreamRecipe):
         return CROSS_ENTROPY if self.selection.checkpoint == "best" else None
 
     def check(self) -> None:
-        """Refuse to learn from a split that figures are reported on, or that the model is validated on."""
+        """Refuse to learn from a split that figures are reported on, or from what the model is validated on."""
         aside, learnt = self.data.validation, [("data.train", source) for source in self.data.train]
         refuse_scored(self.tokenizer, *learnt, *([] if aside is None else [("data.validation", aside)]))
-        if aside is not None and (aside.name, aside.split) in {(part.name, part.split) for _, part in learnt}:
+        splits = [(part.name, part.split) for _, part in learnt]
+        if aside is None and (twice := next((one for one in splits if splits.count(one) > 1), None)):
+            raise RecipeError(
+                f"data.train names {twice[0]} ({twice[1]}) twice, so that documents held out of the one are learnt in "
+                "the other; name it once, with times, or a split as data.validation."
+            )
+        if aside is not None and (aside.name, aside.split) in splits:
             raise RecipeError(
                 f"data.validation names {aside.name} ({aside.split}), which data.train learns from; name another split."
             )
