@@ -47,15 +47,19 @@ def test_a_checkpoint_ships_the_recipe_as_it_was_written(tmp_path, kind):
 
 
 @EVERY_KIND
-def test_what_the_caller_has_set_of_torch_does_not_reach_the_run(tmp_path, kind):
+def test_what_the_caller_has_set_of_torch_does_not_reach_the_run(tmp_path, kind, monkeypatch):
     recipe = recipe_of(kind, tmp_path)
     plain = train_tiny(kind, recipe, tmp_path)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as accelerate's launcher with such a configuration
+    products, torch.backends.mkldnn.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision, "bf16"
     torch.set_default_dtype(torch.float64)
     try:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
             other = train_tiny(kind, recipe, tmp_path, restart=True, out=tmp_path / "other")
         assert torch.get_default_dtype() == torch.float64
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
     finally:
+        torch.backends.mkldnn.matmul.fp32_precision = products
         torch.set_default_dtype(torch.float32)
     assert (plain / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 

@@ -119,7 +119,11 @@ def train(
 def _plain_torch() -> Iterator[None]:
     """Torch as a new process has it: what a recipe gives must not depend on what its caller has set."""
     dtype = torch.get_default_dtype()
+    products = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    precisions = [product.fp32_precision for product in products]
     torch.set_default_dtype(torch.float32)
+    for product in products:
+        product.fp32_precision = "ieee"
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode(mode=False))
@@ -131,6 +135,8 @@ def _plain_torch() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+        for product, precision in zip(products, precisions, strict=True):
+            product.fp32_precision = precision
 
 
 @contextlib.contextmanager

@@ -49,7 +49,6 @@ def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
             num_train_epochs=recipe.epochs,
             learning_rate=recipe.optimiser.learning_rate,
             max_grad_norm=recipe.optimiser.gradient_norm_clip,
-            bf16=recipe.run.precision == "bf16",
             use_cpu=not torch.cuda.is_available(),
             label_smoothing_factor=recipe.run_option("label_smoothing") or 0.0,
             seed=recipe.run.seed,
@@ -72,6 +71,8 @@ def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
             "Start a number of processes that divides it."
         )
     arguments.per_device_train_batch_size = recipe.run.batch_size // processes
+    # Of the recipe alone: a launcher's own setting would reach the run through the environment.
+    arguments.mixed_precision = {"fp32": "no", "bf16": "bf16"}[recipe.run.precision]
     return arguments
 
 
