@@ -8,6 +8,7 @@ import torch
 
 from tests.training.tiny import stop_after_a_step, tiny_data, tiny_recipe
 from urzoo import zoo
+from urzoo.data import schema
 from urzoo.errors import CheckpointError, DataError, RecipeError, UrzooError, UsageError
 from urzoo.evaluation.metrics import Accuracy, CrossEntropy, computed
 from urzoo.hub.card import check_card
@@ -103,6 +104,20 @@ def test_other_data_are_refused(stopped):
     folder, recipe = stopped
     with pytest.raises(CheckpointError, match="other data"):
         train(recipe, runs=folder, progress=False, data=tiny_data(44))
+    # The digest of a split is that of all its rows in any order.
+    for rows in (np.arange(45)[::-1], np.arange(44)):
+        with pytest.raises(CheckpointError, match="on rows in another order, or on some of them alone"):
+            train(recipe, runs=folder, progress=False, data=tiny_data().select(rows))
+
+
+def test_a_recipe_is_not_trained_already_where_the_data_have_changed(checkpoint, monkeypatch):
+    folder = checkpoint.parents[1]
+    for data in (tiny_data(46), tiny_data().select(np.arange(44))):
+        with pytest.raises(CheckpointError, match=r"on other rows than those of mnist \(train\) now. Pass --restart"):
+            train(folder / "recipe.yaml", runs=folder, progress=False, data=data)
+    monkeypatch.setitem(schema.LOCAL, "mnist", schema.load_data_set("mnist"))
+    with pytest.raises(CheckpointError, match=r"on other rows than those of mnist \(train\) now. Pass --restart"):
+        train(folder / "recipe.yaml", runs=folder, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,11 @@ def test_a_teacher_that_has_seen_what_its_student_holds_out_is_refused(folder):
         recipe.parents(folder)
 
 
+def test_a_teacher_of_the_data_as_they_were_before_is_refused(folder):
+    with pytest.raises(RecipeError, match=r"tiny, which has learnt from imdb \(train\) as it was before it changed"):
+        train(student(folder), runs=folder, progress=False, data=tiny_texts(rows=48))
+
+
 def test_a_teacher_of_another_kind_is_refused(folder):
     recipe = load_recipe(student(folder, teacher__checkpoint="urlstm-128-smnist"))
     with pytest.raises(RecipeError, match=r"a URLSTMForImageClassification for task smnist; expected"):

@@ -4,7 +4,7 @@ The run, the trainer and the writer of checkpoints know a kind by its job alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from urzoo.data import Split, load_split
+from urzoo.data.digest import order_digest
 from urzoo.errors import UsageError
 from urzoo.models import PixelSequenceImageProcessor
 from urzoo.processes import Processes
@@ -47,6 +48,7 @@ class Sources:
         say: Says a line.
         data: The split that the recipe names, where the caller has it at hand.
         parents: The earlier checkpoints that the recipe names.
+        orders: Digests of what has been read so far, of its order too.
     """
 
     data_root: Path | str | None
@@ -55,6 +57,7 @@ class Sources:
     say: Reporter
     data: Split | None
     parents: Parents
+    orders: list[str] = field(default_factory=list)
 
     def split(self, name: str, split: str) -> Split:
         """The split of a data set that a recipe names.
@@ -67,6 +70,7 @@ class Sources:
             return self.read(name, split)
         if (self.data.name, self.data.split) != (name, split):
             self.refuse_data(f"{name} ({split})")
+        self.orders.append(order_digest(self.data.columns))
         return self.data
 
     def read(self, name: str, split: str) -> Split:
@@ -77,7 +81,9 @@ class Sources:
             DataError: It cannot be had.
         """
         self.say(f"reading {name} ({split})")
-        return load_split(name, split, data_root=self.data_root)
+        found = load_split(name, split, data_root=self.data_root)
+        self.orders.append(order_digest(found.columns))
+        return found
 
     def refuse_data(self, read: str) -> None:
         """Refuse a split from the caller; `read` says what the recipe reads in its place.

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from urzoo.data import Split
+from urzoo.data import Split, schema
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError, one_line
 from urzoo.files import write_bytes, write_json
 from urzoo.processes import Processes
+from urzoo.schema import content_sha256
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.recipe import BaseRecipe
 from urzoo.training.recipe_file import differences, load_recipe, read_recipe
@@ -87,6 +88,7 @@ def train(
         arguments = training_arguments(recipe, run)
     say = Reporter(enabled=progress and arguments.should_save)
     if not restart and _is_checkpoint_of(checkpoint, recipe) and run.read_identity() is None:
+        _refuse_other_data(checkpoint, data)
         say(f"{recipe.name} is already trained: {checkpoint}. Pass --restart to train it again.")
         return checkpoint
     parents = recipe.parents(Path(runs))
@@ -104,11 +106,12 @@ def train(
             _check_folder(checkpoint, recipe, run, restart=restart)
         # One process makes tokenizers and tokens, the others find them.
         with arguments.distributed_state.main_process_first():
-            job = recipe.prepare(Sources(data_root, Path(runs) / "cache", processes, say, data, parents))
+            sources = Sources(data_root, Path(runs) / "cache", processes, say, data, parents)
+            job = recipe.prepare(sources)
         if arguments.should_save:
             if restart:
                 run.clear()
-            _begin(run, recipe, written, job, parents, restart=restart)
+            _begin(run, recipe, written, job, sources, restart=restart)
         arguments.distributed_state.wait_for_everyone()
         _finish(checkpoint, RecipeTrainer(job, recipe, run, arguments, say=say), parents, again)
         arguments.distributed_state.wait_for_everyone()
@@ -163,6 +166,26 @@ def _is_checkpoint_of(folder: Path, recipe: BaseRecipe) -> bool:
     return summary.exists() and read_training_summary(summary).recipe_sha256 == recipe.sha256
 
 
+def _refuse_other_data(checkpoint: Path, given: Split | None) -> None:
+    """Refuse to take a recipe for trained whose data have changed: the caller's, or those in a user's own folder.
+
+    Raises:
+        CheckpointError: They have.
+    """
+    learnt = read_training_summary(checkpoint / "training.json").data
+    digest = None if given is None else given.digest
+    if given is None and learnt.name in schema.LOCAL:
+        own = schema.LOCAL[learnt.name].splits.get(learnt.split)
+        digest = None if own is None else own.digest
+    # Some rows of a split have the digest of them all.
+    other_rows = given is not None and given.rows != learnt.rows_train + learnt.rows_validation
+    if other_rows or digest not in (None, learnt.digest):
+        raise CheckpointError(
+            f"{checkpoint} was trained by this recipe, but on other rows than those of {learnt.name} ({learnt.split}) "
+            "now. Pass --restart to train it again, or name another folder with --out."
+        )
+
+
 def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
     """Before hours of training, see that the checkpoint can be written to its folder."""
     if folder.exists() and (not folder.is_dir() or folder.samefile(Path.cwd()) or folder.is_mount()):
@@ -209,14 +232,16 @@ def _refuse_other_states(run: RunFolder, recipe: BaseRecipe) -> None:
     )
 
 
-def _begin(run: RunFolder, recipe: BaseRecipe, written: bytes, job: Job, parents: Parents, *, restart: bool) -> None:
+def _begin(run: RunFolder, recipe: BaseRecipe, written: bytes, job: Job, sources: Sources, *, restart: bool) -> None:
     """Write down what the run's states belong to, or check that it is still so."""
     from urzoo.provenance import git_commit, now
 
+    parents = sources.parents
     tokenizer = job.preprocessor if isinstance(job.preprocessor, PreTrainedTokenizerFast) else None
     identity = RunIdentity(
         recipe_sha256=recipe.sha256,
         data_digest=job.digest,
+        order_digest=content_sha256(sources.orders),
         started_at=now(),
         git_commit=git_commit(),
         replace_checkpoint=restart,
@@ -228,6 +253,7 @@ def _begin(run: RunFolder, recipe: BaseRecipe, written: bytes, job: Job, parents
     if begun is not None:
         for key, what in (
             ("data_digest", f"on other data (digest {begun.data_digest[:12]}, now {job.digest[:12]})"),
+            ("order_digest", "on rows in another order, or on some of them alone"),
             ("initial_weights_sha256", f"that began with other weights than those of {recipe.initial_checkpoint} now"),
             ("teacher_sha256", "whose teacher has changed since"),
             ("tokenizer_sha256", "whose tokenizer has changed since"),

@@ -39,14 +39,16 @@ KEPT_STATES = 2
 class RunIdentity(Strict):
     """What the states of a run folder belong to.
 
-    `git_commit` is that of the code the run began with, `initial_weights_sha256` that of the weights it began with
-    where these were not drawn, `teacher_sha256` that of the checkpoint that labelled further rows, `tokenizer_sha256`
-    that of the tokenizer where there is one. What an older version did not write down is None.
+    `data_digest` is that of the rows in any order, `order_digest` that of their order, by which they are held out and
+    put into batches. `git_commit` is that of the code the run began with, `initial_weights_sha256` that of the weights
+    it began with where these were not drawn, `teacher_sha256` that of the checkpoint that labelled further rows,
+    `tokenizer_sha256` that of the tokenizer where there is one. What an older version did not write down is None.
     `replace_checkpoint`: the user asked to start over, so that a finished checkpoint of another recipe may be replaced.
     """
 
     recipe_sha256: Sha256
     data_digest: Sha256
+    order_digest: Sha256 | None = None
     started_at: Moment
     git_commit: GitCommit | None
     replace_checkpoint: bool

@@ -135,8 +135,8 @@ class TextRecipe(SequenceRecipe):
         )
         return replace(job, preprocessor=tokenizer, digest=_digest_with(job, further_data))
 
-    def further_texts(self, sources: Sources) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:  # noqa: ARG002
-        """More to learn from: none."""
+    def further_texts(self, sources: Sources, digest: str) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:  # noqa: ARG002
+        """More to learn from, beside rows of this digest: none."""
         return [], np.empty(0, np.int64), ()
 
     def refuse_labelled(self, key: str, split: str) -> None:
@@ -182,8 +182,20 @@ class TaughtTextRecipe(TextRecipe):
             )
         return Parents(super().parents(runs).initial, teacher)
 
-    def further_texts(self, sources: Sources) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:
-        """Those that the teacher is confident about, with its answers."""
+    def further_texts(self, sources: Sources, digest: str) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:
+        """Those that the teacher is confident about, with its answers.
+
+        Raises:
+            RecipeError: The teacher has learnt from other rows, and so held out others.
+        """
+        teacher = sources.parents.teacher
+        assert teacher is not None
+        assert teacher.training is not None
+        if teacher.training.data.digest != digest:
+            raise RecipeError(
+                f"teacher.checkpoint is {teacher.name}, which has learnt from {self.data.name} ({self.data.split}) as "
+                "it was before it changed, and held out other rows of it. Train the teacher again."
+            )
         texts, labels, data = taught_texts(self.teacher, self.data.name, sources)
         return texts, labels, (data,)
 

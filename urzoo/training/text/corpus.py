@@ -10,7 +10,7 @@ from urzoo.data import load_data_set
 from urzoo.errors import DataError
 from urzoo.schema import content_sha256
 from urzoo.training.job import Sources
-from urzoo.training.text.documents import digest_of
+from urzoo.training.text.documents import digest_of, order_of
 from urzoo.training.text.recipe import TextData, TextSource, TokenizerRecipe
 from urzoo.training.text.streams import WeightedTokens
 from urzoo.training.text.tokenizer import load_or_train_tokenizer
@@ -71,6 +71,7 @@ def load_corpus(data: TextData, tokenizer_recipe: TokenizerRecipe, sources: Sour
     if len(held_out) < 2:
         raise DataError("the validation text has one token, expected at least 2; raise data.validation_documents.")
     named = [*data.train, *([] if data.validation is None else [data.validation])]
+    sources.orders.extend(order_of(source) or "" for source in named)
     digests = [digest_of(source, data_root=sources.data_root) for source in named]
     return Corpus(
         tokenizer,

@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from urzoo.data import Split, load_data_set, load_split
+from urzoo.data.schema import LocalDataSet
 from urzoo.data.wikitext import article_lines
 from urzoo.errors import DataError, RecipeError, UsageError, unknown
 from urzoo.evaluation.task import LOCAL, load_task, tasks
@@ -58,6 +59,15 @@ def digest_of(source: TextSource, *, data_root: Path | str | None = None) -> str
         raise UsageError(unknown(f"split of data set {source.name!r}", source.split, splits))
     pinned = splits[source.split].digest
     return _read_digest(source.name, source.split, data_root) if pinned is None else pinned
+
+
+def order_of(source: TextSource) -> str | None:
+    """The digest of the order of a split of a user's own, whose rows may be read as one text; None where it has none.
+
+    That of a data set of urzoo's never changes.
+    """
+    data_set = load_data_set(source.name)
+    return data_set.splits[source.split].order_digest if isinstance(data_set, LocalDataSet) else None
 
 
 @cache

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
 from urzoo.training.cache import made_once
-from urzoo.training.text.documents import Document, digest_of, read_documents
+from urzoo.training.text.documents import Document, digest_of, order_of, read_documents
 from urzoo.training.text.recipe import TextSource
 from urzoo.training.text.tokenizer import encode_lines, special_id, tokenizer_sha256
 
@@ -71,9 +71,12 @@ def tokens_of(
     # How often it is read is no part of it.
     read = source.model_dump(mode="json", exclude={"times"})
     key = {"format": _FORMAT, "source": read, "data": digest_of(source, data_root=data_root)}
+    key |= {"tokenizer": tokenizer_sha256(tokenizer)}
+    if (order := order_of(source)) is not None:
+        key |= {"order": order}
     return made_once(
         cache / "tokens",
-        {**key, "tokenizer": tokenizer_sha256(tokenizer)},
+        key,
         make=lambda folder: _write(folder, read_documents(source, data_root=data_root), tokenizer),
         read=lambda folder: _read(folder, len(tokenizer)),
     )
