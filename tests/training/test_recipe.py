@@ -55,6 +55,8 @@ def test_a_missing_key_is_named_with_its_path(tmp_path):
         ("architecture", "URLSTMForImageClasification", "Did you mean 'URLSTMForImageClassification'"),
         ("architecture", ["URLSTMForImageClassification"], "unknown architecture"),
         ("task", ["smnist"], "key task is ['smnist']"),
+        ("optimiser__learning_rate", float("nan"), "key optimiser.learning_rate is nan"),
+        ("run__seed", float("inf"), "key run.seed is inf"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_key(tmp_path, key, value, expected):

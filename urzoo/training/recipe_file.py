@@ -33,7 +33,7 @@ def read_recipe(path: Path | str) -> tuple[BaseRecipe, bytes]:
         raise RecipeError(f"{path} holds no keys; expected a recipe: {', '.join(BaseRecipe.model_fields)}.")
     try:
         # Through JSON, so that YAML's dates and other extras are refused as in every other file of the project.
-        text = json.dumps(content, allow_nan=False)
+        text = json.dumps(content)  # NaN and infinities pass here: the schema refuses them with their key
         kind = kind_of(content)
     except RecipeError as failure:
         raise RecipeError(f"{path}: {failure}") from failure
