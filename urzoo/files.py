@@ -175,7 +175,7 @@ def check_empty(path: Path) -> None:
         UsageError: It does, or it is no folder.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise UsageError(f"{path} exists and is no folder; name another")
+        raise UsageError(f"{path} exists and is {'a link' if path.is_symlink() else 'no folder'}; name another")
     if path.is_dir() and any(not _is_leftover(entry) for entry in path.iterdir()):
         raise UsageError(f"folder {path} exists and is not empty; name another, or remove it first")
 

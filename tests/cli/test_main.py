@@ -279,12 +279,23 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(("place", "code"), [("/dev/full", 1), ("-", 0)])
-def test_standard_output_that_takes_nothing_is_one_line_or_none(place: str, code: int) -> None:
-    command = f"{sys.executable} -m urzoo list --plain >{'&-' if place == '-' else place}"
+def test_a_full_output_is_one_line() -> None:
+    command = f"{sys.executable} -m urzoo list --plain >/dev/full"
     done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
-    said = "" if code == 0 else "error: No space left on device.\n"
-    assert (done.returncode, done.stderr) == (code, said)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device.\n")
+
+
+def test_closed_streams_change_nothing(tmp_path: Path) -> None:
+    for arguments, code in ((["export", "urlstm-128-smnist", "out"], 0), (["info", "nothing"], 2)):
+        command = f"{sys.executable} -m urzoo {' '.join(arguments)} <&- >&- 2>&-"
+        environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+        assert subprocess.run(command, shell=True, cwd=tmp_path, env=environment).returncode == code
+    for file in path("urlstm-128-smnist").glob("[!.]*"):
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    opened = "import sys; from urzoo.cli import _open_closed_streams; _open_closed_streams(); "
+    check = "sys.exit([s.fileno() for s in (sys.stdin, sys.stdout, sys.stderr)] != [0, 1, 2] or sys.stdin.isatty())"
+    command = f'{sys.executable} -c "{opened}{check}" <&- >&- 2>&-'
+    assert subprocess.run(command, shell=True).returncode == 0
 
 
 def test_a_name_too_long_for_the_system_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

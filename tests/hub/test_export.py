@@ -202,6 +202,16 @@ def test_a_link_is_not_followed_into_an_export(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_may_not_be_read_is_told_and_not_the_folder_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = image_checkpoint(tmp_path / "in")
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "README.md")
+    with pytest.raises(CheckpointError, match=r"cannot read .*README.md: Permission denied"):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_export_with_onnx_is_a_checkpoint_with_the_model_for_other_runtimes(tmp_path: Path) -> None:
     import onnxruntime
 

@@ -58,12 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What follows `urzoo`; the process's own arguments when omitted.
     """
     if arguments is None:
+        _open_closed_streams()
         # A warning is for whoever typed the command: one line, without the place in urzoo's source.
         warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
         code = app(args=arguments, prog_name="urzoo", standalone_mode=False)
-        if sys.stdout is not None:  # as with `>&-`
-            sys.stdout.flush()
+        sys.stdout.flush()
     except TyperException as mistake:
         return _wrong_use(mistake)
     except Exit as end:
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, Abort):
         return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
     except OSError as error:
-        if error.filename is None and sys.stdout is not None:
+        if error.filename is None:
             # Standard output may take nothing; what it still holds would fail again when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
@@ -84,6 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
         # typer makes this exit code of Ctrl-C, and says nothing.
         return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _open_closed_streams() -> None:
+    """Put the null device in place of closed standard streams, as with `>&-`: else the next file takes their numbers,
+    and gets what libraries print."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _wrong_use(mistake: TyperException) -> int:

@@ -1,6 +1,8 @@
 """A local checkpoint folder, read once and found complete before any of it is sent or renamed into place."""
 
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -133,10 +135,12 @@ def refuse_link(path: Path) -> None:
     """Refuse a link in place of a file: it could publish any file of this machine under a checkpoint's name.
 
     Raises:
-        CheckpointError: It is a link, or no regular file.
+        CheckpointError: It is a link, no regular file, or may not be read.
     """
     if path.is_symlink() or not path.is_file():
         raise CheckpointError(f"{path} is a link or no regular file; put the file itself there.")
+    if not os.access(path, os.R_OK):
+        raise CheckpointError(f"cannot read {path}: {os.strerror(errno.EACCES)}.")
 
 
 def _code_of(folder: Path) -> set[str]:
