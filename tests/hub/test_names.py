@@ -249,4 +249,5 @@ def test_a_store_that_cannot_be_written_gives_what_it_holds(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("urzoo.hub.store.RepositoryStore.locked", refuse)
+    monkeypatch.setattr("os.access", lambda *_: False)
     assert urzoo.path("alice/mine") == found

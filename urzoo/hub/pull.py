@@ -5,6 +5,7 @@ each file is held to its size and hash there. A folder appears under its name co
 and pickles are never fetched unless asked for (code), and nothing that is fetched is ever run.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -157,8 +158,8 @@ class _Pull:
         wanted = {path: file for path, file in listing.items() if _is_wanted(path, with_code=with_code)}
         _check_wanted(wanted, listing)
         name = self._kept_name(commit, with_code=with_code)
-        if self.store.remembered(self.revision) == commit and (folder := self.store.commit(name)) is not None:
-            # There is nothing to write, where perhaps nothing can be written.
+        if not os.access(self.store.folder, os.W_OK) and (folder := self.store.commit(name)) is not None:
+            # Where nothing can be written, nothing need be.
             return self._pulled(folder, commit, wanted, listing)
         with self.store.locked():
             folder = self.store.commit(name)
