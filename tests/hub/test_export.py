@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForImageClassification
 
 from tests.zoo.test_zoo import with_summary
@@ -166,6 +166,23 @@ def test_weights_stored_in_bfloat16_take_half_the_room_and_load_in_float32(
     export(tmp_path / "out", tmp_path / "wide", dtype="float32")
     assert all(torch.equal(one, other) for one, other in zip(
         zoo.load(tmp_path / "wide").parameters(), models[1].parameters(), strict=True))  # fmt: skip
+
+
+def test_weights_in_float64_are_rounded_once(tmp_path: Path) -> None:
+    """By way of float32, half way between two numbers of bfloat16 would be rounded to the even one."""
+    folder = language_checkpoint(tmp_path / "in")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name, value in weights.items() if value.ndim == 2)
+    wide = {key: value.double() for key, value in weights.items()}
+    ties = wide[name].bfloat16().double()
+    step = 2.0 ** (torch.frexp(ties.abs()).exponent - 8)
+    sides = torch.tensor([1.0, -1.0]).repeat(ties.numel() // 2).reshape(ties.shape)
+    beside = ties.sign() * (ties.abs() + step / 2 + sides * step * 2.0**-40)
+    wide[name] = beside
+    save_file(wide, folder / "model.safetensors", metadata={"format": "pt"})
+    export(folder, tmp_path / "out", dtype="bfloat16")
+    stored = load_file(tmp_path / "out" / "model.safetensors")[name].double()
+    assert torch.equal(stored, ties + torch.where(sides > 0, ties.sign() * step, 0))
 
 
 def test_weights_stored_in_bfloat16_are_evaluated_and_written_as_onnx(tmp_path: Path) -> None:

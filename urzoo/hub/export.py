@@ -115,7 +115,7 @@ def _store(folder: Path, dtype: str) -> None:
     for file in weights_files(folder):
         # Vectors stay as they are: biases and norms take no room, and time scales depend on the gates' biases.
         stored = {
-            name: tensor.to(STORED[dtype]) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+            name: _nearest(tensor, STORED[dtype]) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
             for name, tensor in load_file(file).items()
         }
         stored_bytes += sum(tensor.nbytes for tensor in stored.values())
@@ -137,6 +137,18 @@ def _store(folder: Path, dtype: str) -> None:
         write_card(folder, [])
     elif (card := folder / CARD).is_file() and is_generated(read_text(card, error=CheckpointError)):
         card.unlink()  # it tells the results of other weights, and without a recipe nothing says what these are called
+
+
+def _nearest(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`tensor` in another type, rounded once: torch goes from float64 to 16 bits by way of float32."""
+    if tensor.dtype == torch.float64 and dtype != torch.float32:
+        single = tensor.float()
+        cut = torch.where(
+            single.double().abs() > tensor.abs(), torch.nextafter(single, torch.zeros_like(single)), single
+        )
+        # An odd last bit stands for what was cut off: no tie any more, and on the same side of one.
+        tensor = torch.where(cut.double() == tensor, cut, (cut.view(torch.int32) | 1).view(torch.float32))
+    return tensor.to(dtype)
 
 
 def flatten(roots: list[str]) -> dict[str, str]:
