@@ -65,7 +65,6 @@ def test_a_neural_cache_is_named(folder):
 def test_a_card_names_all_that_was_learnt_from():
     card = render_card(zoo.path("urlstm-1024-long-text"), [])
     assert ModelCard(card).data.datasets == [
-        "wikipedia/enwiki-2015-wikitext-form",
         "stanfordnlp/imdb",
         "Salesforce/wikitext",
     ]

@@ -167,7 +167,7 @@ def _front_matter(
         library_name="transformers",
         pipeline_tag=pipeline,
         license=_licence(recipe),
-        datasets=[one.repository for one in data] or None,
+        datasets=[one.repository for one in data if one.revision is not None] or None,  # others are not on the Hub
         metrics=[spec.name for spec in shown if spec.primary] or None,
         tags=[*TAGS, *([checkpoint.task] if checkpoint.task else [])],
         model_name=None if results else name,
