@@ -46,6 +46,15 @@ def test_a_checkpoint_says_which_weights_it_began_with(checkpoint):
     check_card(checkpoint, [])
 
 
+def test_a_classifier_does_not_begin_with_one_that_has_learnt_what_it_holds_out(checkpoint, tmp_path):
+    folder = checkpoint.parents[1]
+    second = {"name": "second", "initialise_from": "tiny"}
+    assert load_recipe(tiny_texts_recipe(tmp_path, **second)).parents(folder).initial.folder == checkpoint
+    other = load_recipe(tiny_texts_recipe(tmp_path, **second, data__validation_seed=1))
+    with pytest.raises(RecipeError, match=r"initialise_from is .*tiny.*, whose recipe has other rows held out"):
+        other.parents(folder)
+
+
 def test_a_line_end_that_pads_too_is_learnt(tmp_path):
     words = {"kind": "words", "vocab_size": 30, "texts": [SOURCE | {"name": "imdb"}]}
     recipe = tiny_texts_recipe(tmp_path, tokenizer=words, initialise_from=None, optimiser__weight_decay=0.0)

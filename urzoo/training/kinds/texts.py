@@ -31,7 +31,7 @@ from urzoo.training.text.documents import refuse_scored
 from urzoo.training.text.recipe import TokenizerRecipe
 from urzoo.training.text.tokenizer import encode_lines, load_or_train_tokenizer, special_id
 from urzoo.training.text.tokens import Ids
-from urzoo.zoo.schema import TrainingData
+from urzoo.zoo.schema import CheckpointInfo, TrainingData
 
 
 class TextModelRecipe(SequenceClassifierRecipe):
@@ -93,6 +93,34 @@ class TextRecipe(SequenceRecipe):
         """Refuse a tokenizer made of a split that figures are reported on too."""
         super().check()
         refuse_scored(self.tokenizer)
+
+    def parents(self, runs: Path) -> Parents:
+        """The checkpoint to begin with; a classifier of the same rows has held the same ones out.
+
+        Raises:
+            RecipeError: There is none of that name, or it has learnt from rows that are held out here.
+            CheckpointError: A file of it is missing or damaged.
+        """
+        found = super().parents(runs)
+        if (initial := found.initial) is not None and initial.architecture == self.architecture:
+            learnt = None if initial.training is None else initial.training.data
+            if learnt is not None and (learnt.name, learnt.split) == (self.data.name, self.data.split):
+                self.refuse_other_rows_held_out(initial, "initialise_from")
+        return found
+
+    def refuse_other_rows_held_out(self, earlier: CheckpointInfo, key: str) -> None:
+        """Refuse an earlier classifier, named under a key, that has learnt from rows which are held out here.
+
+        Raises:
+            RecipeError: It has.
+            CheckpointError: It has no recipe.
+        """
+        own = read_yaml(earlier.folder / "recipe.yaml", error=CheckpointError)
+        if not isinstance(own, dict) or own.get("data") != self.data.model_dump(mode="json"):
+            raise RecipeError(
+                f"{key} is {earlier.name}, whose recipe has other rows held out: its section data must be that of this "
+                "recipe, or this model would be judged on rows that have been learnt from already."
+            )
 
     def prepare(self, sources: Sources) -> Job:
         """The texts as token ids, those that a teacher labels too, and the model.
@@ -174,12 +202,7 @@ class TaughtTextRecipe(TextRecipe):
                 f"teacher.checkpoint is {teacher.name}, a {teacher.architecture} for task {teacher.task}; expected a "
                 f"{self.architecture} for task {self.task}."
             )
-        own = read_yaml(teacher.folder / "recipe.yaml", error=CheckpointError)
-        if not isinstance(own, dict) or own.get("data") != self.data.model_dump(mode="json"):
-            raise RecipeError(
-                f"teacher.checkpoint is {teacher.name}, whose recipe has other rows held out: its section data must be "
-                "that of this recipe, or the student would be judged on rows that its teacher has learnt from."
-            )
+        self.refuse_other_rows_held_out(teacher, "teacher.checkpoint")
         return Parents(super().parents(runs).initial, teacher)
 
     def further_texts(self, sources: Sources, digest: str) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:
