@@ -12,7 +12,7 @@ from urzoo import zoo
 from urzoo.training import job, load_recipe, train
 from urzoo.training.kinds.language_model import LanguageModelRecipe
 from urzoo.training.kinds.series import SeriesRecipe
-from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe, UnlabelledTextRecipe
+from urzoo.training.kinds.texts import TaughtTextRecipe, TextRecipe
 from urzoo.training.recipe import SequenceRecipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -24,12 +24,7 @@ def named(path: Path) -> str:
 
 
 def test_there_are_recipes_of_series_and_of_texts():
-    assert {type(load_recipe(path)) for path in RECIPES} == {
-        SeriesRecipe,
-        TextRecipe,
-        TaughtTextRecipe,
-        UnlabelledTextRecipe,
-    }
+    assert {type(load_recipe(path)) for path in RECIPES} == {SeriesRecipe, TextRecipe, TaughtTextRecipe}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=named)
