@@ -64,7 +64,8 @@ def small(path: Path, folder: Path) -> Path:
         content["tokenizer"]["vocab_size"] = 300
     if isinstance(load_recipe(path), LanguageModelRecipe):
         content["model"]["adaptive_cutoffs"] = content["model"]["adaptive_cutoffs"] and [50, 150]
-        content["data"] |= {"validation": None, "validation_documents": 2}
+        if content["data"]["validation_documents"]:
+            content["data"]["validation_documents"] = 2
         content["run"] |= {"batch_size": 2, "segment_tokens": 16, "steps": 3}
         content["cadence"] = {"log_every_steps": 1, "save_every_steps": 2, "validate_every_steps": 3}
     else:
