@@ -259,6 +259,7 @@ class LanguageModellingStream:
         """The word perplexity of the stream, with a block bootstrap, and the tokens a word takes."""
         words, values = self.words[rows], outputs["log_probability"]
         name = "word_perplexity_stream"
+        self.scorer.perplexity(values.sum() / words.sum())  # refuses an infinite one, also where there is no interval
         interval = bootstrapped_ratio(values, words, self.scorer.perplexity, block=_ROWS_IN_A_BLOCK)
         metrics = {name: computed(Perplexity, predictions=values, references=words)["perplexity"]}
         metrics["tokens_per_word"] = float(outputs["tokens"].sum() / words.sum())
@@ -335,6 +336,7 @@ class LanguageModellingPages:
     def figures(self, outputs: Outputs, rows: Rows) -> Figures:
         """Word perplexity with a bootstrap over pages, byte perplexity, bits for each byte."""
         values, words, size = outputs["log_probability"], self.words[rows], self.bytes[rows]
+        self.scorer.perplexity(values.sum() / words.sum())  # refuses an infinite one, also where there is no interval
         interval = bootstrapped_ratio(values, words, self.scorer.perplexity, block=1)
         metrics = {
             "word_perplexity": computed(Perplexity, predictions=values, references=words)["perplexity"],
