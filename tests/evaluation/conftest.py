@@ -1,12 +1,13 @@
 """Small untrained checkpoints, a results folder, and few images to evaluate on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.zoo.conftest import make_checkpoint
-from urzoo.data import sources
-from urzoo.evaluation import evaluate_pairs, result_name
+from urzoo.data import schema, sources
+from urzoo.evaluation import evaluate_pairs, result_name, task
 from urzoo.evaluation.pairs import Pair
 from urzoo.zoo import info
 
@@ -39,3 +40,12 @@ def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pairs(*arguments: object, **options: object) -> list[Pair]:
     return list(evaluate_pairs(*arguments, **{"progress": False, **options}))
+
+
+@pytest.fixture
+def no_local_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Folders and tasks of a user's own are forgotten before and after."""
+    monkeypatch.setattr(schema, "LOCAL", {})
+    monkeypatch.setattr(task, "LOCAL", {})
+    yield
+    schema.load_data_set.cache_clear()
