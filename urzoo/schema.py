@@ -32,8 +32,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 # A commit of the code; `-dirty` as in `git describe --dirty`: files of the package differed from that commit.
 GitCommit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}(-dirty)?$")]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=500)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+# No count comes near it, and what is computed of one fits into 64 bits.
+LARGEST_COUNT = 2**40
+Positive = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+# What numpy's oldest generator takes.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, Field(ge=0)]
 # A moment in UTC to the second, as ISO 8601 writes it.
 Moment = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]

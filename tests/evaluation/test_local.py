@@ -222,6 +222,11 @@ def test_training_finds_own_data_by_their_name(own: Path):
             "key metrics names accuracy; expected those of problem image-classification: accuracy, c",
         ),
         ({"requires": {**TASK["requires"], "chanels": 1}}, "unknown key requires.chanels"),
+        (
+            {"requires": {**TASK["requires"], "permutation_seed": 10**12}},
+            "key requires.permutation_seed is 10000000000",
+        ),
+        ({"time_scale": 1e30}, "key time_scale is 1e+30: Input should be less than or equal to 1000"),
     ],
 )
 def test_a_task_file_that_is_wrong_is_refused_in_one_line(own: Path, changes: dict[str, object], said: str):

@@ -179,7 +179,15 @@ def test_nan_scores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("batch_size", 0), ("limit", 0), ("seed", -1), ("dtype", "fp32"), ("device", "warp"), ("backend", "fast")],
+    [
+        ("batch_size", 0),
+        ("batch_size", 10**30),
+        ("limit", 0),
+        ("seed", -1),
+        ("dtype", "fp32"),
+        ("device", "warp"),
+        ("backend", "fast"),
+    ],
 )
 def test_an_impossible_setting_is_refused_by_name(raster: Path, option: str, value: object):
     with pytest.raises(UsageError, match=option):

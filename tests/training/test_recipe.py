@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tests.training.tiny import TINY, tiny_recipe
@@ -57,6 +59,9 @@ def test_a_missing_key_is_named_with_its_path(tmp_path):
         ("task", ["smnist"], "key task is ['smnist']"),
         ("optimiser__learning_rate", float("nan"), "key optimiser.learning_rate is nan"),
         ("run__seed", float("inf"), "key run.seed is inf"),
+        ("run__batch_size", 10**30, "key run.batch_size is 1000000000000000000000000000000: Input should be less than"),
+        ("augmentation__shift_pixels", 10**30, "key augmentation.shift_pixels is 1"),
+        ("optimiser__learning_rate", 10**400, "key optimiser.learning_rate is"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_key(tmp_path, key, value, expected):
@@ -110,8 +115,13 @@ def test_a_key_that_may_be_left_out_is_not_null(tmp_path):
         load_recipe(tiny_recipe(tmp_path, augmentation__rotate_degrees=None))
 
 
-def test_a_square_that_erases_all_is_refused(tmp_path):
-    assert "erase_pixels is 28, expected less than the 28 pixels" in complaint(tmp_path, augmentation__erase_pixels=28)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("shift_pixels", 28), ("erase_pixels", 28), ("elastic", {"alpha_pixels": 4.0, "sigma_pixels": 28})],
+)
+def test_a_change_as_large_as_the_image_is_refused(tmp_path, key, value):
+    said = complaint(tmp_path, **{f"augmentation__{key}": value})
+    assert re.search(rf"augmentation\.{key}\S* is 28, expected less than the 28 pixels of a side", said)
 
 
 def test_a_pooling_that_stands_twice_is_refused_with_its_key(tmp_path):

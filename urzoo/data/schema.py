@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from urzoo.errors import DataError, UsageError, unknown
-from urzoo.schema import Count, Line, Name, Positive, Sha256, Strict, read_yaml, validated
+from urzoo.schema import Line, Name, Positive, Seed, Sha256, Strict, read_yaml, validated
 
 SETS_FOLDER = Path(__file__).parent / "sets"
 
@@ -72,7 +72,7 @@ class Part(Strict):
     file: Name
     file_rows: Positive
     held_out_rows: Positive
-    seed: Count
+    seed: Seed
     take: Literal["held_out", "rest"]
 
 
@@ -96,7 +96,7 @@ class Generator(Strict):
 
     kind: Literal["copy", "adding"]
     length: Annotated[int, Field(ge=21)]
-    seed: Count
+    seed: Seed
 
 
 class DataSet(Strict):

@@ -30,6 +30,7 @@ from urzoo.evaluation.task import Task, load_task
 from urzoo.processes import Processes
 from urzoo.provenance import git_commit, hardware, now, urzoo_version
 from urzoo.recurrence import backend_for
+from urzoo.schema import LARGEST_COUNT
 from urzoo.zoo import info, load
 from urzoo.zoo.schema import CheckpointInfo
 
@@ -63,8 +64,8 @@ class Settings:
         """Refuse impossible values before anything is loaded."""
         for name in ("batch_size", "limit"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}, expected at least 1.")
+            if value is not None and not 1 <= value <= LARGEST_COUNT:
+                raise UsageError(f"{name} is {value}, expected 1 to {LARGEST_COUNT}.")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed is {self.seed}, expected 0 to {2**32 - 1}.")
         if self.dtype not in DTYPES:

@@ -14,8 +14,10 @@ from pydantic import Field, model_validator
 from urzoo.data.local import register
 from urzoo.errors import DataError, UrzooError, UsageError, unknown
 from urzoo.files import expanded
-from urzoo.schema import Count, Line, Name, Positive, Strict, content_sha256, read_yaml, validated
+from urzoo.schema import Line, Name, Positive, Seed, Strict, content_sha256, read_yaml, validated
 
+# Steps for each step of the data; more only fill the memory.
+LARGEST_TIME_SCALE = 1000.0
 LOCAL: dict[str, "Task"] = {}
 """The tasks of the user's own files that were loaded by path, by name."""
 TASKS_FOLDER = Path(__file__).parent / "tasks"
@@ -44,7 +46,7 @@ class Requirements(Strict):
     """
 
     pixel_order: Literal["raster", "permuted"]
-    permutation_seed: Count | None
+    permutation_seed: Seed | None
     channels: Literal[1, 3]
     steps: Positive
 
@@ -105,7 +107,7 @@ class Task(Strict):
     problem: ProblemName
     data: DataSpec
     requires: Requirements | None = None
-    time_scale: Annotated[float, Field(gt=0)] | None = None
+    time_scale: Annotated[float, Field(gt=0, le=LARGEST_TIME_SCALE)] | None = None
     trained_as: Name | None = None
     caveats: dict[Name, Line] = Field(default_factory=dict)
     context: Literal["neural-cache"] | None = None

@@ -17,7 +17,7 @@ from urzoo.data import Split, hold_out
 from urzoo.errors import DataError, RecipeError
 from urzoo.evaluation.task import load_task
 from urzoo.recurrence.gates import Gating
-from urzoo.schema import Count, Line, Name, Number, Positive, Strict, content_sha256
+from urzoo.schema import Count, Line, Name, Number, Positive, Seed, Strict, content_sha256
 from urzoo.training.initial import find_checkpoint
 from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.scores import ACCURACY, CROSS_ENTROPY, Score
@@ -25,7 +25,6 @@ from urzoo.training.scores import ACCURACY, CROSS_ENTROPY, Score
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 Dropout = Annotated[Number, Field(ge=0, lt=1)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 AverageDecay = Annotated[Number, Field(gt=0, lt=1)] | None
 
 

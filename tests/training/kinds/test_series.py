@@ -98,6 +98,8 @@ def test_a_batch_of_series_is_padded_and_masked():
         ({"task": "character_trajectories_half"}, "scored on; name that"),
         ({"model__input_size": 2}, "model.input_size is 2, but character-trajectories has 3"),
         ({"augmentation__time_scale_min": 3.0}, "expected at most time_scale_max"),
+        ({"augmentation__time_scale_max": 1e30}, "key augmentation.time_scale_max is 1e+30: Input should be less than"),
+        ({"further_time_scales": [2.0, 10**30]}, "key further_time_scales.1 is 1"),
         ({"model__pooling": ["mean", "mean"]}, "expected each of them once"),
         ({"model__pooling": ["median"]}, "model.pooling"),
         ({"data__split": "test"}, "data.split is 'test'"),

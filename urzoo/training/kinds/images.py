@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from urzoo.errors import RecipeError
 from urzoo.evaluation.task import load_task
 from urzoo.models import PixelSequenceImageProcessor, pixel_permutation
-from urzoo.schema import Number, Positive, Strict
+from urzoo.schema import Number, Positive, Seed, Strict
 from urzoo.training.augmentation import ImageAugmentation, ImageAugmentationRecipe, Images, mixed, mixed_labels
 from urzoo.training.batches import Batch, BatchData, Rows
 from urzoo.training.job import Job, Sources
-from urzoo.training.recipe import ClassifierRecipe, MayBeLeftOut, Poolings, PositiveNumber, RowsRecipe, Seed
+from urzoo.training.recipe import ClassifierRecipe, MayBeLeftOut, Poolings, PositiveNumber, RowsRecipe
 from urzoo.training.rows import build_model, rows_job
 
 
@@ -68,9 +68,14 @@ class ImageRecipe(RowsRecipe):
             values = getattr(self.processor, key)
             if len(values) != channels:
                 raise ValueError(f"processor.{key} has {len(values)} numbers, expected {channels}, one per channel")
-        side, smallest = self.augmentation.erase_pixels, min(self.processor.height, self.processor.width)
-        if side is not None and side >= smallest:
-            raise ValueError(f"augmentation.erase_pixels is {side}, expected less than the {smallest} pixels of a side")
+        changes, side = self.augmentation, min(self.processor.height, self.processor.width)
+        for key, pixels in (
+            ("shift_pixels", changes.shift_pixels),
+            ("erase_pixels", changes.erase_pixels),
+            ("elastic.sigma_pixels", changes.elastic and changes.elastic.sigma_pixels),
+        ):
+            if pixels is not None and pixels >= side:
+                raise ValueError(f"augmentation.{key} is {pixels}, expected less than the {side} pixels of a side")
         return self
 
     def check(self) -> None:

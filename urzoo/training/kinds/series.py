@@ -10,12 +10,14 @@ from pydantic import Field, model_validator
 from urzoo.data.schema import SequenceColumn, load_data_set
 from urzoo.errors import RecipeError
 from urzoo.evaluation.sequence_classification import resampled
-from urzoo.evaluation.task import load_task
+from urzoo.evaluation.task import LARGEST_TIME_SCALE, load_task
 from urzoo.schema import Number, Positive, Strict
 from urzoo.training.batches import SequenceData
 from urzoo.training.job import Job, Sources
-from urzoo.training.recipe import PositiveNumber, SequenceClassifierRecipe, SequenceRecipe
+from urzoo.training.recipe import SequenceClassifierRecipe, SequenceRecipe
 from urzoo.training.rows import build_model, rows_job
+
+TimeScale = Annotated[Number, Field(gt=0, le=LARGEST_TIME_SCALE)]
 
 
 class SeriesModelRecipe(SequenceClassifierRecipe):
@@ -32,8 +34,8 @@ class SeriesAugmentationRecipe(Strict):
     `amplitude_deviation`, and noise of deviation `noise_deviation` is added to each value.
     """
 
-    time_scale_min: PositiveNumber
-    time_scale_max: PositiveNumber
+    time_scale_min: TimeScale
+    time_scale_max: TimeScale
     amplitude_deviation: Annotated[Number, Field(ge=0)]
     noise_deviation: Annotated[Number, Field(ge=0)]
 
@@ -59,7 +61,7 @@ class SeriesRecipe(SequenceRecipe):
 
     model: SeriesModelRecipe
     augmentation: SeriesAugmentationRecipe
-    further_time_scales: list[PositiveNumber]
+    further_time_scales: list[TimeScale]
 
     def check(self) -> None:
         """Refuse another number of channels too, and a task that checkpoints of another are scored on."""

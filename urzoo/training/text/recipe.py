@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from urzoo.schema import Line, Name, Positive, Strict
+from urzoo.schema import Line, Name, Positive, Seed, Strict
 
 # 256 bytes and the two special tokens come before the first merge.
 SMALLEST_BYTE_LEVEL_VOCABULARY = 258
@@ -90,7 +90,7 @@ class TextData(Strict):
     train: Annotated[list[WeightedTextSource], Field(min_length=1)]
     validation: TextSource | None
     validation_documents: Positive | None
-    validation_seed: Annotated[int, Field(ge=0, lt=2**32)]
+    validation_seed: Seed
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:
