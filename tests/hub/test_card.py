@@ -80,6 +80,25 @@ def test_a_card_offers_texts_to_try(folder):
         assert all(example.keys() == {"text"} for example in front["widget"])
 
 
+def test_a_card_of_own_data_claims_nothing_of_others(tmp_path):
+    """Of a classifier of a user's own texts that began with a language model of urzoo's."""
+    folder = shutil.copytree(zoo.path("urlstm-512-imdb"), tmp_path / "mine")
+    (folder / "recipe.yaml").write_text("name: mine")
+    training = json.loads((folder / "training.json").read_text())
+    training |= {"task": "moods", "data": training["data"] | {"name": "diaries"}}
+    card = render_card(with_summary(folder, **training), [])
+    assert "trained for the task moods, which is none of urzoo's: no result on it is shown here." in card
+    assert "It knows diaries, Large Movie Review Dataset" in card
+    assert "widget" not in card
+
+
+def test_a_card_says_what_becomes_of_images_of_other_sizes(folder):
+    assert "Other sizes are brought to this one, whatever their proportions." in render_card(folder, [])
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"do_resize": False}))
+    assert "Other sizes are refused." in render_card(folder, [])
+
+
 def test_the_same_inputs_give_the_same_bytes(folder):
     assert render_card(folder, [result(folder)]) == render_card(folder, [result(folder)])
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 _TEMPLATE = Path(__file__).parent / "card.md.jinja"
-# What the Hub's page offers to try, where the checkpoint reads text.
+# What the Hub's page offers to try, by the task or what the checkpoint does.
 _EXAMPLES = {
-    "text-classification": (
+    "imdb": (
         "A quiet film with two fine actors. I left the cinema happy.",
         "Two hours of my life that nobody will give back.",
     ),
@@ -60,13 +60,15 @@ def render_card(folder: Path, results: Sequence[Result], samples: Samples | None
     name = _name(recipe, checkpoint)
     kept = _results_of(checkpoint, results)
     task = load_task(checkpoint.task) if checkpoint.task in tasks() else None
-    data = _data_sets_of(checkpoint)
+    learnt = _learnt_from(checkpoint)
+    data = [one for one in learnt if isinstance(one, DataSet)]
     front = _front_matter(name, checkpoint, recipe, kept, data)
     body = _template().render(
         name=name,
         checkpoint=checkpoint,
         task=task,
         data=data,
+        learnt=[one.title if isinstance(one, DataSet) else one for one in learnt],
         pipeline=_pipeline(checkpoint),
         training=checkpoint.training,
         recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
@@ -171,7 +173,8 @@ def _front_matter(
         metrics=[spec.name for spec in shown if spec.primary] or None,
         tags=[*TAGS, *([checkpoint.task] if checkpoint.task else [])],
         model_name=None if results else name,
-        widget=[{"text": example} for example in _EXAMPLES.get(pipeline or "", ())] or None,
+        widget=[{"text": one} for one in _EXAMPLES.get(checkpoint.task or "", _EXAMPLES.get(pipeline or "", ()))]
+        or None,
     )
     if results:
         # One by one: the library puts figures of one problem and data together, as if they were of one task.
@@ -270,11 +273,11 @@ def _licence(recipe: dict[str, Any]) -> str | None:
     return None if licence is None else str(licence)
 
 
-def _data_sets_of(checkpoint: CheckpointInfo) -> list[DataSet]:
-    """The known data sets that it has learnt from, each once."""
+def _learnt_from(checkpoint: CheckpointInfo) -> list[DataSet | str]:
+    """The data sets that it has learnt from, each once; of a user's own there is only the name."""
     training = checkpoint.training
     names = [] if training is None else [data.name for data in (training.data, *training.additional_data)]
-    return [load_data_set(name) for name in dict.fromkeys(names) if name in data_sets()]
+    return [load_data_set(name) if name in data_sets() else name for name in dict.fromkeys(names)]
 
 
 def _pipeline(checkpoint: CheckpointInfo) -> str | None:
@@ -314,6 +317,7 @@ def _processor(folder: Path) -> dict[str, Any] | None:
             "width": int(size["width"]),
             "colour": not content["do_grayscale"],
             "permuted": content.get("pixel_order") is not None,
+            "resizes": content.get("do_resize", True),
         }
     except (KeyError, TypeError, ValueError) as failure:
         raise CheckpointError(f"{path} lacks size or do_grayscale, or they are malformed.") from failure
