@@ -56,8 +56,11 @@ def write(folder: Path, **changes: object) -> Path:
 
 
 def test_the_command_describes_a_folder(own: Path, capsys: pytest.CaptureFixture[str]):
+    file = own.parent / "data" / "dataset.yaml"
+    file.write_text("")  # as where the shell has made it for the output
     assert main(["data", "digest", str(own.parent / "data")]) == 0
-    described = yaml.safe_load(capsys.readouterr().out)
+    assert capsys.readouterr().out == f"{file}\n"
+    described = yaml.safe_load(file.read_text())
     assert described == describe(own.parent / "data")
     assert described["columns"]["image"] == {"kind": "image", "height": 28, "width": 28, "channels": 1}
     assert described["columns"]["label"]["classes"] == [str(number) for number in range(10)]
@@ -92,6 +95,34 @@ def test_a_number_is_the_same_class_in_all_files(tmp_path: Path):
         label = describe(tmp_path)["columns"]["label"]
         assert label == {"kind": "label", "classes": ["bad", "fair", "good"], "unlabelled": True}
         named(tmp_path / f"{names}.parquet", [0, -1], ["bad", "fair", "good"])
+
+
+def test_what_was_written_by_hand_stays_where_a_folder_is_described_again(tmp_path: Path):
+    table = {"text": ["a", "b", "c"], "label": [0, 1, 2]}
+    pq.write_table(pa.table({name: values[:2] for name, values in table.items()}), tmp_path / "test.parquet")
+    described = describe(tmp_path)
+    by_hand = {"name": "moods", "title": "Moods: mine", "citation": "me"}
+    by_hand["columns"] = described["columns"] | {"label": {"kind": "label", "classes": ["sad", "so"]}}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(described | by_hand))
+    assert describe(tmp_path) == described | by_hand
+    pq.write_table(pa.table(table), tmp_path / "test.parquet")
+    again = describe(tmp_path)
+    assert again["columns"]["label"]["classes"] == ["sad", "so", "2"]
+    assert again["title"] == "Moods: mine"
+    assert again["splits"]["test"]["rows"] == 3
+
+
+def test_names_in_the_data_are_never_given_to_other_classes(tmp_path: Path):
+    named(tmp_path / "test.parquet", [0, 1], ["bad", "good"])
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(describe(tmp_path)).replace("bad", "poor"))
+    with pytest.warns(UserWarning, match=r"keeps its names of classes; by those in the data: \{'bad': 'poor'\}"):
+        assert describe(tmp_path)["columns"]["label"]["classes"] == ["poor", "good"]
+    named(tmp_path / "test.parquet", [0, 1], ["good", "bad"])
+    with pytest.raises(DataError, match=r"dataset\.yaml calls class 1 'good', which is 0 in the data; correct its"):
+        describe(tmp_path)
+    numbered = (tmp_path / "dataset.yaml").read_text().replace("poor", "'0'").replace("good", "'1'")
+    (tmp_path / "dataset.yaml").write_text(numbered)
+    assert describe(tmp_path)["columns"]["label"]["classes"] == ["good", "bad"]
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,5 @@ def test_a_text_whose_order_is_not_described_is_refused(stories: Path):
     described = yaml.safe_load(file.read_text())
     del described["splits"]["test"]["order_digest"]
     file.write_text(yaml.safe_dump(described))
-    with pytest.raises(
-        DataError, match=r"dataset.yaml: split test has no order_digest, .* urzoo data digest .* prints"
-    ):
+    with pytest.raises(DataError, match=r"dataset.yaml: split test has no order_digest, .* urzoo data digest .* adds"):
         load_task(str(stories))

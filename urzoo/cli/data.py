@@ -23,15 +23,20 @@ def digest(
         ),
     ],
 ) -> None:
-    """Print the dataset.yaml of a folder of parquet files: columns as found, rows and digest of every split.
+    """Write the dataset.yaml of a folder of parquet files: columns as found, rows and digest of every split.
+
+    What you changed in an earlier one stays: its name, title, licence and citation, and what classes are called.
 
     Example:
 
-        urzoo data digest digits > digits/dataset.yaml
+        urzoo data digest digits
     """
     import yaml
 
     from urzoo.data import describe
+    from urzoo.data.local import DESCRIPTION
+    from urzoo.files import write_text
 
     content = yaml.safe_dump(describe(folder), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    typer.echo(content, nl=False)
+    write_text(folder / DESCRIPTION, content)
+    typer.echo(folder / DESCRIPTION)

@@ -1,6 +1,6 @@
 """A user's own data: a folder of parquet files and a `dataset.yaml` beside them, used by path.
 
-    digits/dataset.yaml      columns, and rows and digest of every split, as `urzoo data digest digits` prints them
+    digits/dataset.yaml      columns, and rows and digest of every split, as `urzoo data digest digits` writes them
     digits/train.parquet     or train-00000-of-00002.parquet and train-00001-of-00002.parquet
     digits/test.parquet
 
@@ -11,6 +11,8 @@ marked as local.
 import io
 import json
 import re
+import warnings
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +22,7 @@ from pydantic import Field
 from urzoo.data import schema
 from urzoo.data.decode import decode
 from urzoo.data.digest import content_digest, order_digest
-from urzoo.data.schema import Columns, DataSet, LocalDataSet, SplitSpec
+from urzoo.data.schema import Columns, DataSet, LabelColumn, LocalDataSet, SplitSpec
 from urzoo.data.sources import own_files
 from urzoo.errors import DataError, UsageError, one_line
 from urzoo.schema import Line, Name, Strict, read_yaml, validated
@@ -52,7 +54,7 @@ def register(folder: Path) -> DataSet:
     """
     file = folder / DESCRIPTION
     if not file.is_file():
-        raise DataError(f"there is no {file}; make it with: urzoo data digest {folder} > {file}")
+        raise DataError(f"there is no {file}; make it with: urzoo data digest {folder}")
     described = validated(Description, read_yaml(file, error=DataError), file, error=DataError)
     if described.name in schema.data_sets():
         raise DataError(f"{file}: key name is {described.name!r}, a data set of urzoo's; give it another name.")
@@ -81,13 +83,13 @@ def _data_set(described: Description, folder: Path) -> DataSet:
 def describe(folder: Path) -> dict[str, Any]:
     """What belongs into the `dataset.yaml` of a folder of parquet files: columns as found, rows and digests.
 
-    Classes have the names that `datasets` has written into the file, and else their numbers; they can be renamed, and
-    no digest depends on them.
+    Classes have the names that `datasets` has written into the file, and else their numbers; no digest depends on them.
+    What a `dataset.yaml` that is there already calls them stays, and so do its name, title, licence and citation.
 
     Raises:
         UsageError: There are no parquet files, or one is called after no split.
         DataError: Splits have different columns, a column is of no kind of urzoo's, or a split lacks files or is there
-            twice.
+            twice; or the `dataset.yaml` is malformed, or calls classes by each other's names.
     """
     names: dict[str, None] = {}
     for path in sorted(folder.glob("*.parquet")):
@@ -102,8 +104,13 @@ def describe(folder: Path) -> dict[str, Any]:
     splits = {split: own_files(folder, split) for split in names}
     columns = _columns([path for paths in splits.values() for path in paths])
     # A name is wanted before there is a description; it is the folder's.
-    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", folder.resolve().name).strip("-._") or "data"
-    content: dict[str, Any] = {"name": name, "columns": columns, "splits": {}}
+    content: dict[str, Any] = {"name": re.sub(r"[^A-Za-z0-9._+-]+", "-", folder.resolve().name).strip("-._") or "data"}
+    file = folder / DESCRIPTION
+    if file.is_file() and file.stat().st_size:
+        written = validated(Description, read_yaml(file, error=DataError), file, error=DataError)
+        content |= written.model_dump(include={"name", "title", "licence", "citation"}, exclude_unset=True)
+        _keep_class_names(columns, written.columns, file)
+    content |= {"columns": columns, "splits": {}}
     for split, paths in splits.items():
         draft = {**content, "splits": {split: {"rows": 1, "digest": None}}}
         described = validated(Description, draft, folder, error=DataError)
@@ -168,8 +175,7 @@ def _column(values: "pa.ChunkedArray", name: str, classes: list[str] | None, pat
                 f"{path}: column {name!r} goes to {highest}, expected numbers of classes below {_MOST_CLASSES}. Leave "
                 "other columns out."
             )
-        numbers = [str(number) for number in range(max(highest + 1, 2))]
-        column: dict[str, Any] = {"kind": "label", "classes": classes or numbers}
+        column: dict[str, Any] = {"kind": "label", "classes": classes or _numbers(range(max(highest + 1, 2)))}
         return column | ({"unlabelled": True} if lowest == -1 else {})
     if isinstance(first, list) and isinstance(first[0], list):
         return {"kind": "sequence", "channels": len(first[0])}
@@ -194,6 +200,34 @@ def _common(known: dict[str, Any], column: dict[str, Any], where: str) -> dict[s
                 "files: encode them with one datasets.ClassLabel(names=[...])."
             )
     return {**known, **column, "classes": max(known["classes"], column["classes"], key=len)}
+
+
+def _keep_class_names(columns: dict[str, Any], written: Columns, file: Path) -> None:
+    """Call classes as a `dataset.yaml` does, in which somebody may have renamed them.
+
+    Raises:
+        DataError: It calls one by the name that the data give to another: they were numbered anew since.
+    """
+    for name, column in columns.items():
+        known = written.get(name)
+        if not isinstance(known, LabelColumn) or column["kind"] != "label" or known.classes == _numbers(known.classes):
+            continue
+        found, kept = column["classes"], known.classes
+        column["classes"] = [*kept, *found[len(kept) :]]
+        named = [] if found == _numbers(found) else found
+        renamed = {one: other for one, other in zip(named, kept, strict=False) if one != other}
+        if moved := next((one for one in renamed if one in kept), None):
+            raise DataError(
+                f"{file} calls class {kept.index(moved)} {moved!r}, which is {found.index(moved)} in the data; correct "
+                "its classes, or remove it to take the names in the data."
+            )
+        if renamed:
+            warnings.warn(f"{file} keeps its names of classes; by those in the data: {renamed}", stacklevel=3)
+
+
+def _numbers(classes: Sized) -> list[str]:
+    """What classes are called that have no names."""
+    return [str(number) for number in range(len(classes))]
 
 
 def _class_names(table: "pa.Table") -> dict[str, list[str]]:

@@ -168,7 +168,7 @@ def load_split(name: str, split: str, *, data_root: Path | str | None = None) ->
     digest = content_digest(loaded.columns)
     renew = ""
     if isinstance(data_set, LocalDataSet):
-        renew = f" If it was changed on purpose: urzoo data digest {data_set.folder} shows its new dataset.yaml."
+        renew = f" If it was changed on purpose: urzoo data digest {data_set.folder} renews its dataset.yaml."
     if spec.digest is not None and digest != spec.digest:
         raise DataError(
             f"{where} is not split {split!r} of {name}: its content has digest {digest}, expected {spec.digest}.{renew}"

@@ -236,7 +236,7 @@ def _local_task(file: Path) -> Task:
     if task.problem.startswith("language-modelling") and data_set.splits[task.data.split].order_digest is None:
         raise DataError(
             f"{folder / 'dataset.yaml'}: split {task.data.split} has no order_digest, and figures of a text depend on "
-            f"the order; urzoo data digest {folder} prints it."
+            f"the order; urzoo data digest {folder} adds it."
         )
     # Of the data what their digest leaves out: the order of a text, and what classes are called, by which a model's
     # scores are put in order.

@@ -72,7 +72,7 @@ class ImageRecipe(RowsRecipe):
         for key, pixels in (
             ("shift_pixels", changes.shift_pixels),
             ("erase_pixels", changes.erase_pixels),
-            ("elastic.sigma_pixels", changes.elastic and changes.elastic.sigma_pixels),
+            ("elastic.sigma_pixels", None if changes.elastic is None else changes.elastic.sigma_pixels),
         ):
             if pixels is not None and pixels >= side:
                 raise ValueError(f"augmentation.{key} is {pixels}, expected less than the {side} pixels of a side")
