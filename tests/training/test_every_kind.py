@@ -16,7 +16,8 @@ from tests.training.tiny import KINDS, ROWS, stop_after_a_step, tiny_language_mo
 from urzoo import zoo
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError
 from urzoo.schema import read_text
-from urzoo.training import kinds, load_recipe, recipe_file
+from urzoo.training import checkpoint, kinds, load_recipe, recipe_file
+from urzoo.training.checkpoint import write_checkpoint
 from urzoo.training.heads import DeadHeadError
 from urzoo.training.log import TrainingLine, read_log
 from urzoo.training.report import StopOnSignal
@@ -62,6 +63,26 @@ def test_what_the_caller_has_set_of_torch_does_not_reach_the_run(tmp_path, kind,
         torch.backends.mkldnn.matmul.fp32_precision = products
         torch.set_default_dtype(torch.float32)
     assert (plain / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+@EVERY_KIND
+def test_what_was_scored_in_16_bits_is_what_the_checkpoint_holds(tmp_path, kind, monkeypatch):
+    trained = []
+
+    def kept(folder, trainer, *others):
+        trained.append(trainer)
+        write_checkpoint(folder, trainer, *others)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", kept)
+    recipe = recipe_of(kind, tmp_path, run__precision="bf16", optimiser__learning_rate=0.2)
+    place = train_tiny(kind, recipe, tmp_path)
+    (trainer,) = trained
+    model = zoo.load(place)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores = trainer.job.scores(model)
+    # Cast weights that outlive a step are those of the first: what was trained, and scored, was another model.
+    logged = [line for line in read_log(place / "log.jsonl") if line.kind == "validation"]
+    assert scores in [line.scores for line in logged]
 
 
 @EVERY_KIND

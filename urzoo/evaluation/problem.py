@@ -43,10 +43,13 @@ class Precision:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
     def autocast(self) -> torch.autocast:
-        """The context that the model is called in."""
+        """The context that the model is called in.
+
+        Within a context of the caller's a cache of cast weights would outlive what dynamic evaluation writes to them.
+        """
         enabled = self.dtype in {"bfloat16", "float16"}
         dtype = getattr(torch, self.dtype) if enabled else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 class Problem(Protocol):

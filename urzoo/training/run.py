@@ -132,7 +132,8 @@ def _plain_torch() -> Iterator[None]:
             stack.enter_context(torch.inference_mode(mode=False))
             stack.enter_context(torch.enable_grad())
             for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-                stack.enter_context(torch.autocast(device, enabled=False))
+                # Of nested contexts the outermost alone ends the cache of cast weights: it would outlive every step.
+                stack.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))
             if torch.get_default_device().type != "cpu":
                 stack.enter_context(torch.device("cpu"))
             yield
