@@ -170,7 +170,7 @@ def test_an_image_of_another_size_or_depth_is_refused(toy: Path, place):
     with pytest.raises(DataError, match="image 0 is 4 x 5 L, expected 5 x 4 L"):
         load_split("toy", "test", data_root=toy)
     write_parquet(place(), np.stack([images()] * 3, axis=-1), labels())
-    with pytest.raises(DataError, match="RGB, expected 5 x 4 L"):
+    with pytest.raises(DataError, match="RGB, expected 5 x 4 L; bring all images to one size"):
         load_split("toy", "test", data_root=toy)
 
 

@@ -311,6 +311,9 @@ def test_what_the_first_row_hides_is_found(tmp_path: Path):
     pq.write_table(pa.table({"series": series, "label": [0, 1]}), tmp_path / "test.parquet")
     with pytest.raises(DataError, match=r"sequence 0 has shape \(0,\), expected \(time, 2\)"):
         describe(tmp_path)
+    pq.write_table(pa.table({"series": [[[1.0, 2.0]], [[1e300, 2.0]]], "label": [0, 1]}), tmp_path / "test.parquet")
+    with pytest.raises(DataError, match=r"sequence 1 of column 'series' has a NaN or an infinity"):
+        describe(tmp_path)
 
 
 def test_images_that_lie_elsewhere_are_refused_with_how_to_put_them_in(tmp_path: Path):

@@ -86,7 +86,8 @@ def _images(values: "pa.ChunkedArray", name: str, column: ImageColumn, path: Pat
                 if image.size != (column.width, column.height) or image.mode != _MODES[column.channels]:
                     raise DataError(
                         f"{path}: image {row} is {image.size[0]} x {image.size[1]} {image.mode}, "
-                        f"expected {column.width} x {column.height} {_MODES[column.channels]}."
+                        f"expected {column.width} x {column.height} {_MODES[column.channels]}; bring all images to one "
+                        "size and mode, L or RGB."
                     )
                 images[row] = np.asarray(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as failure:
@@ -107,7 +108,8 @@ def _labels(values: "pa.ChunkedArray", name: str, column: LabelColumn, path: Pat
 
 
 def _sequences(values: "pa.ChunkedArray", name: str, column: SequenceColumn, path: Path) -> list[npt.NDArray[Any]]:
-    sequences = [np.asarray(value, dtype=np.float32) for value in values.to_pylist()]
+    with np.errstate(over="ignore"):  # numbers too large for float32 are told of below
+        sequences = [np.asarray(value, dtype=np.float32) for value in values.to_pylist()]
     for row, sequence in enumerate(sequences):
         if sequence.ndim != 2 or sequence.shape[1] != column.channels:
             raise DataError(f"{path}: sequence {row} has shape {sequence.shape}, expected (time, {column.channels}).")
