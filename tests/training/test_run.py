@@ -120,6 +120,18 @@ def test_a_recipe_is_not_trained_already_where_the_data_have_changed(checkpoint,
         train(folder / "recipe.yaml", runs=folder, progress=False)
 
 
+def test_a_recipe_is_not_trained_already_where_classes_have_other_names(checkpoint, monkeypatch):
+    folder, own = checkpoint.parents[1], schema.load_data_set("mnist")
+    label = own.columns["label"]
+    monkeypatch.setitem(schema.LOCAL, "mnist", own)
+    assert train(folder / "recipe.yaml", runs=folder, progress=False, data=tiny_data()) == checkpoint
+    renamed = label.model_copy(update={"classes": ["nought", *label.classes[1:]]})
+    renamed = own.model_copy(update={"columns": own.columns | {"label": renamed}})
+    monkeypatch.setitem(schema.LOCAL, "mnist", renamed)
+    with pytest.raises(CheckpointError, match=r"its classes are called otherwise than those of mnist now\. Pass --re"):
+        train(folder / "recipe.yaml", runs=folder, progress=False, data=tiny_data())
+
+
 @pytest.mark.parametrize(
     ("lost", "expected"),
     [

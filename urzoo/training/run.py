@@ -17,11 +17,12 @@ from urzoo.files import write_bytes, write_json
 from urzoo.processes import Processes
 from urzoo.schema import content_sha256
 from urzoo.training.job import Job, Parents, Sources
-from urzoo.training.recipe import BaseRecipe
+from urzoo.training.recipe import BaseRecipe, RowsRecipe
 from urzoo.training.recipe_file import differences, load_recipe, read_recipe
 from urzoo.training.report import Reporter
 from urzoo.training.state import RunFolder, RunIdentity
 from urzoo.training.text.tokenizer import tokenizer_sha256
+from urzoo.zoo.lookup import read_config
 from urzoo.zoo.schema import read_training_summary
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def train(
         arguments = training_arguments(recipe, run)
     say = Reporter(enabled=progress and arguments.should_save)
     if not restart and _is_checkpoint_of(checkpoint, recipe) and run.read_identity() is None:
-        _refuse_other_data(checkpoint, data)
+        _refuse_other_data(checkpoint, recipe, data)
         say(f"{recipe.name} is already trained: {checkpoint}. Pass --restart to train it again.")
         return checkpoint
     parents = recipe.parents(Path(runs))
@@ -167,7 +168,7 @@ def _is_checkpoint_of(folder: Path, recipe: BaseRecipe) -> bool:
     return summary.exists() and read_training_summary(summary).recipe_sha256 == recipe.sha256
 
 
-def _refuse_other_data(checkpoint: Path, given: Split | None) -> None:
+def _refuse_other_data(checkpoint: Path, recipe: BaseRecipe, given: Split | None) -> None:
     """Refuse to take a recipe for trained whose data have changed: the caller's, or those in a user's own folder.
 
     Raises:
@@ -185,6 +186,15 @@ def _refuse_other_data(checkpoint: Path, given: Split | None) -> None:
             f"{checkpoint} was trained by this recipe, but on other rows than those of {learnt.name} ({learnt.split}) "
             "now. Pass --restart to train it again, or name another folder with --out."
         )
+    if isinstance(recipe, RowsRecipe) and learnt.name in schema.LOCAL:
+        named: dict[str, str] = read_config(checkpoint)["id2label"]
+        columns = schema.LOCAL[learnt.name].columns.values()
+        classes = next(column.classes for column in columns if isinstance(column, schema.LabelColumn))
+        if [named[number] for number in sorted(named, key=int)] != classes:
+            raise CheckpointError(
+                f"{checkpoint} was trained by this recipe, but its classes are called otherwise than those of "
+                f"{learnt.name} now. Pass --restart to train it again, or name another folder with --out."
+            )
 
 
 def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
