@@ -54,6 +54,14 @@ def test_a_single_row_is_a_batch_of_one(cell: type, stack: type):
     torch.testing.assert_close(_hidden(module(inputs, alone)), _hidden(module(inputs[None], batched))[0])
 
 
+def test_a_list_is_a_state_as_in_torch():
+    module, inputs = URLSTMCell(3, 5), torch.randn(4, 3)
+    state = module(inputs)
+    for given in (inputs, inputs[0]):
+        parts = state if given is inputs else [part[0] for part in state]
+        assert torch.equal(module(given, list(parts))[1], module(given, tuple(parts))[1])
+
+
 @pairs
 def test_a_step_has_gradients(cell: type, stack: type):
     module = cell(3, 5)

@@ -61,13 +61,15 @@ class _Cell(nn.Module):
         bias = "" if self.bias is not None else ", bias=False"
         return f"{self.input_size}, {self.hidden_size}, gate={self.gating.name!r}{tied}{bias}"
 
-    def _step(self, inputs: Tensor, state: State | None) -> State:
+    def _step(self, inputs: Tensor, state: State | list[Tensor] | None) -> State:
         """One step of a batch or of a single row; the state comes back as the inputs went in."""
         if inputs.dim() not in (1, 2):
             raise ShapeError(
                 f"input has {inputs.dim()} dimensions, expected 2: (batch, input_size), or 1: (input_size,); "
                 f"its shape is {tuple(inputs.shape)}."
             )
+        if isinstance(state, list):  # as torch.nn.LSTMCell takes it too
+            state = tuple(state)
         batched = inputs.dim() == 2
         if not batched:
             inputs = inputs[None]
