@@ -118,16 +118,18 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         shift_labels = kwargs.pop("shift_labels", None)
         if neural_cache:
             self._check_looking_back(input_ids, inputs_embeds, cache_params)
+        inputs = inputs_embeds if input_ids is None else input_ids
+        targets = None
+        # Before the layers run, too.
+        if inputs is not None and (labels is not None or shift_labels is not None):
+            if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+                raise UsageError("labels and logits_to_keep were both given; a loss needs the scores of all steps.")
+            targets = self._targets(labels, shift_labels, inputs)
         outputs = self.model(
             input_ids, attention_mask, inputs_embeds, cache_params, use_cache, return_dict=True, **kwargs
         )
         hidden = self.dropout(self.projection(outputs.last_hidden_state))
-        loss = None
-        if labels is not None or shift_labels is not None:
-            if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-                raise UsageError("labels and logits_to_keep were both given; a loss needs the scores of all steps.")
-            targets = self._targets(labels, shift_labels, hidden)
-        logits = None
+        loss = logits = None
         if neural_cache:
             assert input_ids is not None
             cache = outputs.cache_params if cache_params is None else cache_params
@@ -137,8 +139,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         if cache_params is not None and not neural_cache:
             # Steps that did not join the history would be missing in its middle.
             cache_params.history = None
-        if labels is not None or shift_labels is not None:
-            loss = self._loss(hidden, logits, targets, num_items_in_batch)
+        if targets is not None:
+            loss = self._loss(hidden, logits, targets.to(hidden.device), num_items_in_batch)
         return URLSTMCausalLMOutput(
             loss=loss,
             logits=logits if compute_logits else None,
@@ -217,12 +219,12 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             )
         return cutoffs
 
-    def _targets(self, labels: Tensor | None, shift_labels: Tensor | None, hidden: Tensor) -> Tensor:
+    def _targets(self, labels: Tensor | None, shift_labels: Tensor | None, inputs: Tensor) -> Tensor:
         given, name = (labels, "labels") if shift_labels is None else (shift_labels, "shift_labels")
         assert given is not None
-        if given.shape != hidden.shape[:2]:
+        if given.shape != inputs.shape[:2]:
             raise ShapeError(
-                f"{name} has the shape {tuple(given.shape)}, expected {tuple(hidden.shape[:2])}: (batch, time) "
+                f"{name} has the shape {tuple(given.shape)}, expected {tuple(inputs.shape[:2])}: (batch, time) "
                 "as the inputs have."
             )
         if may_be_inspected(given):
@@ -233,8 +235,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                     f"{self._words - 1}, or {IGNORED} for steps that do not count."
                 )
         if shift_labels is not None:
-            return shift_labels.to(hidden.device)
-        return nn.functional.pad(given[:, 1:], (0, 1), value=IGNORED).to(hidden.device)
+            return shift_labels
+        return nn.functional.pad(given[:, 1:], (0, 1), value=IGNORED)
 
     def _loss(
         self, hidden: Tensor, logits: Tensor | None, targets: Tensor, num_items_in_batch: Tensor | int | None

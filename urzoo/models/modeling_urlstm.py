@@ -232,12 +232,12 @@ class URLSTMModel(URLSTMPreTrainedModel):
         check_positions(kwargs.get("position_ids"), mask)
         cache = self._prepare_cache(cache_params, hidden_states, use_cache)
 
+        states: list[tuple[Tensor, ...] | None] = []
         for index, layer in enumerate(self.layers):
-            state = None if cache is None else cache.states[index]
-            hidden_states, *parts = layer(hidden_states, mask, state)
-            if cache is not None:
-                cache.states[index] = tuple(part.squeeze(0) for part in parts)
-        if cache is not None:
+            hidden_states, *parts = layer(hidden_states, mask, None if cache is None else cache.states[index])
+            states.append(tuple(part.squeeze(0) for part in parts))
+        if cache is not None:  # all at once: a run that is interrupted leaves a state of one point
+            cache.states = states
             cache.seen_tokens += hidden_states.shape[1]
         return URLSTMModelOutput(last_hidden_state=self.norm(hidden_states), cache_params=cache if use_cache else None)
 
