@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import urzoo
 from urzoo import URLSTMConfig, URLSTMForCausalLM, URLSTMForImageClassification, URLSTMForSequenceClassification
-from urzoo.errors import ShapeError, UsageError
+from urzoo.errors import ShapeError, UrzooError, UsageError
 from urzoo.models.pooling_urlstm import PooledSoFar, pool
 from urzoo.models.stream_urlstm import ClassifierStream
 
@@ -98,6 +99,40 @@ def test_beams_go_on_from_the_right_states():
     assert torch.equal(model.generate(ids, **options), model.generate(ids, use_cache=False, **options))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"labels": torch.full((2, 5), 50)},
+        {"shift_labels": torch.zeros(2, 4, dtype=torch.int64)},
+        {"labels": torch.arange(10).view(2, 5), "logits_to_keep": 1},
+        {"attention_mask": torch.ones(2, 4)},
+    ],
+    ids=str,
+)
+def test_a_refused_call_leaves_the_state_as_it_was(wrong: dict):
+    model, ids = language_model(), torch.arange(10).view(2, 5)
+    cache = model(ids).cache_params
+    before = list(cache.states)
+    with pytest.raises(UrzooError):
+        model(ids, cache_params=cache, **wrong)
+    assert all(now is then for now, then in zip(cache.states, before, strict=True))
+    assert cache.get_seq_length() == 5
+
+
+def test_an_interrupted_call_leaves_the_state_as_it_was():
+    model, ids = language_model(num_layers=2), torch.arange(10).view(2, 5)
+    cache = model(ids).cache_params
+    before = list(cache.states)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model.model.layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model(ids, cache_params=cache)
+    assert all(now is then for now, then in zip(cache.states, before, strict=True))
+
+
 def pieces(steps: torch.Tensor, lengths: list[int]) -> tuple[torch.Tensor, ...]:
     return steps.split([*lengths, steps.shape[1] - sum(lengths)], dim=1)
 
@@ -165,6 +200,18 @@ def test_a_classifiers_stream_has_the_weights_of_its_beginning_until_it_is_reset
     stream.read(steps)
     assert torch.equal(stream.logits, model(steps).logits)
     assert not torch.equal(stream.logits, before)
+
+
+def test_a_pruned_classifier_has_a_stream():
+    """The masked weights of a call with gradients cannot be copied."""
+    model, steps = images(), torch.randn(1, 9, 1)
+    for part, name in ((model.model.layers[0].recurrence, "weight_hh_l0"), (model.head.out_proj, "weight")):
+        prune.l1_unstructured(part, name, 0.5)
+    model(steps).logits.sum().backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    stream = model.stream()
+    stream.read(steps)
+    assert torch.equal(stream.logits, model(steps).logits)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
+from torch.nn import utils
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
@@ -76,22 +77,30 @@ def test_packed_sequences_equal_torchs():
     torch.testing.assert_close(pad_packed_sequence(our_outputs), pad_packed_sequence(their_outputs))
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning", "ignore:.*spectral_norm:FutureWarning")
 @pytest.mark.parametrize(
     "change",
     [
         lambda module: parametrizations.weight_norm(module, "weight_hh_l0"),
         lambda module: prune.l1_unstructured(module, "weight_ih_l0", 0.5),
+        lambda module: utils.weight_norm(module, "weight_hh_l0"),
+        lambda module: utils.spectral_norm(module, "weight_hh_l0"),
     ],
 )
 def test_weights_that_are_parametrised_or_pruned_are_converted_as_they_act(change):
-    theirs = nn.LSTM(3, 6)
+    theirs = nn.LSTM(3, 6).eval()
     change(theirs)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.mul_(1.5)
     inputs = torch.randn(5, 2, 3)
-    expected = theirs(inputs)[0]
-    torch.testing.assert_close(from_torch_lstm(theirs)(inputs)[0], expected)
+    theirs(inputs)[0].sum().backward()
+    torch.optim.SGD(theirs.parameters(), lr=0.1).step()
+    converted = from_torch_lstm(theirs)  # before a call that would make them anew
+    torch.testing.assert_close(converted(inputs)[0], theirs(inputs)[0])
+
+
+def test_what_is_frozen_stays_so():
+    theirs = nn.LSTM(3, 6)
+    assert all(parameter.requires_grad for parameter in from_torch_lstm(theirs).parameters())
+    assert not any(parameter.requires_grad for parameter in from_torch_lstm(theirs.requires_grad_(False)).parameters())
 
 
 def test_the_converted_module_has_weights_of_its_own():

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import urzoo
 from urzoo.errors import ShapeError, UsageError
@@ -112,6 +113,15 @@ def test_the_weights_are_those_of_its_beginning_until_it_is_reset(backend: str |
     for parameter in layer.parameters():
         parameter.data.mul_(2)
     assert torch.equal(opened(inputs), second)
+
+
+def test_a_pruned_weight_is_read_as_the_next_call_would_make_it():
+    layer, inputs = URLSTM(3, 21), torch.randn(1, 3)
+    prune.l1_unstructured(layer, "weight_ih_l0", 0.5)
+    layer(inputs)[0].sum().backward()
+    torch.optim.SGD(layer.parameters(), lr=1.0).step()
+    stream = Stream(layer)
+    torch.testing.assert_close(stream(inputs), layer(inputs[None])[0][0].detach())
 
 
 def test_it_gives_no_gradients_and_drops_nothing():

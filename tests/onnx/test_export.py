@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.nn.utils import prune
 
 import urzoo
 from urzoo import URGRU, URLSTM, URLSTMConfig
@@ -151,6 +152,15 @@ def test_a_layer_keeps_its_layout(tmp_path):
     got = session.run(["output", "next_hidden.0", "next_cell.0"], {"input": inputs.numpy(), **zeros(session)})
     for value, expected in zip(got, (outputs, hidden[0], cell[0]), strict=True):
         close(value, expected)
+
+
+def test_pruned_weights_are_written_as_the_next_call_would_make_them(tmp_path):
+    layer, inputs = URLSTM(3, 6), torch.randn(7, 2, 3)
+    prune.l1_unstructured(layer, "weight_hh_l0", 0.5)
+    layer(inputs)[0].sum().backward()
+    torch.optim.SGD(layer.parameters(), lr=1.0).step()
+    session = session_of(layer, tmp_path)
+    close(session.run(["output"], {"input": inputs.numpy(), **zeros(session)})[0], layer(inputs)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -13,6 +13,7 @@ from urzoo.errors import ShapeError, UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.modeling_urlstm import URLSTMPreTrainedModel
 from urzoo.models.pooling_urlstm import PooledSoFar
+from urzoo.nn.parameters import renew_weights
 from urzoo.recurrence.held import HeldWeights
 
 
@@ -21,8 +22,8 @@ class ClassifierStream:
 
     The model is copied as the stream is made, and its weights are packed once: after a change of the model call
     `reset`. The state is carried, so that no step is read twice, and memory stays the same however many are read. In
-    float32 the pooled outputs, of which the scores are made, have the bits of a call with the whole sequence. One
-    stream is for one thread.
+    float32 the pooled outputs, of which the scores are made, have the bits of a call with the whole sequence, where
+    that is longer than one step. One stream is for one thread.
 
         model = urzoo.load("urlstm-128-smnist")
         stream = model.stream()
@@ -45,6 +46,7 @@ class ClassifierStream:
 
     def reset(self) -> None:
         """Begin again, with the model's present weights."""
+        renew_weights(self._model)  # those of a call with gradients cannot be copied
         self._copy: Any = copy.deepcopy(self._model).eval()
         self._held, self._cache = HeldWeights(), self._new_cache()
         self._pooled = PooledSoFar(self._copy.config)

@@ -7,12 +7,15 @@ from torch import Tensor, nn
 
 from urzoo.errors import UsageError
 from urzoo.nn.layers import URLSTM
+from urzoo.nn.parameters import renew_weights
 from urzoo.recurrence.gates import STANDARD
 
 
 @torch.no_grad()
 def from_torch_lstm(module: nn.LSTM) -> URLSTM:
     """The same function as a torch.nn.LSTM: gate "--" with an untied input gate, and a copy of its weights.
+
+    It is frozen where all of `module` is.
 
     Raises:
         UsageError: `module` is not a torch.nn.LSTM, or has projected hidden states.
@@ -23,6 +26,7 @@ def from_torch_lstm(module: nn.LSTM) -> URLSTM:
         raise UsageError(
             f"module has proj_size={module.proj_size}, expected 0: projected hidden states are not offered."
         )
+    renew_weights(module)
     first = module.all_weights[0][0]
     converted = URLSTM(
         module.input_size,
@@ -37,7 +41,7 @@ def from_torch_lstm(module: nn.LSTM) -> URLSTM:
         gate=STANDARD,
         tie_input_gate=False,
     )
-    converted.train(module.training)
+    converted.train(module.training).requires_grad_(any(one.requires_grad for one in module.parameters()))
     suffixes = [suffix for layer in range(module.num_layers) for suffix in converted.suffixes(layer)]
     for suffix, (weight_ih, weight_hh, *biases) in zip(suffixes, module.all_weights, strict=True):
         _copy(converted, suffix, weight_ih, weight_hh, biases[0] + biases[1] if biases else None)
@@ -48,12 +52,15 @@ def from_torch_lstm(module: nn.LSTM) -> URLSTM:
 def from_ur_lstm_torch(module: nn.Module) -> URLSTM:
     """The same function as a `URLSTM` of the PyPI package ur-lstm-torch, with a copy of its weights.
 
+    It is frozen where all of `module` is.
+
     Raises:
         UsageError: `module` does not have the parameters of that class.
     """
     layers = getattr(module, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not all(hasattr(layer, "forget_bias") for layer in layers):
         raise UsageError(f"module is a {type(module).__name__}, expected a URLSTM of the package ur-lstm-torch.")
+    renew_weights(module)
     peers: list[Any] = list(layers)
     first = peers[0].igates.weight
     converted = URLSTM(
@@ -65,7 +72,7 @@ def from_ur_lstm_torch(module: nn.Module) -> URLSTM:
         device=first.device,
         dtype=first.dtype,
     )
-    converted.train(module.training)
+    converted.train(module.training).requires_grad_(any(one.requires_grad for one in module.parameters()))
     for number, peer in enumerate(peers):
         _copy(converted, f"_l{number}", peer.igates.weight, peer.hgates.weight, peer.igates.bias + peer.hgates.bias)
         getattr(converted, f"forget_bias_l{number}").copy_(peer.forget_bias)

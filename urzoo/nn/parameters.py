@@ -4,6 +4,9 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from urzoo.errors import UsageError
 from urzoo.recurrence.gates import Gating, initial_gate_bias
@@ -104,3 +107,15 @@ def parameters_of(module: nn.Module, suffix: str = "") -> tuple[Tensor, Tensor, 
     assert weight_ih is not None
     assert weight_hh is not None
     return weight_ih, weight_hh, bias, forget_bias
+
+
+@torch.no_grad()
+def renew_weights(module: nn.Module) -> None:
+    """Make the weights anew that torch's hooks make before each call, by pruning or in its older normalisations.
+
+    Whoever reads weights without a call has those of the last one else, whatever was trained or loaded since.
+    """
+    for part in module.modules():
+        for hook in part._forward_pre_hooks.values():
+            if isinstance(hook, BasePruningMethod | SpectralNorm | WeightNorm):
+                hook(part, ())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from urzoo.errors import ShapeError, UsageError
-from urzoo.nn.parameters import check_sizes, parameters_of
+from urzoo.nn.parameters import check_sizes, parameters_of, renew_weights
 from urzoo.nn.stack import Stack
 from urzoo.recurrence.gates import State, zero_state
 from urzoo.recurrence.reference import without_autocast
@@ -50,6 +50,7 @@ class Stream:
     def reset(self, state: Tensor | State | None = None) -> None:
         """Begin again, from `state` or from zeros, with the layer's present weights."""
         layer = self._layer
+        renew_weights(layer)
         weights = [parameters_of(layer, f"_l{number}") for number in range(layer.num_layers)]
         self._first, shape = weights[0][0].detach(), (layer.num_layers, self._batch, layer.hidden_size)
         if state is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from urzoo.errors import UsageError
 from urzoo.files import expanded, write_bytes
+from urzoo.nn.parameters import renew_weights
 from urzoo.nn.stack import Stack
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def to_onnx(model: Any) -> "onnx.ModelProto":
         raise UsageError(
             f"model has weights of {size:,} bytes, expected at most {_MOST_BYTES:,}, what one file can hold."
         )
+    renew_weights(model)
     proto = onnx.helper.make_model(
         build(model).proto(type(model).__name__),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
