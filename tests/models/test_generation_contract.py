@@ -9,6 +9,9 @@ generation and prompt look-up (a rejected token cannot be taken back), caches by
 state has a fixed size), prefill in chunks.
 """
 
+import copy
+import json
+
 import pytest
 import torch
 from transformers import (
@@ -160,6 +163,26 @@ def test_lengths_are_kept(model, ids, options, length):
     written = write(model, ids, **options)
     assert written.shape == (2, length)
     assert torch.equal(written, write(model, ids)[:, :length])
+
+
+@pytest.mark.parametrize("file", ["as saved", "none", "of before"])
+def test_the_longest_dependency_in_steps_is_no_limit_in_seconds(file, tmp_path):
+    """Both are called max_time, and transformers copies what has the name of one of its settings."""
+    config = URLSTMConfig(vocab_size=VOCABULARY, hidden_size=16, gate="CR", max_time=2)
+    model = URLSTMForCausalLM(config)
+    assert model.generation_config.max_time is None
+    model.generation_config.repetition_penalty = 1.5
+    model.save_pretrained(tmp_path)
+    settings = tmp_path / "generation_config.json"
+    if file == "none":
+        settings.unlink()
+    elif file == "of before":
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"max_time": 2}))
+    again = URLSTMForCausalLM.from_pretrained(tmp_path)
+    assert (again.config.max_time, again.generation_config.max_time) == (2, None)
+    assert again.generation_config.repetition_penalty == (None if file == "none" else 1.5)
+    again.generation_config.max_time = 2.0
+    assert copy.deepcopy(again).generation_config.max_time == 2.0
 
 
 def test_an_end_fills_up_with_padding_and_min_new_tokens_puts_it_off(model, ids):

@@ -149,6 +149,18 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         )
 
     @property
+    def generation_config(self) -> Any:
+        """How `generate` writes, if not told otherwise."""
+        return vars(self).get("generation_config")
+
+    @generation_config.setter
+    def generation_config(self, settings: Any) -> None:
+        # Transformers fills it from our configuration, where max_time is in steps; there it is in seconds.
+        if getattr(settings, "_from_model_config", False) and settings.max_time == self.config.max_time:
+            settings.max_time = None
+        vars(self)["generation_config"] = settings
+
+    @property
     def _head_dtype(self) -> torch.dtype | None:
         # A model that is itself in 16 bits has nothing to gain from a wider product.
         return torch.bfloat16 if self.config.head_dtype == "bfloat16" else None
