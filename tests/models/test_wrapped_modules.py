@@ -232,3 +232,20 @@ def test_lora_on_a_classifiers_head_learns(ids):
     adapted(input_ids=ids, labels=torch.tensor([0, 1])).loss.backward()
     gradients = [value.grad for value in adapted.parameters() if value.requires_grad]
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_virtual_tokens_of_peft_stand_before_the_prompt_alone():
+    """With the state they were put before each new token."""
+    config = URLSTMConfig(vocab_size=40, hidden_size=16, initializer_range=1.0, pad_token_id=0)
+    settings = peft.PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=4, token_dim=16, num_layers=1, num_attention_heads=1
+    )
+    model = peft.get_peft_model(URLSTMForCausalLM(config), settings).eval()
+    for parameter in model.prompt_encoder.parameters():
+        torch.nn.init.normal_(parameter)
+    ids = torch.arange(3, 13).view(2, 5)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "max_new_tokens": 6, "do_sample": False}
+    written = model.generate(**given)
+    assert torch.equal(written, model.generate(**given, use_cache=False))
+    scores = model(input_ids=written, attention_mask=torch.ones_like(written)).logits[:, -7:-1]
+    assert torch.equal(scores.argmax(-1), written[:, 5:])

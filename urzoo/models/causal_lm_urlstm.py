@@ -116,6 +116,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         """
         # Not in the signature, where transformers' Trainer would take it for labels that every batch must have.
         shift_labels = kwargs.pop("shift_labels", None)
+        if kwargs.get("past_key_values") is cache_params:
+            kwargs.pop("past_key_values", None)
         if neural_cache:
             self._check_looking_back(input_ids, inputs_embeds, cache_params)
         inputs = inputs_embeds if input_ids is None else input_ids
@@ -311,6 +313,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         mask = inputs.get("attention_mask")
         if use_cache and not is_first_iteration:
             inputs["attention_mask"] = None
+            if "prepare_inputs_for_generation" in vars(self):
+                # Peft's, which calls this, would put its virtual tokens before each new one, did it see no state.
+                inputs["past_key_values"] = cache_params
         elif mask is not None and cache_params is not None:
             # Going on from a state: a mask may cover what the state has read, as transformers' callers give it.
             embedded = inputs.get("inputs_embeds")
