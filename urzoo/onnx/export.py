@@ -26,9 +26,9 @@ def to_onnx(model: Any) -> "onnx.ModelProto":
 
     Returns:
         A graph of opset 18 in float32, whatever the model's dtype, with the inputs and outputs of the model by their
-        names. One that reads in one direction also takes its state, `hidden.0`, `cell.0`, `hidden.1`, ..., each
-        `(batch, hidden_size)` or one row for all, and gives the one after its inputs as `next_hidden.0` and so on, so
-        that a text or series can be read in pieces. A classifier may be run without: it begins with zeros.
+        names. A layer, and a model that reads in one direction, also takes its state, `hidden.0`, `cell.0`, `hidden.1`,
+        ..., each `(batch, hidden_size)` or one row for all, and gives the one after its inputs as `next_hidden.0` and
+        so on, so that a text or series can be read in pieces. A classifier may be run without: it begins with zeros.
 
     Raises:
         UsageError: onnx is not installed, the model is of another kind or too large, or a part of it was replaced.
