@@ -66,7 +66,8 @@ def test_own_data_become_what_the_harness_reads_as_the_page_says(
         exec(code, {})
     for name, classes in (("digits", ["one", "two"]), ("reviews", ["neg", "pos"])):
         app(["data", "digest", name], standalone_mode=False)
-        assert yaml.safe_load(capsys.readouterr().out)["columns"]["label"]["classes"] == classes
+        written = Path(capsys.readouterr().out.strip())
+        assert yaml.safe_load(written.read_text())["columns"]["label"]["classes"] == classes
 
 
 def test_the_navigation_names_every_page() -> None:

@@ -48,7 +48,7 @@ def test_every_prompt_is_continued_in_both_ways_and_shown_on_the_card(folder: Pa
 
 def test_the_card_of_a_model_without_a_task_of_its_own_says_so(folder: Path) -> None:
     card = render_card(folder, [])
-    assert "for other models to begin with" in card
+    assert ", which is none of urzoo's" in card
     assert "urzoo eval" not in card
     assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "text-generation"
 
