@@ -3,6 +3,7 @@ import io
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -168,6 +169,19 @@ def test_the_plot_is_a_picture_and_the_same_for_the_same_figures():
     picture = draw(REPORT)
     assert Image.open(io.BytesIO(picture)).size > (800, 300)
     assert draw(REPORT) == picture
+
+
+def test_every_contender_in_the_legend_has_bars_of_its_colour(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        Figure, "legend", lambda self, marks, labels, **_: shown.update(zip(labels, marks, strict=True))
+    )
+    forward_alone = row("onnxruntime-lstm", "forward", gflops_per_second=100.0)
+    draw(REPORT.model_copy(update={"rows": [*REPORT.rows, forward_alone]}))
+    bars = {name: mark for name, mark in shown.items() if not name.startswith("limit")}
+    assert "onnxruntime-lstm" in bars
+    assert all(len(mark.patches) for mark in bars.values())
+    assert len({mark.patches[0].get_facecolor() for mark in bars.values()}) == len(bars)
 
 
 def test_a_run_without_rates_still_has_a_plot():

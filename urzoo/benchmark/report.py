@@ -114,7 +114,8 @@ def draw(report: Report) -> bytes:
         for index, name in enumerate(names):
             own = [row for row in rows if row.contender == name]
             places = [shapes.index(row.shape) + (index - (len(names) - 1) / 2) * width for row in own]
-            axis.bar(places, [row.gflops_per_second or 0.0 for row in own], width, label=name, color=_colour(index))
+            if own:  # the legend's mark of a contender without bars would have no colour of its own
+                axis.bar(places, [row.gflops_per_second or 0.0 for row in own], width, label=name, color=_colour(index))
         for dtype, style in (("fp32", "--"), ("bf16", ":")):
             limits = [row for row in rows if row.contender == f"limit-{dtype}"]
             for row in limits:
@@ -126,9 +127,9 @@ def draw(report: Report) -> bytes:
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
     axes[0].set_ylabel("GFLOP/s")
-    handles, labels = axes[1].get_legend_handles_labels()
+    handles = {label: mark for axis in axes for mark, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     figure.suptitle(f"{report.environment.hardware}, {threads_of(report.environment)}", fontsize=10)
     picture = io.BytesIO()
     FigureCanvasAgg(figure)
