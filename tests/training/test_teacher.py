@@ -85,6 +85,19 @@ def test_rows_in_another_order_get_their_own_answers(folder, monkeypatch):
     assert len(set(confidence.round(4))) > 1
 
 
+def test_classes_in_another_order_get_their_own_answers(folder, monkeypatch):
+    """The teacher's are matched by name, and may not come from the cache under the numbers of before."""
+    recipe = load_recipe(student(folder))
+    _, labels = taught(recipe, folder)
+    split = unlabelled()
+    column = split.data_set.columns["label"]
+    turned = column.model_copy(update={"classes": column.classes[::-1]})
+    columns = {**split.data_set.columns, "label": turned}
+    split = replace(split, data_set=split.data_set.model_copy(update={"columns": columns}))
+    monkeypatch.setattr(job, "load_split", lambda *_, **__: split)
+    np.testing.assert_array_equal(taught(recipe, folder)[1], 1 - labels)
+
+
 def test_only_confident_answers_count_and_none_at_all_is_an_error(folder):
     def count(confidence: float) -> int:
         return len(taught(load_recipe(student(folder, teacher__minimum_confidence=confidence)), folder)[0])

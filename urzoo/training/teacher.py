@@ -1,6 +1,6 @@
 """Self-training: an earlier classifier gives labels to texts that have none, and a new one learns from them too.
 
-The labels are made once and kept in the cache, as they are a function of the teacher and the texts alone:
+The labels are made once and kept in the cache, as the teacher, the texts and the classes' names decide them:
 
     <cache>/taught/<digest>/classes.npy      the class that the teacher finds likeliest, int64
     <cache>/taught/<digest>/confidence.npy   the probability that it gives to it, float32
@@ -62,7 +62,12 @@ def taught_texts(recipe: TeacherRecipe, data_name: str, sources: Sources) -> tup
     found, confidence = made_once(
         sources.cache / "taught",
         # Row by row: the same rows in another order have others.
-        {"format": 1, "teacher": teacher.checkpoint_sha256, "data": order_digest(split.columns)},
+        {
+            "format": 2,
+            "teacher": teacher.checkpoint_sha256,
+            "data": order_digest(split.columns),
+            "classes": split.classes,  # by which its scores are brought into order
+        },
         make=lambda folder: _write_answers(folder, teacher, split),
         read=lambda folder: [np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("classes", "confidence")],
     )
