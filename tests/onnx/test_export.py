@@ -174,6 +174,13 @@ def test_a_model_in_another_dtype_is_written_in_float32_and_left_as_it_is(dtype,
     close(session.run(["logits"], given)[0], model.float().eval()(ids, mask).logits)
 
 
+def test_a_caller_in_autocast_gets_the_same_file(tmp_path):
+    model = language_model()
+    plain = export_onnx(model, tmp_path / "plain.onnx").read_bytes()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert export_onnx(model, tmp_path / "autocast.onnx").read_bytes() == plain
+
+
 def test_the_file_declares_what_it_takes_and_gives(tmp_path):
     proto = to_onnx(language_model())
     sizes = {

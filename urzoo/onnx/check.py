@@ -12,6 +12,7 @@ from urzoo.errors import UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.classification_urlstm import URLSTMForImageClassification
 from urzoo.nn.stack import Stack
+from urzoo.recurrence.reference import without_autocast
 
 # Of the largest result: what float32 loses over some steps, and far less than any mistake would make.
 _TOLERANCE = 1e-4
@@ -37,11 +38,12 @@ def compare(model: nn.Module, content: bytes) -> None:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     plain: Any = copy.deepcopy(model).cpu().float().eval()
-    if isinstance(plain, Stack):
-        inputs, expected = _of_stack(plain)
-    else:
-        plain.config.head_dtype = "float32"
-        inputs, expected = _of_model(plain)
+    with torch.no_grad(), without_autocast(torch.device("cpu")):
+        if isinstance(plain, Stack):
+            inputs, expected = _of_stack(plain)
+        else:
+            plain.config.head_dtype = "float32"
+            inputs, expected = _of_model(plain)
     names = [output.name for output in session.get_outputs()]
     for name, got in zip(names, session.run(names, inputs), strict=True):
         wanted = expected[name].numpy()
@@ -76,8 +78,7 @@ def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
             )
             cache.states[layer] = state
             states |= _named("", layer, state)
-    with torch.no_grad():
-        expected = {"logits": model(**inputs, cache_params=cache, return_dict=True).logits}
+    expected = {"logits": model(**inputs, cache_params=cache, return_dict=True).logits}
     if cache is not None:
         for layer, after in enumerate(cache.states):
             assert after is not None
@@ -94,8 +95,7 @@ def _of_stack(stack: Stack) -> tuple[Arrays, dict[str, Tensor]]:
         torch.rand(*shape, generator=generator, dtype=torch.float32) - 0.5
         for _ in range(2 if stack.gating.cell == "lstm" else 1)
     ]
-    with torch.no_grad():
-        outputs, final = stack(values, tuple(state) if len(state) == 2 else state[0])
+    outputs, final = stack(values, tuple(state) if len(state) == 2 else state[0])
     after = final if isinstance(final, tuple) else (final,)
     inputs, expected = {"input": values}, {"output": outputs}
     for layer in range(shape[0]):
