@@ -65,7 +65,7 @@ class Settings:
         for name in ("batch_size", "limit"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= LARGEST_COUNT:
-                raise UsageError(f"{name} is {value}, expected 1 to {LARGEST_COUNT}.")
+                raise UsageError(f"{name} is {value}, expected 1 or more, at most {LARGEST_COUNT}.")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed is {self.seed}, expected 0 to {2**32 - 1}.")
         if self.dtype not in DTYPES:
