@@ -299,7 +299,7 @@ def test_means_over_seeds_lead_to_the_single_rows(chromium: Page, put: Callable[
     choose(chromium, "gate", "--")
     assert visible_models(chromium, kind="seeds") == ["urlstm-128-plain-smnist"]
     # A mark of a mean leads to the group's row.
-    group = "smnist/seeds-of-urlstm-128-plain-smnist"
+    group = "smnist/urlstm-128-plain-seed0-smnist/seeds"
     assert chromium.run(f"document.querySelectorAll('svg a[href=\"#{group}\"]').length") == 1
     chromium.open((results.parent / "index.html").as_uri() + f"#{group}")
     assert chromium.run("document.querySelector('tr.linked').id") == group

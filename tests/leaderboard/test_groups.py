@@ -53,6 +53,15 @@ def test_a_row_that_differs_by_more_than_its_seed_is_in_no_group(
     assert len(board_of(results).section("smnist").groups) == 1
 
 
+def test_groups_of_one_name_have_their_own_links(put: Callable[..., Path], results: Path):
+    put_seeds(put, (0.98, 0.985))
+    for seed in (7, 8):
+        put(f"urlstm-128-ur-seed{seed}-smnist", "smnist", 0.9, model__training__seed=seed, model__gate="--")
+    first, second = board_of(results).section("smnist").groups
+    assert first.name == second.name
+    assert first.id != second.id
+
+
 def test_trainings_from_one_seed_are_in_no_group(put: Callable[..., Path], results: Path):
     """Whatever their names say: their deviation would be none."""
     put_seeds(put, (0.98,))

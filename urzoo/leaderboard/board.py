@@ -214,7 +214,7 @@ def _section(
     spec = task.primary_metric
     fresh = [row for row in rows if row.status != "outdated"]
     measured = [row for part in (False, True) for row in _ranked([row for row in fresh if row.study is part], spec)]
-    seeds = groups(name, measured, spec.digits, higher_is_better=spec.higher_is_better)
+    seeds = groups(measured, spec.digits, higher_is_better=spec.higher_is_better)
     figures = [row for row in published.rows if row.task == task.published]
     return Section(
         task=name,

@@ -14,11 +14,10 @@ from urzoo.leaderboard.schema import Row, SeedGroup
 from urzoo.leaderboard.text import tidy
 
 
-def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: bool) -> tuple[SeedGroup, ...]:
+def groups(rows: Sequence[Row], digits: int, *, higher_is_better: bool) -> tuple[SeedGroup, ...]:
     """The groups among the measured rows of a task, the best mean first.
 
     Args:
-        task: The task's name, for the groups' ids.
         rows: The measured rows.
         digits: Decimals of the metric.
         higher_is_better: The metric's direction.
@@ -32,7 +31,7 @@ def groups(task: str, rows: Sequence[Row], digits: int, *, higher_is_better: boo
         # The seed is that of the training: the name may say another.
         found.setdefault((*key, training["task"], training["epochs"]), {}).setdefault(training["seed"], []).append(row)
     made = [
-        _group(task, {seed: rows[0] for seed, rows in members.items()}, digits)
+        _group({seed: rows[0] for seed, rows in members.items()}, digits)
         for members in found.values()
         # Where a seed has two rows, of models of one name or trained from one seed, nobody knows which belong together.
         if len(members) > 1 and all(len(of_seed) == 1 for of_seed in members.values())
@@ -51,7 +50,7 @@ def _without_seed(model: str) -> str:
     return SEED.sub("", plain_name(model), count=1)
 
 
-def _group(task: str, members: dict[int, Row], digits: int) -> SeedGroup:
+def _group(members: dict[int, Row], digits: int) -> SeedGroup:
     seeds = sorted(members)
     rows = [members[seed] for seed in seeds]
     values = [row.value for row in rows]
@@ -61,7 +60,7 @@ def _group(task: str, members: dict[int, Row], digits: int) -> SeedGroup:
     first = rows[0]
     name = _without_seed(first.model)
     return SeedGroup(
-        id=f"{task}/seeds-of-{name.replace('/', '__')}",
+        id=f"{first.id}/seeds",  # of the name without its seed there may be another group
         name=name,
         kind=first.kind,
         cell=first.cell,
