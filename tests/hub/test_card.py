@@ -69,7 +69,7 @@ def test_a_card_names_all_that_was_learnt_from():
         "Salesforce/wikitext",
     ]
     assert card.count("The training data, ") == 3
-    assert "It has read English Wikipedia of 2015 in WikiText's surface form, " in card
+    assert "It has read English Wikipedia of 2015, " in card
 
 
 def test_a_card_offers_texts_to_try(folder):
