@@ -42,7 +42,9 @@ def test_a_model_of_another_library_is_evaluated_from_the_hub(hub: HubServer, cl
     assert result.command.startswith(f"urzoo eval alice/vit@{commit} --task smnist")
 
 
-def test_a_plain_pull_takes_urzoos_models_only_also_after_an_evaluation(hub: HubServer, tmp_path: Path) -> None:
+def test_a_plain_pull_takes_urzoos_models_only_also_after_an_evaluation(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, _ = make_foreign("vit", tmp_path / "vit")
     for name in set(DECIDING) - {path.name for path in folder.iterdir()}:
         if not name.endswith(".json"):
@@ -53,6 +55,10 @@ def test_a_plain_pull_takes_urzoos_models_only_also_after_an_evaluation(hub: Hub
             pull("alice/vit", token=TOKEN, endpoint=hub.endpoint)
         taken = pull("alice/vit", token=TOKEN, endpoint=hub.endpoint, any_model=True)
         assert info(taken.folder).checkpoint_sha256 == info(folder).checkpoint_sha256
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pull("alice/vit", any_model=True).folder == taken.folder
+    with pytest.raises(CheckpointError, match="is of model_type 'vit', expected urlstm"):
+        pull("alice/vit")
 
 
 def test_a_model_whose_class_is_code_beside_it_is_refused(hub: HubServer, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_folder_here_goes_before_a_repository(pushed: str, tmp_path: Path, hub
     assert urzoo.info("hf://alice/mine").source == "Hub"
 
 
-def test_every_command_takes_a_repository(pushed: str, say: Say, hub: HubServer) -> None:
+def test_every_command_takes_a_repository(pushed: str, say: Say, hub: HubServer, tmp_path: Path) -> None:
     described = json.loads(say("info", "alice/mine@v1", "--json")[0])
     assert (described["name"], described["source"]) == ("alice/mine", "Hub")
     say("export", "hf://alice/mine", "exported")
@@ -55,6 +55,10 @@ def test_every_command_takes_a_repository(pushed: str, say: Say, hub: HubServer)
     card = say("card", "alice/mine", "--results", "none")[0]
     assert card.startswith("---\n")
     assert f"# {NAME}" in card
+    say("push", image_checkpoint(tmp_path / "in"), "alice/plain", "-y")
+    card = say("card", "alice/plain", "--results", "none")[0]  # no recipe gives it a name
+    assert "# alice/plain\n" in card
+    assert 'urzoo.path("alice/plain")' in card
     assert (
         hub.store.model("alice/mine").files()["config.json"] == (urzoo.path("alice/mine") / "config.json").read_bytes()
     )

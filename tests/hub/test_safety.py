@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from urzoo.errors import CheckpointError, UrzooError, UsageError
 from urzoo.hub.connection import HubError, MissingError, StaleParentError, UnreachableError
 from urzoo.hub.listing import list_hub
+from urzoo.hub.names import locate
 from urzoo.hub.pull import pull
 from urzoo.hub.push import push
 from urzoo.hub.reference import parse_reference
@@ -203,6 +204,18 @@ def test_offline_gives_the_copy_pulled_earlier_or_one_line_quickly(
             pull("alice/other", endpoint=endpoint)
         assert "\n" not in str(failed.value)
     assert time.monotonic() - start < 5
+
+
+def test_what_was_pulled_is_found_offline_under_its_name_too_and_the_other_way_round(
+    hub: HubServer, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("alice/pulled", "alice/evaluated"):
+        hub.store.write(name, files)
+    kept = [pull("alice/pulled", endpoint=hub.endpoint), pull("alice/evaluated", endpoint=hub.endpoint, any_model=True)]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.warns(UserWarning, match="pulled earlier"):
+        assert locate("alice/pulled").folder == kept[0].folder
+    assert pull("alice/evaluated").folder == kept[1].folder
 
 
 def test_a_kept_copy_that_was_damaged_is_not_handed_out(

@@ -221,7 +221,7 @@ def card(
         for one, _ in jobs:
             check_writes(one.folder)
     rendered: list[str | dict[str, str]] = [
-        render_card(one.folder, found)
+        render_card(one.folder, found, repo_id=one.name)
         if one.commit is not None
         else render_files(one.folder, found, make_samples(one.folder) if samples else None)
         for one, found in jobs

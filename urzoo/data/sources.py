@@ -196,7 +196,7 @@ def _from_hub(data_set: DataSet, split: str) -> list[Path]:
             Path(hf_hub_download(data_set.repository, name, repo_type="dataset", revision=data_set.revision))
             for name in _hub_files(data_set, split)
         ]
-    except (HTTPError, OSError) as failure:
+    except (HTTPError, OSError, RuntimeError) as failure:  # the last by hf_xet, which it downloads with
         raise DataMissing(
             f"{data_set.name} ({split}) could not be fetched from {data_set.repository} on the Hub: "
             f"{one_line(failure)}. Try again, or name a folder that has it with --data-root or URZOO_DATA_ROOT."

@@ -42,13 +42,16 @@ _EXAMPLES = {
 }
 
 
-def render_card(folder: Path, results: Sequence[Result], samples: Samples | None = None) -> str:
+def render_card(
+    folder: Path, results: Sequence[Result], samples: Samples | None = None, *, repo_id: str | None = None
+) -> str:
     """The model card of a checkpoint folder.
 
     Args:
         folder: The folder; its README.md, if any, does not matter.
         results: Those of this checkpoint, in any order; partial ones are left out.
         samples: What it writes; that of its samples.json when omitted.
+        repo_id: The repository that it was pulled from, whose name it has unless a recipe gives it one.
 
     Raises:
         CheckpointError: The folder is not a complete checkpoint.
@@ -57,7 +60,7 @@ def render_card(folder: Path, results: Sequence[Result], samples: Samples | None
     """
     checkpoint = info(folder)
     recipe = _recipe(folder)
-    name = _name(recipe, checkpoint)
+    name = _name(recipe, repo_id or checkpoint.name)
     kept = _results_of(checkpoint, results)
     task = load_task(checkpoint.task) if checkpoint.task in tasks() else None
     learnt = _learnt_from(checkpoint)
@@ -135,7 +138,7 @@ def render_files(folder: Path, results: Sequence[Result], samples: Samples | Non
     card, present = render_card(folder, results, samples), folder / CARD
     if present.is_file():
         card = merge(card, read_text(present, error=CheckpointError), force=True).text
-    name = _name(_recipe(folder), info(folder))
+    name = _name(_recipe(folder), info(folder).name)
     made = {} if samples is None else {SAMPLES: json_text(samples.model_dump(mode="json"))}
     return {**made, **render_eval_results(name, [result for result in results if not result.partial]), CARD: card}
 
@@ -247,10 +250,10 @@ def _rows(name: str, result: Result) -> list[dict[str, Any]]:
     ]
 
 
-def _name(recipe: dict[str, Any], checkpoint: CheckpointInfo) -> str:
-    """What the recipe calls the checkpoint; without a recipe what its folder is called."""
-    name = recipe.get("name", checkpoint.name)
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,95}", name):
+def _name(recipe: dict[str, Any], otherwise: str) -> str:
+    """What the recipe calls the checkpoint; `otherwise` without a recipe."""
+    name = recipe.get("name", otherwise)
+    if not isinstance(name, str) or not re.fullmatch(r"([\w.-]+/)?[A-Za-z0-9][A-Za-z0-9._+-]{0,95}", name, re.ASCII):
         raise CheckpointError(
             f"the checkpoint is called {str(name)[:80]!r}; expected letters, digits and any of . _ + -."
         )

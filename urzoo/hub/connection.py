@@ -197,17 +197,20 @@ class Connection:
         who = "with this token" if self.token else "without a token (`hf auth login`, or set HF_TOKEN)"
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if isinstance(error, GatedRepoError):
-            return RefusedError(f"while {what}: access to the repository is gated; ask for it on {self.endpoint} first")
+            return RefusedError(
+                f"while {what}: access to the repository is gated, and not given {who}; ask for it on {self.endpoint}"
+            )
+        if status == 401 and self.token:  # before what huggingface_hub makes of it: a repository that is not there
+            return RefusedError(f"while {what}: the Hub refuses the token (401); log in again with `hf auth login`")
         if isinstance(error, RepositoryNotFoundError):
             return MissingError(f"while {what}: {self.endpoint} shows no such repository {who}; check OWNER/NAME")
         if isinstance(error, RevisionNotFoundError):
             return MissingRevisionError(f"while {what}: the repository has no such branch, tag or commit")
         if isinstance(error, EntryNotFoundError):
             return MissingError(f"while {what}: the repository has no such file")
-        if status == 401:
-            return RefusedError(f"while {what}: the Hub refuses the token (401); log in again with `hf auth login`")
-        if status == 403:
-            return RefusedError(f"while {what}: the Hub does not allow this {who} (403); check the token's permissions")
+        if status in (401, 403):
+            advice = "; check the token's permissions" if self.token else ""
+            return RefusedError(f"while {what}: the Hub does not allow this {who} ({status}){advice}")
         if status == 412:
             return StaleParentError(f"while {what}: the branch has a newer commit (412)")
         reason = self.clean(str(error)) or type(error).__name__

@@ -22,6 +22,7 @@ from urzoo.hub.reference import check_repo_id, check_revision
 from urzoo.hub.store import RemoteFile, RepositoryStore, copy_files
 from urzoo.schema import parse_json
 from urzoo.zoo.bounds import check_config
+from urzoo.zoo.lookup import read_config
 
 _MOST_FILES = 1000
 
@@ -157,13 +158,16 @@ class _Pull:
             return self._kept(error, with_code=with_code)
         wanted = {path: file for path, file in listing.items() if _is_wanted(path, with_code=with_code)}
         _check_wanted(wanted, listing)
-        name = self._kept_name(commit, with_code=with_code)
+        name = _kept_name(commit, with_code=with_code)
         if not os.access(self.store.folder, os.W_OK) and (folder := self.store.commit(name)) is not None:
             # Where nothing can be written, nothing need be.
+            self._check_kept(folder)
             return self._pulled(folder, commit, wanted, listing)
         with self.store.locked():
             folder = self.store.commit(name)
-            if folder is None:
+            if folder is not None:
+                self._check_kept(folder)
+            else:
                 # The configuration first: a model of another type is refused before its weights are fetched.
                 for path in sorted(wanted, key=lambda path: (path != contents.CONFIG, path)):
                     self._fetch(commit, wanted[path])
@@ -175,9 +179,10 @@ class _Pull:
             self.store.remember(self.revision, commit)
         return self._pulled(folder, commit, wanted, listing)
 
-    def _kept_name(self, commit: str, *, with_code: bool) -> str:
-        """What the store calls the commit's folder; a model that was only taken to be evaluated is kept apart."""
-        return commit + "-with-code" * with_code + "-any-model" * self.any_model
+    def _check_kept(self, folder: Path) -> None:
+        """Refuse what is kept of another library's model, which was taken to be evaluated, unless that is asked for."""
+        if not self.any_model:
+            check_model_type(read_config(folder), f"config.json of {self.repo_id}")
 
     def part(
         self, include: Sequence[str], exclude: Sequence[str], *, with_code: bool
@@ -233,11 +238,12 @@ class _Pull:
         """The copy pulled earlier, when the Hub cannot be asked."""
         is_commit = re.fullmatch("[0-9a-f]{40}", self.revision)
         commit = self.revision if is_commit else self.store.remembered(self.revision)
-        folder = self.store.commit(self._kept_name(commit, with_code=with_code)) if commit is not None else None
+        folder = self.store.commit(_kept_name(commit, with_code=with_code)) if commit is not None else None
         if commit is None or folder is None:
             raise UnreachableError(
                 f"{error}, and no copy of {self.repo_id}@{self.revision} was pulled earlier"
             ) from None
+        self._check_kept(folder)
         files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
         return Pulled(
             folder=folder,
@@ -272,6 +278,11 @@ class _Pull:
             check_model_type(config, source)
         if isinstance(config, dict):
             check_config(config, source)
+
+
+def _kept_name(commit: str, *, with_code: bool) -> str:
+    """What the store calls a commit's folder."""
+    return commit + "-with-code" * with_code
 
 
 def _is_wanted(path: str, *, with_code: bool) -> bool:
