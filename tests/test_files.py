@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from urzoo.errors import UrzooError, UsageError
-from urzoo.files import new_folder, whole_folder, write_bytes, write_json, write_text
+from urzoo.files import new_folder, packaged, whole_folder, write_bytes, write_files, write_json, write_text
 
 
 def test_content_is_replaced(tmp_path: Path) -> None:
@@ -225,6 +225,31 @@ def test_what_a_kill_leaves_is_cleared_by_the_next_and_nothing_is_lost(tmp_path:
         assert (place / "config.json").read_text() == "of before"
         (folder / "config.json").write_text("of after")
     assert names(tmp_path) == [".made.abcdefgh.part", ".made.more.abcdefgh.part", "made"]
+
+
+def test_several_files_are_replaced_together_and_what_a_kill_left_of_them_is_cleared(tmp_path: Path) -> None:
+    code = "import os; from urzoo import files; files.write_bytes = lambda *_: os.kill(os.getpid(), 9); "
+    call = f"from pathlib import Path; files.write_files(Path({str(tmp_path)!r}), {{'a/b': b'new'}})"
+    done = subprocess.run([sys.executable, "-c", code + call], check=False)
+    assert done.returncode == -signal.SIGKILL
+    [leftover] = tmp_path.iterdir()
+    assert leftover.name.endswith(".part")
+    (tmp_path / "mine").write_text("keep")
+    write_files(tmp_path, {"a/b": b"new", "c": b"newer"})
+    assert names(tmp_path) == ["a", "c", "mine"]
+    (tmp_path / "c").unlink()
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UrzooError, match="cannot write"):
+        write_files(tmp_path, {"c": b"in the place of a folder"})
+    assert (tmp_path / "a" / "b").read_bytes() == b"new"
+
+
+def test_a_package_without_its_files_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").touch()
+    (tmp_path / "a.yaml").touch()
+    assert packaged(tmp_path, "*.yaml") == [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    with pytest.raises(UrzooError, match=r"urzoo does not run from a zip file: install it with pip\."):
+        packaged(tmp_path / "urzoo.zip" / "tasks", "*.yaml")
 
 
 def test_what_another_is_writing_is_not_taken_for_a_leftover(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,17 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise UsageError(f"{str(path)!r} begins with the home of a user who is not known; write it out.") from None
+
+
+def packaged(folder: Path, pattern: str) -> list[Path]:
+    """Files of the package's own that match, sorted.
+
+    Raises:
+        UrzooError: The package is no folder of files, as where Python imports it from a zip file.
+    """
+    if not folder.is_dir():
+        raise UrzooError(f"there is no folder {folder}; urzoo does not run from a zip file: install it with pip.")
+    return sorted(folder.glob(pattern))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -82,6 +93,24 @@ def remove_file(path: Path) -> None:
     """
     with writing(path):
         path.unlink(missing_ok=True)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace several files of `folder`, by their paths in it; if one of them cannot be staged, none.
+
+    What a kill leaves behind is a hidden folder, which the next call clears away.
+
+    Raises:
+        UrzooError: The folder cannot be written to, or the disk is full.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _holder(folder, "files") as holder:
+            for name, content in files.items():
+                write_bytes(holder / "new" / name, content)
+            for name in files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (holder / "new" / name).replace(folder / name)
 
 
 @contextlib.contextmanager

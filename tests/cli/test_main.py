@@ -273,10 +273,17 @@ def test_export_makes_a_folder_that_loads(capsys: pytest.CaptureFixture[str], tm
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m urzoo list --json | head -c 1", shell=True, capture_output=True, text=True
-    )
-    assert done.stderr == ""
+    for options in ("--json", "--plain"):  # one write that fails at the end, several that fail on the way
+        command = f"{sys.executable} -m urzoo list {options} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    command = f"rmdir {tmp_path}; {sys.executable} -m urzoo info urlstm-128-smnist"
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: the current folder has been removed; change to another one.\n")
 
 
 def test_a_full_output_is_one_line() -> None:

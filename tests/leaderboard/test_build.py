@@ -85,8 +85,6 @@ def test_a_refused_result_leaves_the_board_as_it_was(built: BuiltBoard, put: Cal
 def test_a_full_disk_leaves_the_board_as_it_was(
     built: BuiltBoard, put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
-    from urzoo.leaderboard import build as module
-
     before = content(built.out)
     put("newcomer", "smnist", 0.99)
     written: list[Path] = []
@@ -98,7 +96,7 @@ def test_a_full_disk_leaves_the_board_as_it_was(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
-    monkeypatch.setattr(module, "write_bytes", fill_up)
+    monkeypatch.setattr("urzoo.files.write_bytes", fill_up)
     with pytest.raises(UrzooError, match="No space left"):
         build(built.results, built.out, checkpoints=built.checkpoints)
     assert content(built.out) == before

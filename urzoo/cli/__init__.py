@@ -11,6 +11,7 @@ that differs, a stale board); 130 interrupted.
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import typer
 from typer.exceptions import Abort, Exit, TyperException
@@ -62,6 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         # A warning is for whoever typed the command: one line, without the place in urzoo's source.
         warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
+        Path.cwd()
+    except FileNotFoundError:
+        # Nothing could be read or written by a relative path, and Intel's MKL ends the process.
+        return _fail("the current folder has been removed; change to another one.", 1)
+    try:
         code = app(args=arguments, prog_name="urzoo", standalone_mode=False)
         sys.stdout.flush()
     except TyperException as mistake:
@@ -72,6 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, Abort):
         return _fail(_INTERRUPTED_MESSAGE, INTERRUPTED)
+    except SystemExit as end:
+        # With 1 typer leaves where the reader of a pipe has gone.
+        if isinstance(end.__context__, BrokenPipeError):
+            return 0
+        raise
     except OSError as error:
         if error.filename is None:
             # Standard output may take nothing; what it still holds would fail again when Python ends.

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from urzoo.errors import DataError, UsageError, unknown
+from urzoo.files import packaged
 from urzoo.schema import Line, Name, Positive, Seed, Sha256, Strict, read_yaml, validated
 
 SETS_FOLDER = Path(__file__).parent / "sets"
@@ -150,7 +151,7 @@ LOCAL: dict[str, DataSet] = {}
 
 def data_sets() -> list[str]:
     """The names of all data sets, sorted."""
-    return sorted(path.stem for path in SETS_FOLDER.glob("*.yaml"))
+    return [path.stem for path in packaged(SETS_FOLDER, "*.yaml")]
 
 
 @cache

@@ -75,7 +75,10 @@ class Settings:
         """Where and in which type to compute."""
         name = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            return Precision(torch.device(name), self.dtype)
+            device = torch.device(name)
+            if device.type == "meta":
+                raise RuntimeError("it computes nothing")
+            return Precision(device, self.dtype)
         except RuntimeError as failure:
             raise UsageError(f"device is {name!r}, expected cpu, cuda or cuda:NUMBER.") from failure
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from urzoo.data.local import register
 from urzoo.errors import DataError, UrzooError, UsageError, unknown
-from urzoo.files import expanded
+from urzoo.files import expanded, packaged
 from urzoo.schema import Line, Name, Positive, Seed, Strict, content_sha256, read_yaml, validated
 
 # Steps for each step of the data; more only fill the memory.
@@ -155,7 +155,7 @@ class Task(Strict):
 
 def tasks() -> list[str]:
     """The names of all tasks, sorted."""
-    return sorted(path.stem for path in TASKS_FOLDER.glob("*.yaml"))
+    return [path.stem for path in packaged(TASKS_FOLDER, "*.yaml")]
 
 
 def load_task(name: str) -> Task:

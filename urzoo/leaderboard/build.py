@@ -4,14 +4,13 @@ Everything is rendered in memory and staged beside its place before the first fi
 result that is refused, a full disk or a kill leaves the old board whole. Nothing here looks at a clock.
 """
 
-import tempfile
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from urzoo.errors import StaleError
 from urzoo.evaluation.recommended import recommended_checkpoints
-from urzoo.files import write_bytes, writing
+from urzoo.files import write_files
 from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.charts import KINDS, Chart, charts
 from urzoo.leaderboard.collect import begun_with, collect, current_tasks
@@ -95,9 +94,9 @@ def build(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
     files = render(board, charts(board), out, checkpoints)
     if readme is not None:
         embedded_board(readme, board, out)
-    _replace_all(out, files)
+    write_files(out, files)
     for path in _leftover_pictures(files, out):
-        path.unlink()
+        path.unlink(missing_ok=True)  # another build may have been faster
     if readme is not None:
         update_readme(readme, board, out)
     return Built(board, tuple(out / name for name in sorted(files)), partial)
@@ -144,17 +143,3 @@ def _leftover_pictures(files: Container[str], out: Path) -> list[Path]:
 
 def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
-
-
-def _replace_all(out: Path, files: dict[str, bytes]) -> None:
-    """Replace all files or, if staging any of them fails, none."""
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=".board.", suffix=".part", dir=out, ignore_cleanup_errors=True
-        ) as stage:
-            for name, content in files.items():
-                write_bytes(Path(stage) / name, content)
-            for name in files:
-                (out / name).parent.mkdir(exist_ok=True)
-                (Path(stage) / name).replace(out / name)

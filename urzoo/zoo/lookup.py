@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from urzoo.errors import CheckpointError, UsageError, near_matches
-from urzoo.files import expanded
+from urzoo.files import expanded, packaged
 from urzoo.markdown import printable
 from urzoo.schema import describe, read_json
 from urzoo.zoo.schema import CheckpointInfo, TrainingSummary, read_training_summary
@@ -70,7 +70,7 @@ class UnknownCheckpointError(NoCheckpointError):
 
 def checkpoints() -> list[str]:
     """The names of the checkpoints shipped with the package, sorted."""
-    return sorted(folder.parent.name for folder in CHECKPOINTS_FOLDER.glob("*/config.json"))
+    return [file.parent.name for file in packaged(CHECKPOINTS_FOLDER, "*/config.json")]
 
 
 def study_checkpoints() -> list[str]:
