@@ -101,6 +101,14 @@ def test_a_repository_that_is_gone_from_the_hub_is_told_in_one_line(tmp_path: Pa
     assert "could not be fetched from ylecun/mnist" in output
 
 
+def test_a_proxy_that_cannot_be_used_is_told_in_one_line_each(tmp_path: Path):
+    for proxy in ("socks5://127.0.0.1:9", "foo://bar"):
+        output = run(TWO_SPLITS, environment(tmp_path, HTTP_PROXY=proxy, HF_ENDPOINT="http://hub.invalid"), tmp_path)
+        assert len(output.splitlines()) == 5
+        assert output.count("the Hub cannot be reached (") == 4
+        assert "no answer" not in output
+
+
 def test_offline_mode_asks_nobody(tmp_path: Path):
     with HubServer() as server:
         output = run(TWO_SPLITS, environment(tmp_path, HF_ENDPOINT=server.endpoint, HF_HUB_OFFLINE="1"), tmp_path)

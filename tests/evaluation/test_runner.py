@@ -59,6 +59,16 @@ def test_other_types_agree_within_their_rounding(permuted: Path, expected: dict[
     assert result.metrics["cross_entropy"] == pytest.approx(expected["cross_entropy"], rel=1e-2)
 
 
+def test_products_are_exact_whatever_the_caller_allows(raster: Path):
+    exact = run(raster, "smnist", backend="reference").metrics
+    products, torch.backends.mkldnn.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision, "bf16"
+    try:
+        assert run(raster, "smnist", backend="reference").metrics == exact
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = products
+
+
 def test_a_result_carries_its_provenance(raster: Path):
     result = run(raster, "smnist", backend="reference", seed=3)
     assert (result.samples, result.partial, result.data.rows) == (FEW, True, 10_000)

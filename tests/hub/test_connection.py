@@ -1,9 +1,13 @@
 """What the Hub's refusals become: one line that says what to do."""
 
+from pathlib import Path
+
 import httpx2
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.utils import hf_raise_for_status
 
+from urzoo.errors import UsageError
 from urzoo.hub.connection import Connection, HubError, MissingError, RefusedError
 
 from .conftest import TOKEN
@@ -43,3 +47,25 @@ def test_a_gated_repository_is_told_by_whether_there_is_a_token() -> None:
         error = refusal(status, token=token, code="GatedRepo", message="Access to model alice/m is restricted")
         assert isinstance(error, RefusedError)
         assert f"is gated, and not given {who}; ask for it on https://" in str(error)
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no 'socksio'"), ValueError("Unknown scheme"), OSError(2, "No such file")]
+)
+def test_a_client_that_the_environment_spoils_is_told_in_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt() -> None:
+        raise error
+
+    monkeypatch.setattr("urzoo.hub.guard.get_session", spoilt)
+    with pytest.raises(HubError, match="looking up alice/m: a proxy or certificates set in the environment cannot be"):
+        Connection(token="").attempt("looking up alice/m", lambda: None)
+
+
+def test_a_token_file_that_is_no_text_is_named() -> None:
+    place = Path(constants.HF_TOKEN_PATH)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(TOKEN.encode("utf-16"))
+    with pytest.raises(UsageError, match=r"hf-home/token is no text; log in again"):
+        Connection()

@@ -1,6 +1,5 @@
 """`urzoo eval`, `reproduce`, `compare` and `leaderboard`: figures, and the board made of them."""
 
-import os
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from urzoo.cli.named import name_in_results, named_folder, subjects
-from urzoo.cli.output import complete_checkpoint, complete_task, note, print_json
+from urzoo.cli.output import complete_checkpoint, complete_task, note, print_json, speaks
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,8 +90,7 @@ def evaluate(
 
     from urzoo.evaluation import Settings, evaluate_pairs
 
-    # Of several processes the first one speaks for all, except of what failed.
-    first = os.environ.get("RANK", "0") == "0"
+    first = speaks()  # for all, except of what failed
     settings = Settings(batch_size, device, dtype, backend, limit, seed)  # type: ignore[arg-type] # it checks dtype
     done: list[dict[str, Any]] = []
     codes: list[int] = []

@@ -4,6 +4,7 @@ Notes and progress go to standard error, so that a pipe carries the answer alone
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ def complete_recipe(incomplete: str) -> list[str]:
     """The recipes in configs/ and YAML files whose paths begin so, for the shell's completion."""
     files = {*Path("configs").glob("*/*.yaml"), *Path(incomplete + "x").parent.glob("*.yaml")}
     return sorted(str(file) for file in files if str(file).startswith(incomplete))
+
+
+def speaks() -> bool:
+    """Whether this process, of several that share a command, is the one that prints what all have done."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def note(line: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from urzoo.cli.evaluation import DataRoot
-from urzoo.cli.output import complete_recipe
+from urzoo.cli.output import complete_recipe, speaks
 
 
 def register(app: typer.Typer) -> None:
@@ -53,4 +53,5 @@ def train(
         # From here on the recipe finds the task and its data by their names.
         load_task(str(task))
     folder = run(recipe, data_root=data_root, runs=runs, out=out, restart=restart)
-    typer.echo(folder)
+    if speaks():
+        typer.echo(folder)

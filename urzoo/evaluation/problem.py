@@ -5,7 +5,8 @@ that they can be kept, divided among processes and put together in any order; fi
 outputs of all rows at once.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +51,20 @@ class Precision:
         enabled = self.dtype in {"bfloat16", "float16"}
         dtype = getattr(torch, self.dtype) if enabled else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Products of float32 in float32, though the caller has allowed others (`torch.set_float32_matmul_precision`)."""
+    products = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    precisions = [product.fp32_precision for product in products]
+    for product in products:
+        product.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for product, precision in zip(products, precisions, strict=True):
+            product.fp32_precision = precision
 
 
 class Problem(Protocol):

@@ -22,7 +22,7 @@ from urzoo.data import load_split
 from urzoo.data.digest import order_digest
 from urzoo.errors import CheckpointError, UsageError, one_line, unknown
 from urzoo.evaluation.journal import Journal, Outputs
-from urzoo.evaluation.problem import Figures, Precision, Problem, Rows
+from urzoo.evaluation.problem import Figures, Precision, Problem, Rows, exact_products
 from urzoo.evaluation.progress import progress_bar
 from urzoo.evaluation.recommended import find
 from urzoo.evaluation.schema import DType, ModelRecord, Result, TaskRecord, TrainingRecord, plain_name, result_name
@@ -223,7 +223,8 @@ class Evaluation:
 
     def _outputs(self, rows: Rows) -> Outputs:
         try:
-            return self.problem.outputs(rows)
+            with exact_products():
+                return self.problem.outputs(rows)
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as failure:
             if self.subject.info.model_type == "urlstm":
                 raise

@@ -88,7 +88,7 @@ class Connection:
         patience: When to repeat and when to give up.
 
     Raises:
-        UsageError: `endpoint` is no http(s) address, or `token` holds what no token holds.
+        UsageError: `endpoint` is no http(s) address, or the token holds what no token holds.
     """
 
     def __init__(self, endpoint: str | None = None, token: str | None = None, patience: Patience | None = None) -> None:
@@ -101,7 +101,10 @@ class Connection:
         if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.endpoint):
             shown = re.sub(r"hf_\w{8,}", "<token>", self.endpoint)
             raise UsageError(f"endpoint {shown!r} is not an address like https://huggingface.co")
-        found = get_token() if token is None else token.strip()
+        try:
+            found = get_token() if token is None else token.strip()
+        except UnicodeDecodeError:
+            raise UsageError(f"{constants.HF_TOKEN_PATH} is no text; log in again with `hf auth login`") from None
         if found and not re.fullmatch(r"[\x21-\x7e]+", found):
             raise UsageError("the token holds blanks or other characters that no token has; paste it again")
         self.token = found or None

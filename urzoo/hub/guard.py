@@ -24,7 +24,7 @@ import httpcore2
 import httpx2
 from huggingface_hub import get_session
 
-from urzoo.errors import UrzooError
+from urzoo.errors import UrzooError, one_line
 
 # A listing of a checkpoint is one page; a search of an owner's models a few.
 _MOST_PAGES = 100
@@ -118,7 +118,10 @@ def guarded(guard: Guard) -> Iterator[None]:
     The client is the process's shared one, made by whatever factory the user set, so it is changed as little
     as can be: `send` of this object is wrapped, once, and looks at a context variable.
     """
-    client = get_session()
+    try:
+        client = get_session()
+    except (ImportError, OSError, ValueError) as error:
+        raise HubError(f"a proxy or certificates set in the environment cannot be used: {one_line(error)}") from None
     send = client.send
     if not hasattr(send, "guards"):
 

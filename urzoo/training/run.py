@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from urzoo.data import Split, schema
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError, one_line
+from urzoo.evaluation.problem import exact_products
 from urzoo.files import write_bytes, write_json
 from urzoo.processes import Processes
 from urzoo.schema import content_sha256
@@ -123,13 +124,10 @@ def train(
 def _plain_torch() -> Iterator[None]:
     """Torch as a new process has it: what a recipe gives must not depend on what its caller has set."""
     dtype = torch.get_default_dtype()
-    products = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    precisions = [product.fp32_precision for product in products]
     torch.set_default_dtype(torch.float32)
-    for product in products:
-        product.fp32_precision = "ieee"
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(exact_products())
             stack.enter_context(torch.inference_mode(mode=False))
             stack.enter_context(torch.enable_grad())
             for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
@@ -140,8 +138,6 @@ def _plain_torch() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-        for product, precision in zip(products, precisions, strict=True):
-            product.fp32_precision = precision
 
 
 @contextlib.contextmanager
