@@ -62,7 +62,8 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 def speaks() -> bool:
     """Whether this process, of several that share a command, is the one that prints what all have done."""
-    return os.environ.get("RANK", "0") == "0"
+    # RANK alone may be another program's, as in an array of jobs.
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def note(line: str) -> None:
