@@ -1,5 +1,6 @@
 """Where a figure comes from: the commit of the code, the versions of the libraries, the machine."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -11,30 +12,33 @@ from pathlib import Path
 import torch
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent
+_OF_A_HOOK = {"GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"}
 
 
 @cache
 def git_commit() -> str | None:
     """The commit of the checkout that urzoo runs from, `-dirty` added where the package's files differ from it.
 
-    None where urzoo is installed otherwise, also where it is installed inside the checkout of another project.
+    None where urzoo is installed otherwise, also where it is installed inside the checkout of another project, and
+    where git does not tell: it refuses a checkout of another owner, or takes too long.
     """
     git = shutil.which("git")
     if git is None:
         return None
+    # A hook of git's has these in its environment, for the repository that it is of.
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_A_HOOK}
 
-    def run(*arguments: str) -> str | None:
-        # A checkout of another owner is refused by git, and then nothing is known of the commit.
-        outcome = subprocess.run(
-            [git, "-C", str(PACKAGE_FOLDER), *arguments], capture_output=True, text=True, check=False, timeout=20
-        )
-        return outcome.stdout.strip() if outcome.returncode == 0 else None
+    def run(*arguments: str) -> str:
+        command = [git, "-C", str(PACKAGE_FOLDER), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=environment)
+        return done.stdout.strip()
 
-    if run("ls-files", "--error-unmatch", "errors.py") is None:
+    try:
+        run("ls-files", "--error-unmatch", "errors.py")
+        commit, changes = run("rev-parse", "HEAD"), run("status", "--porcelain", "--", ".")
+    except subprocess.SubprocessError:
         return None
-    commit = run("rev-parse", "HEAD")
-    changes = run("status", "--porcelain", "--", ".")
-    return f"{commit}-dirty" if commit and changes else commit
+    return f"{commit}-dirty" if changes else commit
 
 
 def urzoo_version() -> str:

@@ -133,6 +133,7 @@ def test_pixels_that_are_no_numbers_are_refused(images, permuting, spoilt):
         ([3], "image 0 is a int, expected an image, a path"),
         (b"no image", "image 0 cannot be read as an image"),
         ("absent.png", "there is no image file 'absent.png'"),
+        ("http://\x01", "cannot be read as an image: Invalid non-printable ASCII character in URL"),
     ],
 )
 def test_an_image_that_cannot_be_meant_is_refused_in_one_line(permuting, image, message):

@@ -33,6 +33,10 @@ _EIGHT_BIT_MODES = frozenset(
 )
 # One number a pixel in the scale of its choice: what they hold decides, as in an array.
 _NUMBER_MODES = frozenset({"I", "F"})
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError),  # of Pillow
+    *(httpx2.HTTPError, httpx2.InvalidURL, ImportError),  # the last for a proxy that needs a package
+)
 # As a share of the largest value: what float16 may round by.
 _HAIR = 1e-3
 
@@ -75,7 +79,7 @@ def opened(image: str | Path | bytes, name: str, timeout: float | None = None) -
         return found
     except FileNotFoundError:
         raise UsageError(f"there is no image file {said}; give the path of an existing one.") from None
-    except (OSError, SyntaxError, ValueError, httpx2.HTTPError, PIL.Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"{said} cannot be read as an image: {one_line(error)}.") from error
 
 
