@@ -47,7 +47,8 @@ def meeting() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as failure:
-        if not Processes.started_together():
+        # Where LOCAL_RANK alone is set, accelerate looks for the others too.
+        if not Processes.started_together() and "LOCAL_RANK" not in os.environ:
             raise
         raise UrzooError(f"the processes of this run cannot reach each other: {one_line(failure)}.") from failure
 
