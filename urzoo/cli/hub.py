@@ -149,8 +149,6 @@ def pull(
     if as_json:
         print_json(asdict(pulled) | {"folder": str(pulled.folder)})
         return
-    if pulled.offline:
-        note(f"the Hub could not be asked; this is the copy of {pulled.revision} pulled earlier")
     note(f"{pulled.repo_id} at commit {pulled.commit}")
     typer.echo(pulled.folder)
 
