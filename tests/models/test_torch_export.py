@@ -73,10 +73,17 @@ def test_an_exported_language_model_goes_on_from_any_state():
 ignore_deprecated = pytest.mark.filterwarnings("ignore:`treespec.children_specs` is deprecated:FutureWarning")
 
 
+@pytest.fixture
+def exporters():
+    module = pytest.importorskip("transformers.exporters")
+    if not hasattr(module, "ExportedModel"):
+        pytest.skip("this version of transformers has an exporter that cannot save")
+    return module
+
+
 @ignore_deprecated
 @pytest.mark.parametrize("name", HEADS)
-def test_transformers_exporter_takes_a_head_and_gives_it_back(name, tmp_path):
-    exporters = pytest.importorskip("transformers.exporters")
+def test_transformers_exporter_takes_a_head_and_gives_it_back(exporters, name, tmp_path):
     torch.manual_seed(0)
     model_class, fields, inputs = HEADS[name]
     model = model_class(URLSTMConfig(**SMALL, **fields)).eval()
@@ -92,8 +99,7 @@ def test_transformers_exporter_takes_a_head_and_gives_it_back(name, tmp_path):
 
 
 @ignore_deprecated
-def test_transformers_exporter_splits_generation_into_reading_and_writing():
-    exporters = pytest.importorskip("transformers.exporters")
+def test_transformers_exporter_splits_generation_into_reading_and_writing(exporters):
     torch.manual_seed(0)
     model = URLSTMForCausalLM(URLSTMConfig(vocab_size=30, num_layers=2, **SMALL)).eval()
     given = texts(2, 6)
