@@ -102,6 +102,7 @@ def why_lacking(data_set: DataSet, split: str, data_root: Path | None) -> str:
 @cache
 def hub_unreachable() -> str:
     """Why the Hub cannot be reached, or an empty text if it can. Asked once per process."""
+    import httpx2
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
@@ -112,7 +113,8 @@ def hub_unreachable() -> str:
         try:
             get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
             outcome.append("")
-        except Exception as failure:  # noqa: BLE001 - of a proxy, certificates or an address too: none can be reached so
+        # Of the network; of a proxy, certificates or an address that cannot be used.
+        except (httpx2.HTTPError, httpx2.InvalidURL, ImportError, OSError, ValueError) as failure:
             outcome.append(one_line(failure, 100))
 
     # In a thread, because looking a name up knows no time-out of its own.
