@@ -10,6 +10,7 @@ from urzoo.leaderboard.build import build, make_board
 from urzoo.leaderboard.charts import charts
 from urzoo.leaderboard.collect import current_tasks
 from urzoo.leaderboard.problem_curves import problem_curves
+from urzoo.recurrence.gates import GATINGS
 
 HEADS = {"copy": "accuracy", "adding": "mean_squared_error"}
 
@@ -65,6 +66,44 @@ def test_the_board_draws_and_lists_them(tmp_path: Path):
     page = (out / "index.html").read_text()
     assert len(re.findall(r'<path class="band hue\d"', page)) == 10
     assert 'href="curves/adding.csv"' in page
+
+
+def test_many_gatings_stand_in_a_panel_for_each_primary_gate_beside_the_standard_one(tmp_path: Path):
+    out = tmp_path / "board"
+    write_curves(out / "curves", "copy", GATINGS)
+    board, _ = make_board(out / "results", out)
+    panels = [chart for chart in charts(board) if chart.kind == "problem_curves"]
+    assert [[line.gate for line in panel.lines] for panel in panels] == [
+        ["UR", "UM", "U-", "--"],
+        ["OR", "OM", "O-", "--"],
+        ["CR", "CM", "C-", "--"],
+        ["-R", "-M", "--"],
+    ]
+    assert len({(panel.x, panel.y) for panel in panels}) == 1
+    assert [line.gate for panel in panels for line in panel.lines if line.low] == [*reversed(GATINGS)]
+    assert len({panel.panel for panel in panels}) == 4
+    built = build(out / "results", out)
+    assert (out / "plots" / "problem_curves.svg") in built.files
+    page = (out / "index.html").read_text()
+    for panel in panels:
+        assert f"Gatings by training step, {panel.panel}</figcaption>" in page
+        assert f">{panel.title}, {panel.panel}</text>" in (out / "plots" / "problem_curves.svg").read_text()
+    named = re.findall(r' id="(plot-[^"]*)"', page)
+    assert len(set(named)) == len(named) == 8
+
+
+def test_the_report_lists_what_solved_first_and_of_the_rest_the_best(tmp_path: Path):
+    (tmp_path / "curves").mkdir()
+    ends = {"--": 0.5, "-R": 0.9, "CR": 0.995, "UR": 1.0, "OM": 0.7}
+    lines = [f"copy,{gate},0,{step},{0.1 if step == 1 else end}" for gate, end in ends.items() for step in (1, 2)]
+    lines.append("copy,UR,0,3,0.4")
+    (tmp_path / "curves" / "copy.csv").write_text("\n".join(["task,gate,seed,step,accuracy", *lines, ""]))
+    build(tmp_path / "results", tmp_path)
+    report = (tmp_path / "REPORT.md").read_text()
+    table = report.split("### Copy memory, learning curves")[1]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("|")][2:]
+    assert [row[0].removeprefix("| ").replace("&#45;", "-") for row in rows] == ["CR", "UR", "-R", "OM", "--"]
+    assert [row[4].removesuffix(" |") for row in rows] == ["99.50", "40.00", "90.00", "70.00", "50.00"]
 
 
 @pytest.mark.parametrize(

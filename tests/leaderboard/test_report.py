@@ -71,9 +71,9 @@ def test_it_says_which_gating_solves_a_problem_and_when(results: Path, checkpoin
     lines += [f"adding,UR,0,{step},{0.1 / step}" for step in (1, 5, 10, 20)] + ["adding,--,0,20,0.16"]
     path.write_text("\n".join(lines) + "\n")
     report = report_of(results, checkpoints)
-    assert row_of(report, "UR", "1") == ["UR", "1", "20", "10", "0.005"]
+    assert row_of(report, "UR", "1") == ["UR", "1", "20", "10", "0.005000"]
     assert row_of(report, "&#45;-", "1")[3] == "not solved"
-    assert "The first to solve it is UR. Not solved within the steps trained: &#45;-." in report
+    assert "First to solve it: UR. Not solved within the steps trained: &#45;-." in report
 
 
 def test_an_empty_board_has_a_report(results: Path, checkpoints: Path):

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from urzoo.leaderboard.axes import Axis, linear_axis, log_axis
-from urzoo.leaderboard.schema import Board, PublishedRow, Row, Section, SeedGroup
-from urzoo.recurrence.gates import AUXILIARY, SUBJECT, Gating
+from urzoo.leaderboard.schema import Board, ProblemCurve, PublishedRow, Row, Section, SeedGroup
+from urzoo.recurrence.gates import AUXILIARY, PRIMARY, STANDARD, SUBJECT, Gating
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Chart:
     """One plot: marks on named lines (`names`, from the top) along `x`, or curves over `x` and `y`.
 
     `references` are named values of the metric, drawn across: on `x` where there are named lines, else on `y`.
-    `task` is "" for the plot of the whole board.
+    `task` is "" for the plot of the whole board; `panel` tells the parts of a plot that is drawn in several apart.
     """
 
     task: str
@@ -72,6 +72,7 @@ class Chart:
     points: tuple[Point, ...] = ()
     lines: tuple[Line, ...] = ()
     references: tuple[tuple[str, float], ...] = ()
+    panel: str = ""
 
     @property
     def keys(self) -> tuple[Line, ...]:
@@ -103,7 +104,7 @@ def charts(board: Board) -> list[Chart]:
     suffix = re.compile(rf"-({'|'.join(re.escape(section.task) for section in board.sections)})$")
     made = [_overview(board)]
     for section in board.sections:
-        made += [_standings(section, suffix), _curves(section), _gatings(section), _problem_curves(section)]
+        made += [_standings(section, suffix), _curves(section), _gatings(section), *_problem_curves(section)]
     return [chart for chart in made if chart is not None]
 
 
@@ -230,28 +231,52 @@ def _gatings(section: Section) -> Chart | None:
     )
 
 
-def _problem_curves(section: Section) -> Chart | None:
+def _problem_curves(section: Section) -> list[Chart]:
+    """The gatings' curves with their ranges; where they are many, a panel for each primary gate, of one scale.
+
+    Each panel has the standard gating's curve to compare with.
+    """
     curves = sorted(section.problem_curves, key=lambda curve: Gating(curve.gate).order)
     if len(curves) < 2:
-        return None
+        return []
     values = [value for curve in curves for value in (*curve.low, *curve.high)]
     chance = section.chance
     at_chance = chance is not None and min(values) <= chance <= max(values)
     logarithmic = min(values) > 0 and not section.higher_is_better
-    ends = [f"{curve.gate} ends at {curve.median[-1]:.4g} ({curve.seeds} seeds)" for curve in curves]
-    return Chart(
+    whole = Chart(
         task=section.task,
         kind="problem_curves",
         title=section.title,
-        description=f"{section.heading}, the median over the seeds, by training step. {'; '.join(ends)}.",
+        description="",
         x=linear_axis("Training step", [0.0, *(step for curve in curves for step in curve.steps)], margin=0.0),
         y=log_axis(section.heading, values) if logarithmic else linear_axis(section.heading, values, section.bounds),
-        lines=tuple(
-            Line(tuple(zip(curve.steps, curve.median, strict=True)), curve.gate, curve.gate, curve.low, curve.high)
-            for curve in curves
-        ),
         references=(("chance", chance),) if chance is not None and at_chance else (),
     )
+    panels: dict[str, list[ProblemCurve]] = {}
+    for curve in curves:
+        panels.setdefault(PRIMARY[Gating(curve.gate).primary].meaning if len(curves) > MOST_KEYS else "", []).append(
+            curve
+        )
+    made = []
+    for panel, own in panels.items():
+        standard = [curve for curve in curves if curve.gate == STANDARD and curve not in own]
+        ends = [f"{curve.gate} ends at {curve.median[-1]:.4g} ({curve.seeds} seeds)" for curve in (*own, *standard)]
+        made.append(
+            replace(
+                whole,
+                panel=panel,
+                description=f"{section.heading}, the median over the seeds, by training step. {'; '.join(ends)}.",
+                lines=(
+                    *(replace(_median(curve), low=curve.low, high=curve.high) for curve in own),
+                    *map(_median, standard),
+                ),
+            )
+        )
+    return made
+
+
+def _median(curve: ProblemCurve) -> Line:
+    return Line(tuple(zip(curve.steps, curve.median, strict=True)), curve.gate, curve.gate)
 
 
 def _mean(section: Section, group: SeedGroup, line: float) -> Point:

@@ -172,25 +172,29 @@ def _difference(section: Section, group: SeedGroup, base: SeedGroup) -> str:
 def _curves(section: Section) -> dict[str, str]:
     wanted = SOLVED[section.task]
     solved = {curve.gate: _solved_at(section, curve, wanted) for curve in section.problem_curves}
-    order = sorted(section.problem_curves, key=lambda curve: (solved[curve.gate] or math.inf, curve.gate))
+    sign = -1 if section.higher_is_better else 1
+    order = sorted(
+        section.problem_curves, key=lambda curve: (solved[curve.gate] or math.inf, sign * curve.median[-1], curve.gate)
+    )
     rows = [
         [
             markdown(curve.gate),
             str(curve.seeds),
             count(curve.steps[-1]),
             count(solved[curve.gate]) or "not solved",
-            f"{curve.median[-1]:.4g}",
+            f"{curve.median[-1]:.{section.digits}f}",
         ]
         for curve in order
     ]
     title = f"{section.heading}, median at the end"
     head = ["Gating", *map(Right, ("Seeds", "Steps trained", "Solved at step", title))]
-    first = [curve.gate for curve in order if solved[curve.gate] is not None]
+    steps = [step for step in solved.values() if step is not None]
+    first = [curve.gate for curve in order if steps and solved[curve.gate] == min(steps)]
     never = [curve.gate for curve in order if solved[curve.gate] is None]
-    sign = "at least" if section.higher_is_better else "at most"
-    sentence = f"Solved means a median of {sign} {wanted:g} over the seeds."
+    limit = "at least" if section.higher_is_better else "at most"
+    sentence = f"Solved means a median of {limit} {wanted:g} over the seeds."
     if first:
-        sentence += f" The first to solve it is {markdown(first[0])}."
+        sentence += f" First to solve it: {markdown(', '.join(first))}."
     if never:
         sentence += f" Not solved within the steps trained: {markdown(', '.join(never))}."
     return {"title": markdown(section.title), "table": table(head, rows), "sentence": sentence}

@@ -4,6 +4,7 @@ Written by hand and not by matplotlib: a tenth of the size, light or dark as the
 rows, and the same bytes on every machine. Everything that is text goes through `escape`.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -24,13 +25,13 @@ _COLOURS = list(dict.fromkeys(Gating(name).colours for name in GATINGS))
 
 def render_svg(chart: Chart) -> str:
     """The SVG element for one chart, with a title and a description for screen readers and links to the page's rows."""
-    name = escape(f"plot-{chart.task}-{chart.kind}".replace("--", "-"))
+    name = re.sub(r"[^a-z0-9_]+", "-", f"plot-{chart.task}-{chart.kind}-{chart.panel}").strip("-")
     frame = _Frame(chart)
     return "\n".join(
         [
             f'<svg class="plot" viewBox="0 0 {WIDTH} {_n(frame.whole_height)}" role="img" '
             f'aria-labelledby="{name}-title {name}-text">',
-            f'<title id="{name}-title">{escape(chart.title)}</title>',
+            f'<title id="{name}-title">{escape(_caption(chart))}</title>',
             f'<desc id="{name}-text">{escape(chart.description)}</desc>',
             *frame.drawn(links=True),
             "</svg>",
@@ -48,7 +49,7 @@ def render_picture(charts: Sequence[Chart]) -> str:
         for column, frame in enumerate(row):
             left = GAP / 2 + column * (WIDTH + GAP)
             parts.append(f'<g transform="translate({_n(left)} {_n(top)})">')
-            parts.append(f'<text class="title" x="0" y="14">{escape(frame.chart.title)}</text>')
+            parts.append(f'<text class="title" x="0" y="14">{escape(_caption(frame.chart))}</text>')
             parts += [f'<g transform="translate(0 {TITLE_HEIGHT})">', *frame.drawn(links=False), "</g></g>"]
         top += TITLE_HEIGHT + max(frame.whole_height for frame in row) + GAP
     width, height = columns * (WIDTH + GAP), top - GAP / 2
@@ -62,6 +63,10 @@ def render_picture(charts: Sequence[Chart]) -> str:
             "</svg>\n",
         ]
     )
+
+
+def _caption(chart: Chart) -> str:
+    return f"{chart.title}, {chart.panel}" if chart.panel else chart.title
 
 
 @cache
