@@ -66,3 +66,14 @@ def test_all_seeds_of_a_gating_are_repeated_at_half_the_rate_when_a_head_died(sc
     long = [(r.run.seed, r.optimiser.learning_rate) for r in trainings.recipes if r.run.epochs == 20][:4]
     assert long == [(0, 1e-3), (0, 5e-4), (1, 5e-4), (2, 5e-4)]
     assert "pmnist urlstm-128-plain: a head died; all seeds again at 0.0005" in capsys.readouterr().out
+
+
+def test_one_gating_alone_can_be_trained_so_that_several_processes_share_the_work(script, tmp_path):
+    trainings = Trainings()
+    script.study("pmnist", tmp_path, trainings, ["urlstm-128-u"])
+    assert [(recipe.model.gate, recipe.run.seed) for recipe in trainings.recipes] == [
+        *(("U-", 9),) * 3,
+        ("U-", 0),
+        ("U-", 1),
+        ("U-", 2),
+    ]
