@@ -1,7 +1,5 @@
 """`urzoo train`: one recipe, from data to a checkpoint folder."""
 
-import contextlib
-import ctypes
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +45,7 @@ def train(
 
         urzoo train my-recipe.yaml --task ./digits.yaml
     """
+    from urzoo.training.memory import keep_freed_memory
     from urzoo.training.run import train as run
 
     if task is not None:
@@ -54,23 +53,7 @@ def train(
 
         # From here on the recipe finds the task and its data by their names.
         load_task(str(task))
-    _keep_freed_memory()
+    keep_freed_memory()
     folder = run(recipe, data_root=data_root, runs=runs, out=out, restart=restart)
     if speaks():
         typer.echo(folder)
-
-
-# Of malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what a step frees for the next one.
-
-    glibc gives large blocks back to the system at once, and every step of a small network spends a tenth of its time
-    on faulting the same pages in again. Other C libraries are left as they are.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_MMAP_THRESHOLD, 2**30)

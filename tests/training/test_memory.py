@@ -1,4 +1,4 @@
-"""`urzoo train` as a process: how it uses memory. What it trains is tested in tests/training."""
+"""How a process that trains uses memory."""
 
 import platform
 import subprocess
@@ -9,10 +9,10 @@ import pytest
 STEPS = """
 import resource
 import torch
-from urzoo.cli.training import _keep_freed_memory
+from urzoo.training.memory import keep_freed_memory
 
 if {kept}:
-    _keep_freed_memory()
+    keep_freed_memory()
 
 def step():
     torch.ones(10_000_000)
