@@ -74,6 +74,10 @@ class Chart:
     references: tuple[tuple[str, float], ...] = ()
     panel: str = ""
 
+    def with_panel(self, title: str) -> str:
+        """A title of the chart, and after it the panel where there is one."""
+        return f"{title}, {self.panel}" if self.panel else title
+
     @property
     def keys(self) -> tuple[Line, ...]:
         """The lines that the list below the chart names: each, or one for each gating where there are many."""

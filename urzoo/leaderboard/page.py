@@ -62,10 +62,7 @@ def render_page(board: Board, drawn: Sequence[Chart]) -> str:
             study=STUDY,
             columns=columns,
             plots=lambda section, *kinds: [
-                {
-                    "caption": f"{KINDS[chart.kind]}{chart.panel and f', {chart.panel}'}",
-                    "svg": Markup(render_svg(chart)),
-                }
+                {"caption": chart.with_panel(KINDS[chart.kind]), "svg": Markup(render_svg(chart))}
                 for chart in drawn
                 if chart.task == (section.task if section else "") and chart.kind in kinds
             ],

@@ -31,7 +31,7 @@ def render_svg(chart: Chart) -> str:
         [
             f'<svg class="plot" viewBox="0 0 {WIDTH} {_n(frame.whole_height)}" role="img" '
             f'aria-labelledby="{name}-title {name}-text">',
-            f'<title id="{name}-title">{escape(_caption(chart))}</title>',
+            f'<title id="{name}-title">{escape(chart.with_panel(chart.title))}</title>',
             f'<desc id="{name}-text">{escape(chart.description)}</desc>',
             *frame.drawn(links=True),
             "</svg>",
@@ -49,7 +49,7 @@ def render_picture(charts: Sequence[Chart]) -> str:
         for column, frame in enumerate(row):
             left = GAP / 2 + column * (WIDTH + GAP)
             parts.append(f'<g transform="translate({_n(left)} {_n(top)})">')
-            parts.append(f'<text class="title" x="0" y="14">{escape(_caption(frame.chart))}</text>')
+            parts.append(f'<text class="title" x="0" y="14">{escape(frame.chart.with_panel(frame.chart.title))}</text>')
             parts += [f'<g transform="translate(0 {TITLE_HEIGHT})">', *frame.drawn(links=False), "</g></g>"]
         top += TITLE_HEIGHT + max(frame.whole_height for frame in row) + GAP
     width, height = columns * (WIDTH + GAP), top - GAP / 2
@@ -63,10 +63,6 @@ def render_picture(charts: Sequence[Chart]) -> str:
             "</svg>\n",
         ]
     )
-
-
-def _caption(chart: Chart) -> str:
-    return f"{chart.title}, {chart.panel}" if chart.panel else chart.title
 
 
 @cache
