@@ -4,7 +4,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TextIteratorStreamer, pipeline
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizerFast, TextIteratorStreamer, pipeline
 
 from urzoo import URLSTMCache, URLSTMConfig, URLSTMForCausalLM, URLSTMModel
 from urzoo.errors import ShapeError, UsageError
@@ -96,24 +96,36 @@ def test_a_text_in_pieces_scores_as_the_whole(model, ids):
     for sizes in ([4, 5], [1] * 9, [8, 1]):
         cache, pieces = None, []
         for piece in ids.split(sizes, dim=1):
-            output = model(piece, cache_params=cache, use_cache=True)
-            cache = output.cache_params
+            output = model(piece, cache=cache, use_cache=True)
+            cache = output.cache
             pieces.append(output.logits)
         torch.testing.assert_close(torch.cat(pieces, dim=1), whole.logits, atol=1e-5, rtol=1e-5)
         assert cache.get_seq_length() == 9
-        for one, other in zip(cache.states, whole.cache_params.states, strict=True):
+        for one, other in zip(cache.states, whole.cache.states, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
 def test_generation_goes_on_from_a_given_cache(model, ids, options):
     expected = generate(model, ids, **options)[:, 9:]
-    cache = model(ids[:, :6], use_cache=True).cache_params
+    cache = model(ids[:, :6], use_cache=True).cache
     rest = ids[:, 6:]
-    assert torch.equal(generate(model, rest, cache_params=cache.clone(), **options)[:, 3:], expected)
+    assert torch.equal(generate(model, rest, cache=cache.clone(), **options)[:, 3:], expected)
     # A mask may cover what the cache has read.
     mask = torch.ones_like(ids)
-    assert torch.equal(generate(model, rest, cache_params=cache, attention_mask=mask, **options)[:, 3:], expected)
+    assert torch.equal(generate(model, rest, cache=cache, attention_mask=mask, **options)[:, 3:], expected)
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache_params"])
+def test_a_state_by_its_older_names_is_read_and_not_passed_over(model, ids, name):
+    cache, rest = model(ids[:, :6], use_cache=True).cache, ids[:, 6:]
+    for part in (model, model.model):
+        with pytest.warns(FutureWarning, match=f"`{name}` is deprecated.*Use `cache` instead"):
+            found = part(rest, **{name: cache.clone()})[0]
+        assert torch.equal(found, part(rest, cache=cache.clone())[0])
+    with pytest.warns(FutureWarning, match=f"`{name}` is deprecated.*Use `cache` instead"):
+        text = generate(model, rest, **{name: cache.clone()})
+    assert torch.equal(text, generate(model, rest, cache=cache))
 
 
 @torch.no_grad()
@@ -146,9 +158,7 @@ def test_the_returned_cache_continues_the_generation(model, ids):
     expected = generate(model, ids, max_new_tokens=12, eos_token_id=None)
     first = generate(model, ids, max_new_tokens=5, eos_token_id=None, return_dict_in_generate=True)
     # It has read all tokens but the last one returned.
-    more = generate(
-        model, first.sequences[:, -1:], cache_params=first.past_key_values, max_new_tokens=7, eos_token_id=None
-    )
+    more = generate(model, first.sequences[:, -1:], cache=first.cache, max_new_tokens=7, eos_token_id=None)
     assert torch.equal(torch.cat([first.sequences, more[:, 1:]], dim=1), expected)
 
 
@@ -163,40 +173,40 @@ def test_the_state_does_not_grow():
     cache = None
     sizes = set()
     for _ in range(50):
-        cache = model(torch.tensor([[5]]), cache_params=cache, use_cache=True).cache_params
+        cache = model(torch.tensor([[5]]), cache=cache, use_cache=True).cache
         sizes.add(sum(part.numel() for state in cache.states for part in state))
     assert sizes == {32}
     assert cache.get_seq_length() == 50
 
 
 def test_a_model_given_a_cache_writes_to_no_tensor_of_it(model, ids):
-    cache = model(ids, use_cache=True).cache_params
+    cache = model(ids, use_cache=True).cache
     kept = cache.clone()
     before = [[part.clone() for part in state] for state in kept.states]
-    model(ids, cache_params=cache)
+    model(ids, cache=cache)
     assert cache.seen_tokens == 18
     assert kept.seen_tokens == 9
     for state, old in zip(kept.states, before, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(state, old, strict=True))
     cache.reset()
-    torch.testing.assert_close(model(ids, cache_params=cache).logits, model(ids).logits)
+    torch.testing.assert_close(model(ids, cache=cache).logits, model(ids).logits)
 
 
 def test_a_mask_with_a_cache_passes_over_the_padding_of_the_new_part(model, ids):
-    cache = model(ids, use_cache=True).cache_params
+    cache = model(ids, use_cache=True).cache
     more = torch.randint(3, VOCABULARY, (3, 4))
-    plain = model(more, cache_params=cache.clone()).logits
+    plain = model(more, cache=cache.clone()).logits
     mask = torch.cat([torch.ones(3, 4), torch.zeros(3, 2)], dim=1)
-    padded = model(nn.functional.pad(more, (0, 2)), attention_mask=mask, cache_params=cache).logits
+    padded = model(nn.functional.pad(more, (0, 2)), attention_mask=mask, cache=cache).logits
     torch.testing.assert_close(padded[:, :4], plain, atol=1e-5, rtol=0)
 
 
 def test_a_row_of_padding_keeps_its_state(model, ids):
-    cache = model(ids, use_cache=True).cache_params
+    cache = model(ids, use_cache=True).cache
     before = cache.clone()
     mask = torch.ones(3, 4)
     mask[1] = 0
-    model(torch.full((3, 4), 7), attention_mask=mask, cache_params=cache)
+    model(torch.full((3, 4), 7), attention_mask=mask, cache=cache)
     for one, other in zip(cache.states, before.states, strict=True):
         for part, old in zip(one, other, strict=True):
             assert torch.equal(part[1], old[1])
@@ -237,9 +247,9 @@ def test_the_adaptive_softmax_is_a_distribution(ids):
 
 def test_segments_with_a_carried_state_learn_as_the_state_says(ids):
     model = build().train()
-    cache = model(ids, use_cache=True).cache_params.detach()
+    cache = model(ids, use_cache=True).cache.detach()
     assert all(not part.requires_grad for state in cache.states for part in state)
-    loss = model(ids, labels=ids, cache_params=cache, use_cache=True).loss
+    loss = model(ids, labels=ids, cache=cache, use_cache=True).loss
     loss.backward()
     assert model.model.layers[0].recurrence.weight_hh_l0.grad.abs().sum() > 0
 
@@ -310,26 +320,21 @@ def test_a_compiled_model_gives_the_same_scores(ids):
         (lambda m, x: m(x.float()), UsageError, "input_ids holds torch.float32, expected whole numbers"),
         (lambda m, x: m.generate(x + VOCABULARY, max_new_tokens=2), UsageError, r"input_ids holds \d+, expected ids"),
         (
-            lambda m, x: m.generate(x, cache_params=m(x[:1]).cache_params, max_new_tokens=2),
+            lambda m, x: m.generate(x, cache=m(x[:1]).cache, max_new_tokens=2),
             ShapeError,
-            "cache_params holds 1 rows.*have 3",
+            "cache holds 1 rows.*have 3",
         ),
         (
-            lambda m, x: m.generate(x, cache_params=build(hidden_size=8)(x).cache_params, max_new_tokens=2),
+            lambda m, x: m.generate(x, cache=build(hidden_size=8)(x).cache, max_new_tokens=2),
             UsageError,
             "it is of another model",
         ),
         (lambda m, x: m(x, labels=x + VOCABULARY), UsageError, r"labels holds \d+, expected ids from 0 to 39"),
         (lambda m, x: m(x, labels=x[:, 1:]), ShapeError, r"labels has the shape \(3, 8\), expected \(3, 9\)"),
-        (lambda m, x: m(x, cache_params=m(x[:2]).cache_params), ShapeError, "cache_params holds 2 rows.*have 3"),
-        (lambda m, x: m(x, cache_params=build(hidden_size=8)(x).cache_params), UsageError, "it is of another model"),
-        (lambda m, x: m(x, cache_params=[1]), UsageError, "cache_params is a list, expected a URLSTMCache"),
-        (lambda m, x: m(x, past_key_values=m(x).cache_params), UsageError, "is called cache_params"),
-        (
-            lambda m, x: m.generate(x, past_key_values=m(x).cache_params, max_new_tokens=2),
-            UsageError,
-            "is called cache_params",
-        ),
+        (lambda m, x: m(x, cache=m(x[:2]).cache), ShapeError, "cache holds 2 rows.*have 3"),
+        (lambda m, x: m(x, cache=build(hidden_size=8)(x).cache), UsageError, "it is of another model"),
+        (lambda m, x: m(x, cache=[1]), UsageError, "cache is a list, expected a URLSTMCache"),
+        (lambda m, x: m(x, cache=DynamicCache()), UsageError, "cache is a DynamicCache, expected a URLSTMCache"),
         (lambda m, x: m(x, position_ids=torch.arange(9) % 5), UsageError, "position_ids begins again within a row"),
         (lambda m, x: m.generate_batch(x.tolist()), UsageError, "continuous batching shares out a key-value cache"),
         (lambda m, x: m(x, labels=x, logits_to_keep=1), UsageError, "labels and logits_to_keep were both given"),
@@ -355,9 +360,9 @@ def test_positions_that_go_on_are_taken(ids):
 
 def test_a_bidirectional_model_refuses_a_state(ids):
     model = URLSTMModel(URLSTMConfig(vocab_size=VOCABULARY, hidden_size=4, bidirectional=True))
-    assert model(ids, use_cache=True).cache_params is None
+    assert model(ids, use_cache=True).cache is None
     with pytest.raises(UsageError, match="cannot go on from a state"):
-        model(ids, cache_params=URLSTMCache(1, 4, 2))
+        model(ids, cache=URLSTMCache(1, 4, 2))
 
 
 @pytest.fixture

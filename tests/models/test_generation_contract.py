@@ -6,7 +6,7 @@ test_text_generation.py: greedy, sampling and beams with the cache and without, 
 guidance, streaming, stop strings.
 What transformers refuses to any model with a state of its own is tested to be refused, or to change nothing: assisted
 generation and prompt look-up (a rejected token cannot be taken back), caches by name (static, quantised, offloaded: the
-state has a fixed size), prefill in chunks.
+state has a fixed size), prefill in chunks without a state to begin with.
 """
 
 import copy
@@ -90,7 +90,7 @@ def test_a_full_output_tells_of_every_step(model, ids, way, use_cache):
     if beams > 1:
         assert output.sequences_scores.shape == (2 * returned,)
         assert output.beam_indices.shape[0] == 2 * returned
-    assert (output.past_key_values is not None) == use_cache
+    assert (output.cache is not None) == use_cache
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -116,15 +116,15 @@ def test_the_tokens_are_those_that_the_scores_say(model, ids, way):
 def test_a_text_goes_on_from_what_a_generation_returned(model, ids, way):
     whole = write(model, ids, **WAYS["greedy"])
     begun = write(model, ids, return_dict_in_generate=True, max_new_tokens=3)
-    assert isinstance(begun.past_key_values, URLSTMCache) or begun.past_key_values is None
-    cache = begun.past_key_values
+    assert isinstance(begun.cache, URLSTMCache) or begun.cache is None
+    cache = begun.cache
     assert cache.get_seq_length() == PROMPT + 2
     if way == "greedy":
-        rest = write(model, begun.sequences[:, -1:], cache_params=cache, max_new_tokens=NEW - 3)
+        rest = write(model, begun.sequences[:, -1:], cache=cache, max_new_tokens=NEW - 3)
         assert torch.equal(rest[:, 1:], whole[:, PROMPT + 3 :])
     else:
         # From the state as from the text that made it.
-        rest = write(model, begun.sequences[:, -1:], cache_params=cache, num_beams=3, max_new_tokens=3)
+        rest = write(model, begun.sequences[:, -1:], cache=cache, num_beams=3, max_new_tokens=3)
         expected = write(model, begun.sequences, num_beams=3, max_new_tokens=3)
         assert torch.equal(rest[:, 1:], expected[:, PROMPT + 3 :])
 
@@ -248,9 +248,12 @@ def test_ways_that_left_transformers_are_refused_before_any_code_is_fetched(mode
         write(model, ids, **options)
 
 
-def test_prefill_in_chunks_is_refused(model, ids):
+def test_prefill_in_chunks_needs_a_state_to_begin_with(model, ids):
     with pytest.raises(ValueError, match="Cannot use prefill chunking without a cache"):
         write(model, ids, prefill_chunk_size=2)
+    cache, rest = model(ids[:, :2]).cache, ids[:, 2:]
+    in_chunks = write(model, rest, cache=cache.clone(), prefill_chunk_size=2)
+    assert torch.equal(in_chunks, write(model, rest, cache=cache))
 
 
 @pytest.mark.parametrize("implementation", ["static", "quantized", "offloaded"])

@@ -111,17 +111,17 @@ def test_beams_go_on_from_the_right_states():
 )
 def test_a_refused_call_leaves_the_state_as_it_was(wrong: dict):
     model, ids = language_model(), torch.arange(10).view(2, 5)
-    cache = model(ids).cache_params
+    cache = model(ids).cache
     before = list(cache.states)
     with pytest.raises(UrzooError):
-        model(ids, cache_params=cache, **wrong)
+        model(ids, cache=cache, **wrong)
     assert all(now is then for now, then in zip(cache.states, before, strict=True))
     assert cache.get_seq_length() == 5
 
 
 def test_an_interrupted_call_leaves_the_state_as_it_was():
     model, ids = language_model(num_layers=2), torch.arange(10).view(2, 5)
-    cache = model(ids).cache_params
+    cache = model(ids).cache
     before = list(cache.states)
 
     def interrupt(*_: object) -> None:
@@ -129,7 +129,7 @@ def test_an_interrupted_call_leaves_the_state_as_it_was():
 
     model.model.layers[1].register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        model(ids, cache_params=cache)
+        model(ids, cache=cache)
     assert all(now is then for now, then in zip(cache.states, before, strict=True))
 
 

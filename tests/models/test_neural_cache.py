@@ -96,8 +96,8 @@ def test_padding_between_and_around_pieces_is_not_looked_back_on(model, ids):
     padded[mask == 1] = ids.flatten()
     whole, cache, pieces = model(ids, neural_cache=True).logits, None, []
     for piece, piece_mask in zip(padded.split([6, 1, 8, 5], 1), mask.split([6, 1, 8, 5], 1), strict=True):
-        output = model(piece, attention_mask=piece_mask, cache_params=cache, use_cache=True, neural_cache=True)
-        cache = output.cache_params
+        output = model(piece, attention_mask=piece_mask, cache=cache, use_cache=True, neural_cache=True)
+        cache = output.cache
         pieces.append(output.logits)
     scores = torch.cat(pieces, dim=1)[mask == 1].view_as(whole)
     torch.testing.assert_close(scores, whole, atol=1e-5, rtol=1e-5)
@@ -105,19 +105,19 @@ def test_padding_between_and_around_pieces_is_not_looked_back_on(model, ids):
 
 @torch.no_grad()
 def test_a_cache_holds_no_more_than_the_steps_looked_back_on(model, ids):
-    cache = model(ids, use_cache=True, neural_cache=True).cache_params
+    cache = model(ids, use_cache=True, neural_cache=True).cache
     assert cache.history.tokens.tolist() == ids[:, -SIZE:].tolist()
     for step in range(30):
-        cache = model(ids[:, step % 14, None], cache_params=cache, use_cache=True, neural_cache=True).cache_params
+        cache = model(ids[:, step % 14, None], cache=cache, use_cache=True, neural_cache=True).cache
         assert cache.history.keys.shape == (2, SIZE, 8)
         assert cache.history.keys.untyped_storage().nbytes() <= 2 * (SIZE + 1) * 8 * 4
 
 
 @torch.no_grad()
 def test_a_row_that_is_reset_reads_as_a_fresh_one(model, ids):
-    cache = model(ids[:, :6], use_cache=True, neural_cache=True).cache_params
+    cache = model(ids[:, :6], use_cache=True, neural_cache=True).cache
     cache.reset_rows(torch.tensor([True, False]))
-    scores = model(ids[:, 6:], cache_params=cache, neural_cache=True).logits
+    scores = model(ids[:, 6:], cache=cache, neural_cache=True).logits
     torch.testing.assert_close(scores[0], model(ids[:1, 6:], neural_cache=True).logits[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(scores[1], model(ids, neural_cache=True).logits[1, 6:], atol=1e-5, rtol=1e-5)
 
@@ -140,7 +140,7 @@ def test_loading_and_generating_leave_it_off(model, ids, tmp_path):
     assert loaded.config.neural_cache_size == SIZE
     assert torch.equal(loaded(ids).logits, plain(ids).logits)
     written = loaded.generate(ids, max_new_tokens=20, do_sample=False, return_dict_in_generate=True)
-    assert written.past_key_values is None or written.past_key_values.history is None
+    assert written.cache is None or written.cache.history is None
     assert torch.equal(written.sequences, plain.generate(ids, max_new_tokens=20, do_sample=False))
 
 
@@ -179,23 +179,20 @@ def test_a_saved_model_looks_back_as_before(model, ids, tmp_path):
 
 @torch.no_grad()
 def test_a_history_of_another_model_is_refused(model, ids):
-    cache = model(ids, use_cache=True, neural_cache=True).cache_params
+    cache = model(ids, use_cache=True, neural_cache=True).cache
     hidden = cache.states[0][0].clone()
     other = URLSTMForCausalLM(URLSTMConfig(**{**model.config.to_diff_dict(), "embedding_size": 6})).eval()
     with pytest.raises(UsageError, match="history of vectors of 8 numbers, expected 6: it is of another model"):
-        other(ids, cache_params=cache, neural_cache=True)
+        other(ids, cache=cache, neural_cache=True)
     assert torch.equal(cache.states[0][0], hidden)
 
 
 @torch.no_grad()
 def test_steps_read_without_it_end_the_history(model, ids):
-    cache = model(ids[:, :6], use_cache=True, neural_cache=True).cache_params
-    model(ids[:, 6:8], cache_params=cache)
+    cache = model(ids[:, :6], use_cache=True, neural_cache=True).cache
+    model(ids[:, 6:8], cache=cache)
     assert cache.history is None
-    assert (
-        model(ids[:, 8:], cache_params=cache, neural_cache=True).cache_params.history.tokens.tolist()
-        == ids[:, -SIZE:].tolist()
-    )
+    assert model(ids[:, 8:], cache=cache, neural_cache=True).cache.history.tokens.tolist() == ids[:, -SIZE:].tolist()
 
 
 def test_embedded_tokens_are_refused(model, ids):

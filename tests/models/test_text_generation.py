@@ -119,7 +119,7 @@ def test_a_step_reads_one_token_and_one_state_however_much_was_written(parts, mo
 
     def watched(self, input_ids=None, attention_mask=None, *args, **kwargs):
         output = forward(self, input_ids, attention_mask, *args, **kwargs)
-        state = sum(part.numel() for layer in output.cache_params.states for part in layer)
+        state = sum(part.numel() for layer in output.cache.states for part in layer)
         steps.append((input_ids.shape, None if attention_mask is None else attention_mask.shape, state))
         return output
 

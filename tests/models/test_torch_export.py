@@ -2,13 +2,11 @@
 model's own results. The exporter's own tests (ExportTesterMixin) are in no package of transformers."""
 
 import copy
-import importlib
 
 import pytest
 import torch
-import transformers
-from packaging.version import Version
 from torch.export import Dim, export
+from transformers import exporters
 
 from urzoo import URLSTMConfig
 from urzoo.models import URLSTMForCausalLM, URLSTMForImageClassification, URLSTMForSequenceClassification
@@ -62,47 +60,40 @@ def test_an_exported_language_model_goes_on_from_any_state():
     ids = torch.randint(30, (2, 8))
     with torch.no_grad():
         whole = model(ids)
-        cache = model(ids[:, :4]).cache_params
-        program = export(model, (), {"input_ids": ids[:, 4:6], "cache_params": copy.deepcopy(cache)}).module()
+        cache = model(ids[:, :4]).cache
+        program = export(model, (), {"input_ids": ids[:, 4:6], "cache": copy.deepcopy(cache)}).module()
         for end in (6, 8):  # the second time from a state after more steps than at the export
-            outputs = program(input_ids=ids[:, end - 2 : end], cache_params=cache)
-            cache = outputs.cache_params
+            outputs = program(input_ids=ids[:, end - 2 : end], cache=cache)
+            cache = outputs.cache
             assert cache.get_seq_length() == end
             torch.testing.assert_close(outputs.logits, whole.logits[:, end - 2 : end])
-    torch.testing.assert_close(cache.states[0], whole.cache_params.states[0])
+    torch.testing.assert_close(cache.states[0], whole.cache.states[0])
 
 
 # The exporter's own use of torch.
 ignore_deprecated = pytest.mark.filterwarnings("ignore:`treespec.children_specs` is deprecated:FutureWarning")
 
 
-@pytest.fixture
-def exporters():
-    # By version, so that a name that goes away later fails.
-    if Version(transformers.__version__) < Version("5.23"):
-        pytest.skip("the exporter of transformers 5.21 cannot save")
-    return importlib.import_module("transformers.exporters")
-
-
 @ignore_deprecated
 @pytest.mark.parametrize("name", HEADS)
-def test_transformers_exporter_takes_a_head_and_gives_it_back(exporters, name, tmp_path):
+def test_transformers_exporter_takes_a_head_and_gives_it_back(name, tmp_path):
     torch.manual_seed(0)
     model_class, fields, inputs = HEADS[name]
     model = model_class(URLSTMConfig(**SMALL, **fields)).eval()
     exported = exporters.DynamoExporter().export(model, inputs(3, 7), config=exporters.DynamoConfig(dynamic=True))
     exported.save_pretrained(tmp_path)
-    for program in (exported, exporters.ExportedModel.from_pretrained(tmp_path)):
+    # A program of torch is pickled; this one was written here.
+    for program in (exported, exporters.ExportedModel.from_pretrained(tmp_path, trust_remote_code=True)):
         for batch, time in ((3, 7), (2, 20)):
             given = inputs(batch, time)
             found, expected = program(**given), model(**given)
             torch.testing.assert_close(found.logits, expected.logits)
             if name == "language model":
-                torch.testing.assert_close(found.cache_params.states, expected.cache_params.states)
+                torch.testing.assert_close(found.cache.states, expected.cache.states)
 
 
 @ignore_deprecated
-def test_transformers_exporter_splits_generation_into_reading_and_writing(exporters):
+def test_transformers_exporter_splits_generation_into_reading_and_writing():
     torch.manual_seed(0)
     model = URLSTMForCausalLM(URLSTMConfig(vocab_size=30, num_layers=2, **SMALL)).eval()
     given = texts(2, 6)
@@ -114,7 +105,7 @@ def test_transformers_exporter_splits_generation_into_reading_and_writing(export
     outputs, written = read(**given), []
     for _ in range(4):
         written.append(outputs.logits[:, -1:].argmax(-1))
-        outputs = write(input_ids=written[-1], cache_params=outputs.cache_params)
+        outputs = write(input_ids=written[-1], cache=outputs.cache)
     expected = model.generate(**given, max_new_tokens=4, do_sample=False)
     assert torch.equal(torch.cat(written, dim=1), expected[:, 6:])
-    assert outputs.cache_params.get_seq_length() == 10
+    assert outputs.cache.get_seq_length() == 10

@@ -38,8 +38,8 @@ def one_by_one(model, ids) -> torch.Tensor:
     """Scores of one-token calls, as generation makes them."""
     cache, scores = None, []
     for step in ids.split(1, dim=1):
-        output = model(step, cache_params=cache, use_cache=True)
-        cache = output.cache_params
+        output = model(step, cache=cache, use_cache=True)
+        cache = output.cache
         scores.append(output.logits)
     return torch.cat(scores, dim=1)
 
@@ -234,6 +234,7 @@ def test_lora_on_a_classifiers_head_learns(ids):
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")  # peft's name for the state
 def test_virtual_tokens_of_peft_stand_before_the_prompt_alone():
     """With the state they were put before each new token."""
     config = URLSTMConfig(vocab_size=40, hidden_size=16, initializer_range=1.0, pad_token_id=0)

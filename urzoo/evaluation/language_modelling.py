@@ -199,11 +199,11 @@ class Scorer:
         ids = torch.tensor([inputs], device=self.precision.device)
         options: dict[str, Any] = {"use_cache": self.recurrent}
         if self.recurrent:
-            options |= {"cache_params": state, "neural_cache": self.neural_cache}
+            options |= {"cache": state, "neural_cache": self.neural_cache}
         model = self.model if self.learner is None else self.learner.model
         with self.precision.autocast():
             output = model(input_ids=ids, **options)
-        return output.logits[0], output.cache_params if self.recurrent else None
+        return output.logits[0], output.cache if self.recurrent else None
 
 
 class LanguageModellingStream:

@@ -1,8 +1,8 @@
 """The state a recurrent language model carries from one call to the next: its whole memory of the past.
 
-It takes the place of transformers' key-value cache and of its name `cache_params`, but does not grow:
-two vectors a layer for the LSTM, one for the GRU, however many tokens were read; and where a neural cache
-is asked for, the last steps that it looks back on, and no more.
+It takes the place of transformers' key-value cache, as the argument `cache`, but does not grow: two vectors
+a layer for the LSTM, one for the GRU, however many tokens were read; and where a neural cache is asked for,
+the last steps that it looks back on, and no more.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,7 @@ class URLSTMCache:
     # What transformers' generate asks a cache for.
     is_compileable = False
     is_croppable = False
+    is_linear = (True,)  # only the inputs that follow are given with it
 
     def __init__(self, num_layers: int, hidden_size: int, parts: int) -> None:
         self.num_layers = num_layers
@@ -58,12 +59,12 @@ class URLSTMCache:
         """
         if (self.num_layers, self.hidden_size, self.parts) != (num_layers, hidden_size, parts):
             raise UsageError(
-                f"cache_params has {self.num_layers} layers of {self.hidden_size} units, {self.parts} state vectors, "
+                f"cache has {self.num_layers} layers of {self.hidden_size} units, {self.parts} state vectors, "
                 f"expected {num_layers} of {hidden_size} with {parts}: it is of another model. Omit it."
             )
         if self.batch_size not in (None, batch_size):
             raise ShapeError(
-                f"cache_params holds {self.batch_size} rows, but the inputs have {batch_size}. "
+                f"cache holds {self.batch_size} rows, but the inputs have {batch_size}. "
                 "Give one row of inputs for each row of the cache, or omit it to start afresh."
             )
 

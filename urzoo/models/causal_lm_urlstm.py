@@ -1,7 +1,7 @@
 """The language model: embedding, recurrent layers, projection, output over the vocabulary, generation.
 
 Its memory is a state of fixed size, so a step of generation costs the same however much was read. To go
-on from a state, give `cache_params` and only the inputs that follow; see `URLSTMCache`. With `neural_cache=True`
+on from a state, give `cache` and only the inputs that follow; see `URLSTMCache`. With `neural_cache=True`
 the last steps join it, and what followed them is mixed into the scores; nothing else switches that on.
 """
 
@@ -17,18 +17,13 @@ from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from urzoo.errors import ShapeError, UsageError
 from urzoo.models.cache_urlstm import URLSTMCache
 from urzoo.models.configuration_urlstm import URLSTMConfig
-from urzoo.models.modeling_urlstm import (
-    URLSTMModel,
-    URLSTMPreTrainedModel,
-    check_mask,
-    check_state_name,
-    may_be_inspected,
-)
+from urzoo.models.modeling_urlstm import URLSTMModel, URLSTMPreTrainedModel, check_mask, may_be_inspected
 from urzoo.models.neural_cache_urlstm import History, keys_of, mixed_scores
 from urzoo.models.output_urlstm import IGNORED, adaptive_scores, cross_entropy, may_be_read, vocabulary_scores
 from urzoo.recurrence.held import HeldWeights, held_weights
@@ -42,13 +37,13 @@ class URLSTMCausalLMOutput(ModelOutput):
         loss: Cross-entropy in nats a token, if labels were given.
         logits: Scores `(batch, time, vocabulary)` in float32; log-probabilities with an adaptive softmax or a neural
             cache.
-        cache_params: The state after the inputs, if `use_cache`.
+        cache: The state after the inputs, if `use_cache`.
         hidden_states: The input of the first layer and the output of each, if `output_hidden_states`.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    cache_params: URLSTMCache | None = None
+    cache: URLSTMCache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
 
@@ -73,13 +68,15 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         self.clusters = nn.Linear(size, len(cutoffs)) if cutoffs else None
         self.post_init()
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    @deprecate_kwarg("cache_params", "5.40.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        cache_params: URLSTMCache | None = None,
+        cache: URLSTMCache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,  # noqa: FBT001
         logits_to_keep: int | Tensor = 0,
@@ -96,7 +93,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             attention_mask: Non-zero where a token is real; all real when omitted. Padding on the left
                 does not change a row's result; a row of nothing but padding keeps its state.
             inputs_embeds: In place of `input_ids`, `(batch, time, embedding size)`.
-            cache_params: The state to begin with; it is replaced by the state after these inputs.
+            cache: The state to begin with; it is replaced by the state after these inputs.
             labels: The token ids themselves, `(batch, time)`, shifted here; -100 is left out of the loss.
             use_cache: Whether to return the state; by default as configured, and not in training.
             logits_to_keep: Score only the last so many steps, or the steps of this index; 0 for all.
@@ -116,10 +113,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         """
         # Not in the signature, where transformers' Trainer would take it for labels that every batch must have.
         shift_labels = kwargs.pop("shift_labels", None)
-        if kwargs.get("past_key_values") is cache_params:
-            kwargs.pop("past_key_values", None)
         if neural_cache:
-            self._check_looking_back(input_ids, inputs_embeds, cache_params)
+            self._check_looking_back(input_ids, inputs_embeds, cache)
         inputs = inputs_embeds if input_ids is None else input_ids
         targets = None
         # Before the layers run, too.
@@ -127,26 +122,24 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             if not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
                 raise UsageError("labels and logits_to_keep were both given; a loss needs the scores of all steps.")
             targets = self._targets(labels, shift_labels, inputs)
-        outputs = self.model(
-            input_ids, attention_mask, inputs_embeds, cache_params, use_cache, return_dict=True, **kwargs
-        )
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, cache, use_cache, return_dict=True, **kwargs)
         hidden = self.dropout(self.projection(outputs.last_hidden_state))
         loss = logits = None
         if neural_cache:
             assert input_ids is not None
-            cache = outputs.cache_params if cache_params is None else cache_params
-            logits = self._scores_looking_back(hidden, input_ids, attention_mask, cache, logits_to_keep)
+            looked_at = outputs.cache if cache is None else cache
+            logits = self._scores_looking_back(hidden, input_ids, attention_mask, looked_at, logits_to_keep)
         elif compute_logits:
             logits = self._scores(slice_logits_to_keep(hidden, logits_to_keep))
-        if cache_params is not None and not neural_cache:
+        if cache is not None and not neural_cache:
             # Steps that did not join the history would be missing in its middle.
-            cache_params.history = None
+            cache.history = None
         if targets is not None:
             loss = self._loss(hidden, logits, targets.to(hidden.device), num_items_in_batch)
         return URLSTMCausalLMOutput(
             loss=loss,
             logits=logits if compute_logits else None,
-            cache_params=outputs.cache_params,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
         )
 
@@ -195,7 +188,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         history, size = getattr(cache, "history", None), self.config.token_size
         if history is not None and history.keys.shape[-1] != size:
             raise UsageError(
-                f"cache_params has a history of vectors of {history.keys.shape[-1]} numbers, expected {size}: "
+                f"cache has a history of vectors of {history.keys.shape[-1]} numbers, expected {size}: "
                 "it is of another model. Omit it."
             )
 
@@ -275,7 +268,6 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers' own, with the weights read once for all tokens: see `urzoo.nn.HeldWeights`."""
-        check_state_name(kwargs)
         with held_weights() or HeldWeights():
             return super().generate(*args, **kwargs)
 
@@ -295,7 +287,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         inputs_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        cache_params: URLSTMCache | None = None,
+        cache: URLSTMCache | None = None,
         use_cache: bool | None = None,  # noqa: FBT001
         is_first_iteration: bool | None = False,  # noqa: FBT001, FBT002
         **kwargs: Any,
@@ -305,7 +297,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             input_ids,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            cache_params=cache_params,
+            cache=cache,
             use_cache=use_cache,
             is_first_iteration=is_first_iteration,
             **kwargs,
@@ -314,9 +306,10 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         if use_cache and not is_first_iteration:
             inputs["attention_mask"] = None
             if "prepare_inputs_for_generation" in vars(self):
-                # Peft's, which calls this, would put its virtual tokens before each new one, did it see no state.
-                inputs["past_key_values"] = cache_params
-        elif mask is not None and cache_params is not None:
+                # Peft's, which calls this, would put its virtual tokens before each new one, did it see no state; it
+                # looks for one by the name of older versions.
+                inputs["past_key_values"] = inputs.pop("cache")
+        elif mask is not None and cache is not None:
             # Going on from a state: a mask may cover what the state has read, as transformers' callers give it.
             embedded = inputs.get("inputs_embeds")
             steps = (inputs["input_ids"] if embedded is None else embedded).shape[1]
@@ -324,7 +317,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         return inputs
 
     def _get_logits_processor(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' own; that of `guidance_scale` calls the model, and knows states as past_key_values."""
+        """Transformers' own; that of `guidance_scale` calls the model with a mask of all that was read."""
         processors = super()._get_logits_processor(generation_config, *args, **kwargs)
         for processor in processors:
             if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
@@ -333,22 +326,14 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                         f"guidance_scale was given with num_beams={generation_config.num_beams}, whose beams would "
                         "get each other's states without the prompt; omit one of the two."
                     )
-                processor.model = self._with_past_key_values
+                processor.model = self._with_whole_mask
         return processors
 
-    def _with_past_key_values(
-        self,
-        input_ids: Tensor,
-        *,
-        attention_mask: Tensor,
-        use_cache: bool,
-        past_key_values: URLSTMCache | None,
-    ) -> ModelOutput:
-        mask = attention_mask[:, -input_ids.shape[1] :]
-        outputs = self(
-            input_ids, attention_mask=mask, use_cache=use_cache, cache_params=past_key_values, return_dict=True
+    def _with_whole_mask(self, input_ids: Tensor, *, attention_mask: Tensor, **kwargs: Any) -> URLSTMCausalLMOutput:
+        outputs: URLSTMCausalLMOutput = self(
+            input_ids, attention_mask=attention_mask[:, -input_ids.shape[1] :], return_dict=True, **kwargs
         )
-        return ModelOutput(logits=outputs.logits, past_key_values=outputs.cache_params)
+        return outputs
 
     def _expand_inputs_for_generation(
         self,
@@ -358,9 +343,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         **model_kwargs: Any,
     ) -> tuple[Tensor | None, dict[str, Any]]:
         """One row for each beam or returned sequence; a state to go on from is copied along with its row."""
-        cache = model_kwargs.get("cache_params")
+        cache = model_kwargs.get("cache")
         if expand_size > 1 and isinstance(cache, URLSTMCache):
             cache = cache.clone()
             cache.batch_repeat_interleave(expand_size)
-            model_kwargs["cache_params"] = cache
+            model_kwargs["cache"] = cache
         return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)

@@ -19,6 +19,7 @@ from torch._C import _functorch
 from torch.func import functional_call
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import ModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
@@ -40,12 +41,12 @@ class URLSTMModelOutput(ModelOutput):
     Args:
         last_hidden_state: The last layer's output at every step, `(batch, time, size)`, where size is
             `hidden_size`, or twice that if bidirectional. At a padding step it repeats the state.
-        cache_params: The state of all layers, if `use_cache`.
+        cache: The state of all layers, if `use_cache`.
         hidden_states: The input of the first layer and the output of each, if `output_hidden_states`.
     """
 
     last_hidden_state: Tensor | None = None
-    cache_params: URLSTMCache | None = None
+    cache: URLSTMCache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
 
@@ -195,13 +196,15 @@ class URLSTMModel(URLSTMPreTrainedModel):
         """Replace the token embedding."""
         self.embed_tokens = value
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+    @deprecate_kwarg("cache_params", "5.40.0", new_name="cache")
     @capture_outputs
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        cache_params: URLSTMCache | None = None,
+        cache: URLSTMCache | None = None,
         use_cache: bool | None = None,  # noqa: FBT001
         **kwargs: Any,
     ) -> URLSTMModelOutput:
@@ -212,7 +215,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
             attention_mask: Non-zero where a step is real, `(batch, time)`; all real when omitted.
             inputs_embeds: In place of `input_ids`: embedded tokens, or the features of a model without
                 vocabulary, `(batch, time, size)`.
-            cache_params: The state to begin with; replaced in place by the state after these inputs.
+            cache: The state to begin with; replaced in place by the state after these inputs.
                 Give only the inputs that follow those it has seen.
             use_cache: Whether to return the state; by default as configured, and not in training.
             kwargs: For compatibility with transformers, such as `output_hidden_states`.
@@ -222,7 +225,6 @@ class URLSTMModel(URLSTMPreTrainedModel):
                 of another model.
             ShapeError: The shapes of inputs, mask and cache do not agree.
         """
-        check_state_name(kwargs)
         if kwargs.get("output_attentions"):
             raise UsageError("output_attentions is true, but recurrent layers have no attention; omit it.")
         if use_cache is None:
@@ -230,7 +232,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
         hidden_states = self._embed(input_ids, inputs_embeds)
         mask = check_mask(attention_mask, hidden_states)
         check_positions(kwargs.get("position_ids"), mask)
-        cache = self._prepare_cache(cache_params, hidden_states, use_cache)
+        cache = self._prepare_cache(cache, hidden_states, use_cache)
 
         states: list[tuple[Tensor, ...] | None] = []
         for index, layer in enumerate(self.layers):
@@ -239,7 +241,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
         if cache is not None:  # all at once: a run that is interrupted leaves a state of one point
             cache.states = states
             cache.seen_tokens += hidden_states.shape[1]
-        return URLSTMModelOutput(last_hidden_state=self.norm(hidden_states), cache_params=cache if use_cache else None)
+        return URLSTMModelOutput(last_hidden_state=self.norm(hidden_states), cache=cache if use_cache else None)
 
     def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         if (input_ids is None) == (inputs_embeds is None):
@@ -279,27 +281,15 @@ class URLSTMModel(URLSTMPreTrainedModel):
             return None
         if self.config.bidirectional:
             if cache is not None:
-                raise UsageError("cache_params was given to a bidirectional model, which cannot go on from a state.")
+                raise UsageError("cache was given to a bidirectional model, which cannot go on from a state.")
             return None
         shape = (self.config.num_layers, self.config.hidden_size, 1 if self.config.cell == "gru" else 2)
         if cache is None:
             return URLSTMCache(*shape)
         if not isinstance(cache, URLSTMCache):
-            raise UsageError(
-                f"cache_params is a {type(cache).__name__}, expected a URLSTMCache; omit it to start afresh."
-            )
+            raise UsageError(f"cache is a {type(cache).__name__}, expected a URLSTMCache; omit it to start afresh.")
         cache.check(*shape, batch_size=inputs.shape[0])
         return cache
-
-
-def check_state_name(given: dict[str, Any]) -> None:
-    """Refuse a state by the name that it has for attention, and in what `generate` returns.
-
-    Raises:
-        UsageError: With the name that it has here.
-    """
-    if given.get("past_key_values") is not None:
-        raise UsageError("past_key_values was given, but the state of this model is called cache_params; give that.")
 
 
 def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:

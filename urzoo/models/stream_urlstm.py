@@ -75,7 +75,7 @@ class ClassifierStream:
             )
         given = {"inputs_embeds" if self._model.config.vocab_size is None else "input_ids": steps}
         with self._held:
-            outputs = self._copy.model(**given, cache_params=self._cache, use_cache=True, return_dict=True)
+            outputs = self._copy.model(**given, cache=self._cache, use_cache=True, return_dict=True)
         self._pooled.add(outputs.last_hidden_state)
 
     @property

@@ -78,7 +78,7 @@ def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
             )
             cache.states[layer] = state
             states |= _named("", layer, state)
-    expected = {"logits": model(**inputs, cache_params=cache, return_dict=True).logits}
+    expected = {"logits": model(**inputs, cache=cache, return_dict=True).logits}
     if cache is not None:
         for layer, after in enumerate(cache.states):
             assert after is not None

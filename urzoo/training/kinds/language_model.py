@@ -242,8 +242,8 @@ class CarriedState:
         """The mean over the tokens of a step, in nats; what it ends with is carried."""
         device = batch["input_ids"].device
         state = self.state_to_begin_with(step, device)
-        outputs = model(**batch, cache_params=state, use_cache=True, compute_logits=False)
-        self.state = outputs.cache_params.detach()
+        outputs = model(**batch, cache=state, use_cache=True, compute_logits=False)
+        self.state = outputs.cache.detach()
         loss: Tensor = outputs.loss
         return loss
 
@@ -294,12 +294,12 @@ def scores(model: PreTrainedModel, corpus: Corpus) -> dict[str, float]:
         outputs = model(
             input_ids=inputs.to(model.device),
             shift_labels=targets.to(model.device),
-            cache_params=carried,
+            cache=carried,
             use_cache=True,
             compute_logits=False,
             num_items_in_batch=1,
         )
-        carried = outputs.cache_params
+        carried = outputs.cache
         nats += float(outputs.loss)
         count += targets.numel()
     # No more than a float holds.
