@@ -13,7 +13,7 @@ from urzoo.models import URLSTMForCausalLM, URLSTMForImageClassification, URLSTM
 # torch says so of every operator that it maps over one sample after another.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),  # of forward derivatives
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),  # of forward derivatives
 ]
 
 TEXTS, LABELS = torch.randint(30, (3, 6)), torch.tensor([0, 2, 1])

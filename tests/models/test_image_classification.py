@@ -132,9 +132,7 @@ def test_gradient_reaches_every_parameter(pixels):
 def test_checkpointed_gradients_are_those_of_the_plain_run(pixels):
     plain = build(num_layers=2, head_dropout=0.0).train()
     checkpointed = copy.deepcopy(plain)
-    # Older versions of transformers know the older name alone, newer ones call it deprecated.
-    name = "activation_checkpointing_enable"
-    getattr(checkpointed, name if hasattr(checkpointed, name) else "gradient_checkpointing_enable")()
+    checkpointed.activation_checkpointing_enable()
     labels = torch.tensor([1, 2, 3])
     for model in (plain, checkpointed):
         model(pixels, labels=labels).loss.backward()

@@ -24,7 +24,7 @@ def parts(found: Tensor | tuple) -> list[Tensor]:
     return [found] if isinstance(found, Tensor) else [tensor for part in found for tensor in parts(part)]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("gradients", [True, False])
 @every_module
 @pytest.mark.parametrize("time", [1, 5])
@@ -42,7 +42,7 @@ def test_torch_jit_traces_it(time: int, make: Callable, gradients: bool):
         torch.testing.assert_close(ours, eager)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 @every_module
 def test_torch_jit_script_is_refused_in_one_line(make: Callable):
     for module in (make(3, 4), nn.Sequential(make(3, 4))):

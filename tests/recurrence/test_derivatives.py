@@ -16,7 +16,9 @@ from urzoo.recurrence import Gating, backend_for, backends, scan, step
 pytestmark = [
     pytest.mark.skipif(bool(backends()["cpu"]), reason=backends()["cpu"]),
     # torch's own decompositions for forward derivatives use it.
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
+    # Of vmap, which takes our operators row by row: newer versions of torch say so.
+    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
 ]
 
 GATINGS = [Gating(), Gating("OM", tie_input_gate=False), Gating("UR", "gru")]
