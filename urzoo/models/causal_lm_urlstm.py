@@ -308,7 +308,7 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             if "prepare_inputs_for_generation" in vars(self):
                 # Peft's, which calls this, would put its virtual tokens before each new one, did it see no state; it
                 # looks for one by the name of older versions.
-                inputs["past_key_values"] = inputs.pop("cache")
+                inputs["past_key_values"] = inputs.pop("cache", None)
         elif mask is not None and cache is not None:
             # Going on from a state: a mask may cover what the state has read, as transformers' callers give it.
             embedded = inputs.get("inputs_embeds")
