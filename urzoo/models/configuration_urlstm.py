@@ -115,7 +115,6 @@ class URLSTMConfig(PreTrainedConfig):
 
     model_type = "urlstm"
     attribute_map = {"num_hidden_layers": "num_layers"}  # noqa: RUF012
-    keys_to_ignore_at_inference = ["cache"]  # noqa: RUF012
 
     cell: str = "lstm"
     gate: str = SUBJECT
