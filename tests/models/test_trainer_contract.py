@@ -256,3 +256,12 @@ def test_an_adapter_is_trained_saved_loaded_and_merged(tmp_path):
         torch.testing.assert_close(loaded.merge_and_unload()(ids).logits, expected, atol=1e-4, rtol=1e-4)
     recurrence = "model.layers.0.recurrence.weight_hh_l0"
     assert torch.equal(adapted.get_base_model().state_dict()[recurrence], frozen[recurrence])
+
+
+def test_predictions_of_a_language_model_are_its_scores_without_the_state(tmp_path):
+    model = URLSTMForCausalLM(URLSTMConfig(vocab_size=20, hidden_size=8))
+    rows = [{"input_ids": torch.randint(20, (6,)), "labels": torch.randint(20, (6,))} for _ in range(5)]
+    trainer = Trainer(
+        model, TrainingArguments(str(tmp_path), per_device_eval_batch_size=2, report_to=[], dataloader_pin_memory=False)
+    )
+    assert trainer.predict(rows).predictions.shape == (5, 6, 20)
