@@ -3,6 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from urzoo.leaderboard.build import make_board
+from urzoo.leaderboard.columns import EPOCHS
+from urzoo.leaderboard.report import render_report
+
+from .conftest import write_checkpoint
 from .test_board import board_of
 
 
@@ -78,3 +83,29 @@ def test_models_of_one_name_are_in_no_group(put: Callable[..., Path], results: P
     section = board_of(results).section("smnist")
     assert section.groups == ()
     assert len(section.measured) == 3
+
+
+def test_the_epochs_to_half_and_nine_tenths_are_those_of_each_seed(
+    put: Callable[..., Path], results: Path, tmp_path: Path
+):
+    put_seeds(put, (0.98, 0.985), model__source="study")
+    put_seeds(put, (0.11, 0.11), "urlstm-128-plain", model__gate="--", model__source="study")
+    put_seeds(put, (0.97, 0.97), "urlstm-128-r", model__gate="-R", model__source="study")
+    logs = {
+        "urlstm-128-ur-seed0": [0.3, 0.5, 0.8, 0.9],
+        "urlstm-128-ur-seed1": [0.6, 0.4, 0.8, 0.89],
+        "urlstm-128-plain-seed0": [0.1, 0.1],
+        "urlstm-128-plain-seed1": [0.1, 0.2],
+        "urlstm-128-r-seed0": [0.95],  # the log of the other seed is missing
+    }
+    for name, accuracies in logs.items():
+        write_checkpoint(tmp_path / "board" / "gating_study" / f"{name}-smnist", "smnist", "a" * 64, accuracies)
+    board, _ = make_board(results, tmp_path / "board")
+    section = board.section("smnist")
+    shown = {group.gate: [column.text(section, group) for column in EPOCHS] for group in section.groups}
+    assert shown == {"UR": ["2, 1", "4, never"], "--": ["never", "never"], "-R": ["", ""]}
+    ur = next(group for group in section.groups if group.gate == "UR")
+    assert [column.value(section, ur) for column in EPOCHS] == [2, None]
+    assert "| UR LSTM | 2 | 98.25 ± 0.35 % | 98.00 to 98.50 | 2, 1 | 4, never |" in render_report(
+        board, remarks=tmp_path / "none.md", folders=()
+    )

@@ -236,12 +236,31 @@ ENDS = Column(
     right=True,
 )
 
+
+def _epochs_to(share: float) -> Column:
+    """After which epoch the seeds first had a share of the validation rows right; sorted by the last one to have it."""
+
+    def last(section: Section, group: SeedGroup) -> float | None:
+        epochs = [epoch for epoch in section.epochs_to(share, group) if epoch is not None]
+        return max(epochs) if len(epochs) == len(group.seeds) else None
+
+    def each(section: Section, group: SeedGroup) -> str:
+        epochs = section.epochs_to(share, group)
+        if not any(epochs):
+            return "never" if epochs else ""
+        return ", ".join("never" if epoch is None else f"{epoch:g}" for epoch in epochs)
+
+    return Column(f"epochs_to_{share:g}", f"{100 * share:g} % after epoch", last, each, right=True, narrow="wide mid")
+
+
+EPOCHS = (_epochs_to(0.5), _epochs_to(0.9))
+
 _ROW = (GATE, CELL, HIDDEN, PARAMETERS, TRAINING)
 # Tables by what they show: the columns in Markdown, and those on the page, which has the rest in an opened row.
 MEASURED = (RANK, MODEL, SCORE, INTERVAL, *_ROW, KIND, DATE, NOTE, COMMAND)
 MEASURED_ON_PAGE = (RANK, MODEL, SCORE, *_ROW, KIND, DATE, OPEN)
-GROUPS = (MODEL, SCORE, RANGE, *_ROW, SEEDS)
-GROUPS_ON_PAGE = (MODEL, SCORE, *_ROW, SEEDS)
+GROUPS = (MODEL, SCORE, RANGE, *EPOCHS, *_ROW, SEEDS)
+GROUPS_ON_PAGE = (MODEL, SCORE, *EPOCHS, *_ROW, SEEDS)
 PUBLISHED = (MODEL, SCORE, UNIT, GATE, PARAMETERS, SOURCE, ARXIV, NOTE)
 PUBLISHED_ON_PAGE = (MODEL, SCORE, GATE, PARAMETERS, SOURCE)
 CURVES = (GATE, SEEDS, STEPS, MEDIAN, ENDS)

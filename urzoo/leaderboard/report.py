@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from urzoo.errors import UrzooError
+from urzoo.leaderboard.columns import EPOCHS, filled
 from urzoo.leaderboard.schema import Board, ProblemCurve, PublishedRow, Row, Section, SeedGroup
 from urzoo.leaderboard.tables import Right, table, with_remarks
 from urzoo.leaderboard.text import count, duration
@@ -142,6 +143,7 @@ def _against(section: Section, best: Row) -> str:
 
 def _comparison(section: Section) -> dict[str, str]:
     plain = {group.cell: group for group in section.groups if group.gate == STANDARD}
+    epochs = filled(EPOCHS, section, section.groups)
     rows = []
     for group in section.groups:
         base = plain.get(group.cell)
@@ -151,17 +153,21 @@ def _comparison(section: Section) -> dict[str, str]:
                 str(len(group.seeds)),
                 f"{group.shown} {_unit(section)}".strip(),
                 group.span,
+                *(column.text(section, group) for column in epochs),
                 _difference(section, group, base) if base is not None and base is not group else "",
             ]
         )
     title = f"{section.metric_title}, mean ± deviation"
-    head = ["Gating", *map(Right, ("Seeds", title, "Range", f"Against `{STANDARD}`, ± standard error"))]
+    heads = ("Seeds", title, "Range", *(column.head for column in epochs), f"Against `{STANDARD}`, ± standard error")
+    shown = table(["Gating", *map(Right, heads)], rows)
     best, worst = section.groups[0], section.groups[-1]
     sentence = (
         f"{markdown(best.name)} has the best mean and {markdown(worst.name)} the worst, "
         f"{abs(best.mean - worst.mean):.{section.digits}f} apart."
     )
-    return {"title": markdown(section.title), "table": table(head, rows), "sentence": sentence}
+    if epochs:
+        sentence += " An epoch is the first of a seed to have that share of the held-out rows right."
+    return {"title": markdown(section.title), "table": shown, "sentence": sentence}
 
 
 def _difference(section: Section, group: SeedGroup, base: SeedGroup) -> str:

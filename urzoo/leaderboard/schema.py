@@ -201,6 +201,20 @@ class Section(Strict):
         low, high = self.bounds
         return max(group.mean - group.deviation, low), min(group.mean + group.deviation, high)
 
+    def epochs_to(self, share: float, group: SeedGroup) -> tuple[float | None, ...]:
+        """After which epoch each member of a group first had that share of the validation rows right, None for never.
+
+        Empty where the metric is no share, or the log of a member is missing.
+        """
+        curves = {curve.model: curve for curve in self.curves}
+        if self.unit != "%" or not curves.keys() >= set(group.models):
+            return ()
+        reached = (
+            (epoch for epoch, value in zip(curve.epochs, curve.values, strict=True) if value >= 100 * share)
+            for curve in map(curves.__getitem__, group.models)
+        )
+        return tuple(next(epochs, None) for epochs in reached)
+
     def at_chance(self, row: Row) -> bool:
         """Whether a row is no better than an answer that is always the same, or not by more than its interval."""
         if self.chance is None:
