@@ -32,4 +32,5 @@ def test_a_failure_of_another_library_becomes_one_short_line() -> None:
     assert one_line(ValueError("first\n  second.")) == "first second"
     assert one_line(KeyError()) == "KeyError"
     assert one_line("x" * 300) == "x" * 197 + "..."
+    assert one_line("Grüße\x1b]0;x\x07\u202e") == r"Grüße\x1b]0;x\x07\u202e"
     assert one_line("x" * 300, 10) == "xxxxxxx..."

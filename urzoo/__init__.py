@@ -47,6 +47,8 @@ _HOMES = {
     "path": "urzoo.hub.names",
 }
 
+__all__ = [*_HOMES]
+
 # Parts of the package that are reached as attributes, such as `urzoo.data.load_split`.
 _PARTS = ("data", "evaluation", "models", "nn", "recurrence", "zoo")
 

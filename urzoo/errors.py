@@ -55,11 +55,14 @@ MOST_NAMES = 20
 def one_line(failure: object, most: int = 200) -> str:
     """What a failure says, for the middle of a message: one line, no full stop, its type where it says nothing.
 
+    What cannot be printed is written as in a Python string, because it may be a file's and steer a terminal.
+
     Args:
         failure: An exception of another library, or its text.
         most: Characters at most; the rest is cut off.
     """
     text = " ".join(str(failure).split()) or type(failure).__name__
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return text.rstrip(".") if len(text) <= most else f"{text[: most - 3]}..."
 
 

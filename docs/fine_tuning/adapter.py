@@ -1,7 +1,7 @@
-"""Train an adapter of a classifier of texts, some thousand numbers in place of all: python adapter.py TEXTS.csv DIR
+"""Train an adapter of a classifier of texts, a part of its numbers in place of all: python adapter.py TEXTS.csv DIR
 
 The CSV file is as for texts.py. The adapter changes the weights of the recurrence by matrices of low rank (LoRA) and
-has a head of its own; the checkpoint stays as it is.
+has a head of its own; the checkpoint stays as it is. DIR/adapter gets the adapter alone, DIR the model with it.
 """
 
 import sys
@@ -28,4 +28,6 @@ adapted = get_peft_model(model, LoraConfig(
 arguments = TrainingArguments(folder, num_train_epochs=20, learning_rate=5e-3, report_to="none")
 trainer = Trainer(adapted, arguments, train_dataset=rows, processing_class=tokenizer)
 trainer.train()
-trainer.save_model(folder)  # peft.AutoPeftModelForSequenceClassification.from_pretrained(folder) puts it on again
+trainer.save_model(f"{folder}/adapter")  # PeftModel.from_pretrained puts it on a model that is made as the one above
+adapted.merge_and_unload().save_pretrained(folder)
+tokenizer.save_pretrained(folder)  # pipeline("text-classification", model=folder) answers with your labels

@@ -17,6 +17,8 @@ checkpoint = str(urzoo.path("urlstm-1024-long-text"))
 tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 ids = tokenizer(Path(file).read_text(encoding="utf-8"))["input_ids"]
 pieces = [ids[start : start + 256] for start in range(0, len(ids) - 255, 256)]
+if len(pieces) < 2:
+    sys.exit(f"{file} has {len(ids)} tokens, expected 512 or more: some 2,000 characters.")
 rows = Dataset.from_dict({"input_ids": pieces, "labels": pieces}).train_test_split(test_size=0.05, shuffle=False)
 model = AutoModelForCausalLM.from_pretrained(checkpoint)
 arguments = TrainingArguments(

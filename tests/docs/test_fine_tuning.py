@@ -70,39 +70,48 @@ def test_an_adapter_learns_and_the_checkpoint_stays(texts: Path, tmp_path: Path,
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    run("adapter.py", monkeypatch, texts, tmp_path / "out")
-    names = dict(enumerate(sorted(WORDS)))
-    checkpoint = str(urzoo.path("urlstm-128-imdb"))
+    folder = tmp_path / "out"
+    run("adapter.py", monkeypatch, texts, folder)
+    sentences = [" ".join(words) for words in WORDS.values()]
+    answers = pipeline("text-classification", model=str(folder), top_k=None)(sentences)
+    assert [scores[0]["label"] for scores in answers] == list(WORDS)
+    merged = urzoo.load(folder)
+    assert merged.config.label2id == {"food": 0, "sky": 1, "sport": 2}
+
     base = AutoModelForSequenceClassification.from_pretrained(
-        checkpoint, id2label=names, label2id={v: k for k, v in names.items()}, ignore_mismatched_sizes=True
+        urzoo.path("urlstm-128-imdb"), config=merged.config, ignore_mismatched_sizes=True
     )
-    model = PeftModel.from_pretrained(base, str(tmp_path / "out")).eval()
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    inputs = tokenizer([" ".join(WORDS[name]) for name in names.values()], return_tensors="pt", padding=True)
-    logits = model(**inputs).logits
-    assert logits.argmax(-1).tolist() == [0, 1, 2]
-    torch.testing.assert_close(model.merge_and_unload()(**inputs).logits, logits, atol=1e-4, rtol=1e-4)
-    assert (tmp_path / "out" / "adapter_model.safetensors").stat().st_size < 0.2 * sum(
-        4 * parameter.numel() for parameter in base.parameters()
-    )
+    adapted = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    inputs = AutoTokenizer.from_pretrained(folder)(sentences, return_tensors="pt", padding=True)
+    torch.testing.assert_close(adapted(**inputs).logits, merged(**inputs).logits, atol=1e-4, rtol=1e-4)
+    size = (folder / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert size < 0.2 * sum(4 * parameter.numel() for parameter in merged.parameters())
 
 
 TARGETS = re.findall(r"`(target_.*)` \|", (SCRIPTS.parent / "pages" / "train" / "fine_tuning.md").read_text("utf-8"))
 
 
-@pytest.mark.filterwarnings("ignore:Model (with|has) `tie_word_embeddings=True`:UserWarning")
 @pytest.mark.parametrize("targets", TARGETS)
 def test_the_targets_that_the_page_names_are_adapted_in_every_layer(targets: str):
     from peft import LoraConfig, get_peft_model
 
-    config = URLSTMConfig(vocab_size=50, hidden_size=8, num_layers=2, bidirectional="lm_head" not in targets)
-    model = (URLSTMForCausalLM if "lm_head" in targets else URLSTMForSequenceClassification)(config)
-    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **eval(f"dict({targets})")))
+    config = URLSTMConfig(vocab_size=50, hidden_size=8, num_layers=2, bidirectional=True)
+    model = URLSTMForSequenceClassification(config)
+    adapted = get_peft_model(model, LoraConfig(r=2, init_lora_weights=False, **eval(f"dict({targets})"))).eval()
     ids = torch.randint(50, (2, 6))
-    adapted(input_ids=ids, labels=ids if "lm_head" in targets else torch.tensor([0, 1])).loss.backward()
+    output = adapted(input_ids=ids, labels=torch.tensor([0, 1]))
+    output.loss.backward()
     learning = {name: value.grad for name, value in adapted.named_parameters() if value.requires_grad}
     assert len(learning) == (8 if "recurrence" in targets else 4)
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in learning.values())
+    merged = adapted.merge_and_unload()
+    torch.testing.assert_close(merged(input_ids=ids).logits, output.logits, atol=1e-5, rtol=1e-4)
+
+
+def test_a_text_too_short_to_be_held_out_of_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "text.txt").write_text("The cat sat on the mat.")
+    with pytest.raises(SystemExit, match=r"text.txt has \d+ tokens, expected 512 or more"):
+        run("language_model.py", monkeypatch, tmp_path / "text.txt", tmp_path / "out")
 
 
 def test_a_language_model_learns_a_text_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

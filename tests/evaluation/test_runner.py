@@ -192,7 +192,10 @@ def test_nan_scores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("batch_size", 0),
         ("batch_size", 10**30),
+        ("batch_size", "a"),
         ("limit", 0),
+        ("limit", 2.5),
+        ("seed", "a"),
         ("seed", -1),
         ("dtype", "fp32"),
         ("device", "warp"),

@@ -317,7 +317,13 @@ def test_a_compiled_model_gives_the_same_scores(ids):
         (lambda m, x: m(x + VOCABULARY), UsageError, r"input_ids holds \d+, expected ids from 0 to 39"),
         (lambda m, x: m(x[:, :0]), ShapeError, r"input_ids has the shape \(3, 0\)"),
         (lambda m, x: m(x - VOCABULARY), UsageError, r"input_ids holds -\d+, expected ids from 0 to 39"),
-        (lambda m, x: m(x.float()), UsageError, "input_ids holds torch.float32, expected whole numbers"),
+        (
+            lambda m, x: m(x.float()),
+            UsageError,
+            "input_ids holds torch.float32, expected torch.int64 or .*inputs_embeds",
+        ),
+        (lambda m, x: m(x.bool()), UsageError, r"input_ids holds torch.bool, expected torch.int64 or torch.int32\.$"),
+        (lambda m, x: m(x, torch.ones(3, 11), cache=DynamicCache()), UsageError, "cache is a DynamicCache.*LoRA"),
         (lambda m, x: m.generate(x + VOCABULARY, max_new_tokens=2), UsageError, r"input_ids holds \d+, expected ids"),
         (
             lambda m, x: m.generate(x, cache=m(x[:1]).cache, max_new_tokens=2),

@@ -68,6 +68,9 @@ def test_the_back_end_is_a_choice_of_the_process_and_not_saved(tmp_path):
         ({"adaptive_cutoffs": [5, 3], "vocab_size": 10}, "adaptive_cutoffs is .*increasing ids"),
         ({"adaptive_cutoffs": [5]}, "adaptive_cutoffs is .*vocab_size is None"),
         ({"vocab_size": 0}, "vocab_size is 0, expected at least 1"),
+        ({"num_labels": 0}, "num_labels is 0, expected at least 1"),
+        ({"layer_norm_eps": -1e-5}, "layer_norm_eps is -1e-05, expected at least 0"),
+        ({"initializer_range": float("nan")}, "initializer_range is nan, expected at least 0"),
     ],
 )
 def test_an_impossible_value_is_one_line_that_names_the_field(fields, message):
@@ -86,6 +89,18 @@ def test_the_public_names_resolve():
         assert getattr(urzoo, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         urzoo.nonsense  # noqa: B018
+
+
+def test_a_star_imports_the_public_names_and_no_more():
+    names: dict[str, object] = {}
+    exec("from urzoo import *", names)
+    assert names.keys() - {"__builtins__"} == set(urzoo._HOMES)
+
+
+@pytest.mark.filterwarnings("ignore:.*pad_token_id")
+def test_a_padding_token_outside_the_vocabulary_is_refused_by_name():
+    with pytest.raises(UsageError, match="pad_token_id is 9, expected an id below vocab_size=5"):
+        urzoo.URLSTMModel(URLSTMConfig(vocab_size=5, pad_token_id=9))
 
 
 def test_a_field_that_never_had_an_effect_is_left_out_of_what_it_came_with():

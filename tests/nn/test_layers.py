@@ -345,6 +345,8 @@ def test_the_state_of_an_lstm_is_none_for_a_gru(inputs: torch.Tensor):
         ((3, 5, True), {}, r"num_layers is True, expected a whole number"),
         ((3, 5), {"dropout": 1.5}, r"dropout is 1\.5, expected a probability from 0 to 1\."),
         ((3, 5), {"dropout": True}, r"dropout is True, expected a probability"),
+        ((3, 5), {"dropout": "a"}, r"dropout is 'a', expected a probability"),
+        ((3, 5), {"gate": "C-", "max_time": "a"}, r"max_time is 'a', expected at least 2"),
         ((3, 5), {"proj_size": 2}, r"proj_size is 2, expected 0: projected hidden states are not offered\."),
         ((3, 5), {"gate": "RU"}, r"unknown gate 'RU'\. Did you mean .*\? Available: "),
         ((3, 5), {"gate": "C-"}, r"max_time is None, expected at least 2 with gate 'C-'"),

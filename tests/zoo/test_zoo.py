@@ -313,6 +313,12 @@ def test_the_processor_is_needed_and_checked(checkpoint: Path):
         load_image_processor(checkpoint)
 
 
+def test_a_type_that_is_not_of_floats_is_refused_as_an_argument_not_a_checkpoint(checkpoint: Path):
+    for dtype in (torch.int32, "float32"):
+        with pytest.raises(UsageError, match=r"dtype is .*expected a type of floats"):
+            load(checkpoint, dtype=dtype)
+
+
 def test_back_end_and_device_are_chosen_or_refused(checkpoint: Path):
     assert load(checkpoint, backend="reference").config.backend == "reference"
     with pytest.raises(BackendError, match="unknown backend 'refrence'"):

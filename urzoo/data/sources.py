@@ -46,11 +46,10 @@ def chosen_root(data_root: Path | str | None) -> Path | None:
     root = expanded(value)
     if not root.is_dir():
         raise UsageError(f"{named} {str(value)!r} is not a folder; expected one that holds ylecun/mnist and the like.")
-    repositories = [load_data_set(name).repository for name in data_sets()]
-    if not any((root / repository).is_dir() for repository in repositories):
+    if not any((root / load_data_set(name).repository).is_dir() for name in data_sets()):
         raise UsageError(
-            f"{named} {str(value)!r} holds no data set in the Hub's layout; expected {repositories[0]} or another of "
-            f"urzoo's data sets in it, as in {root / 'ylecun/mnist/mnist/test-00000-of-00001.parquet'}."
+            f"{named} {str(value)!r} holds no data set of urzoo's in the Hub's layout; expected files such as "
+            f"{root / 'ylecun/mnist/mnist/test-00000-of-00001.parquet'}."
         )
     return root
 

@@ -64,10 +64,10 @@ class Settings:
         """Refuse impossible values before anything is loaded."""
         for name in ("batch_size", "limit"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= LARGEST_COUNT:
-                raise UsageError(f"{name} is {value}, expected 1 or more, at most {LARGEST_COUNT}.")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed is {self.seed}, expected 0 to {2**32 - 1}.")
+            if value is not None and not (isinstance(value, int) and 1 <= value <= LARGEST_COUNT):
+                raise UsageError(f"{name} is {value!r}, expected a whole number from 1 to {LARGEST_COUNT}.")
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**32):
+            raise UsageError(f"seed is {self.seed!r}, expected a whole number from 0 to {2**32 - 1}.")
         if self.dtype not in DTYPES:
             raise UsageError(unknown("dtype", self.dtype, DTYPES))
 

@@ -173,8 +173,9 @@ class URLSTMConfig(PreTrainedConfig):
     def validate_urlstm(self) -> None:
         """Check each value's range; run by `@strict` after construction and before saving."""
         self.gating()
-        for name, least in (("input_size", 1), ("hidden_size", 1), ("num_layers", 1), ("head_hidden_size", 0)):
-            if getattr(self, name) < least:
+        sizes = {"input_size": 1, "hidden_size": 1, "num_layers": 1, "head_hidden_size": 0, "num_labels": 1}
+        for name, least in (sizes | {"layer_norm_eps": 0, "initializer_range": 0}).items():
+            if not getattr(self, name) >= least:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least {least}.")
         if self.neural_cache_size < 0:
             raise UsageError(

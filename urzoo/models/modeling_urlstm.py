@@ -179,6 +179,11 @@ class URLSTMModel(URLSTMPreTrainedModel):
         if config.vocab_size is None:
             self.embed_tokens: nn.Module | None = None
         else:
+            if config.pad_token_id is not None and not -config.vocab_size <= config.pad_token_id < config.vocab_size:
+                raise UsageError(
+                    f"pad_token_id is {config.pad_token_id}, expected an id below vocab_size={config.vocab_size}, or "
+                    "None for no padding."
+                )
             self.embed_tokens = nn.Embedding(config.vocab_size, config.token_size, padding_idx=config.pad_token_id)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(URLSTMLayer(config, index) for index in range(config.num_layers))
@@ -230,9 +235,10 @@ class URLSTMModel(URLSTMPreTrainedModel):
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
         hidden_states = self._embed(input_ids, inputs_embeds)
+        # The cache comes first: one that is meant for attention brings a mask for its own steps along.
+        cache = self._prepare_cache(cache, hidden_states, use_cache)
         mask = check_mask(attention_mask, hidden_states)
         check_positions(kwargs.get("position_ids"), mask)
-        cache = self._prepare_cache(cache, hidden_states, use_cache)
 
         states: list[tuple[Tensor, ...] | None] = []
         for index, layer in enumerate(self.layers):
@@ -287,7 +293,10 @@ class URLSTMModel(URLSTMPreTrainedModel):
         if cache is None:
             return URLSTMCache(*shape)
         if not isinstance(cache, URLSTMCache):
-            raise UsageError(f"cache is a {type(cache).__name__}, expected a URLSTMCache; omit it to start afresh.")
+            raise UsageError(
+                f"cache is a {type(cache).__name__}, expected a URLSTMCache; omit it to start afresh. Prefix tuning, "
+                "which fills an attention's cache, is not possible; train an adapter of low rank (LoRA)."
+            )
         cache.check(*shape, batch_size=inputs.shape[0])
         return cache
 
@@ -362,8 +371,9 @@ def check_ids(input_ids: Tensor, vocab_size: int) -> None:
     """
     if input_ids.dim() != 2 or 0 in input_ids.shape:
         raise ShapeError(f"input_ids has the shape {tuple(input_ids.shape)}, expected (batch, time), each at least 1.")
-    if input_ids.is_floating_point():
-        raise UsageError(f"input_ids holds {input_ids.dtype}, expected whole numbers; floats go in as inputs_embeds.")
+    if input_ids.dtype not in (torch.int64, torch.int32):
+        floats = "; floats go in as inputs_embeds" if input_ids.is_floating_point() else ""
+        raise UsageError(f"input_ids holds {input_ids.dtype}, expected torch.int64 or torch.int32{floats}.")
     if not may_be_inspected(input_ids):
         return
     low, high = (int(value) for value in torch.aminmax(input_ids))

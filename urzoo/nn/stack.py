@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from urzoo.errors import ShapeError, UsageError
 from urzoo.nn.parameters import check_sizes, empty_parameters, initialise, parameters_of, refuse_scripting
-from urzoo.recurrence.gates import Gating, State
+from urzoo.recurrence.gates import Gating, State, is_number
 from urzoo.recurrence.scan import check_options, scan
 
 
@@ -42,7 +42,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        if isinstance(dropout, bool) or not 0.0 <= dropout <= 1.0:
+        if not is_number(dropout) or not 0.0 <= dropout <= 1.0:
             raise UsageError(f"dropout is {dropout!r}, expected a probability from 0 to 1.")
         if dropout > 0 and num_layers == 1:
             warnings.warn(

@@ -21,6 +21,7 @@ Sources: Gu et al. 2020, arXiv:1910.09890 (U, R and the names); Tallec and Olliv
 """
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -192,14 +193,19 @@ def initial_gate_bias(
         margin = min(1.0 / hidden_size, 0.5)
         return torch.logit(margin + (1.0 - 2.0 * margin) * _drawn(hidden_size, generator))
     if gating.uses_max_time:
-        if max_time is None or max_time < 2:
+        if max_time is None or not is_number(max_time) or max_time < 2:
             raise UsageError(
-                f"max_time is {max_time}, expected at least 2 with gate {gating.name!r}: "
+                f"max_time is {max_time!r}, expected at least 2 with gate {gating.name!r}: "
                 "the longest dependency in steps, such as max_time=784 for a sequence of 784."
             )
         bias = torch.log(1.0 + (max_time - 2.0) * _drawn(hidden_size, generator))
         return -bias if gating.cell == "gru" else bias
     return torch.zeros(hidden_size, dtype=torch.float32, device="cpu")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number, numpy's too, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _drawn(count: int, generator: torch.Generator | None) -> Tensor:

@@ -59,9 +59,11 @@ def load(
         device: Where the model goes.
 
     Raises:
-        UsageError: There is no such checkpoint, or the back end or device is not one.
+        UsageError: There is no such checkpoint, or the back end, type or device is not one.
         CheckpointError: A file of it is missing, damaged or does not fit the others; nothing was built from it.
     """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise UsageError(f"dtype is {dtype!r}, expected a type of floats: torch.float32, torch.bfloat16.")
     folder = path(name_or_folder)
     raw = read_config(folder)
     architecture = raw["architectures"][0]

@@ -89,7 +89,8 @@ class ImageRecipe(RowsRecipe):
             ("processor.height * processor.width", self.processor.height * self.processor.width, needs.steps),
         ):
             if value != expected:
-                raise RecipeError(f"{key} is {value}, but task {self.task} requires {expected}.")
+                told, needed = ("null" if one is None else one for one in (value, expected))
+                raise RecipeError(f"{key} is {told}, but task {self.task} requires {needed}.")
 
     def prepare(self, sources: Sources) -> Job:
         """The images, a processor for them, and the model."""
