@@ -56,15 +56,19 @@ def test_own_data_become_what_the_harness_reads_as_the_page_says(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    for name in ("digits", "reviews", "pictures/one", "pictures/two"):
+    for name in ("digits", "reviews", "waves", "pictures/one", "pictures/two"):
         Path(name).mkdir(parents=True)
     for name in ("one", "two"):
         Image.new("L", (28, 28)).save(f"pictures/{name}/picture.png")
     Path("reviews.csv").write_text("text,label\nA dull film,neg\nA lovely film,pos\n")
+    Path("waves.jsonl").write_text(
+        '{"series": [[0.0, 1.0], [0.5, 1.0]], "label": "up"}\n{"series": [[1.0, 0.0]], "label": "down"}\n'
+    )
     shown = "\n".join(blocks("evaluate/task.md", "sh")).replace("\\\n", "")
     for code in re.findall(r'^python -c "(.*)"$', shown, flags=re.MULTILINE):
         exec(code, {})
-    for name, classes in (("digits", ["one", "two"]), ("reviews", ["neg", "pos"])):
+    of_labels = {"digits": ["one", "two"], "reviews": ["neg", "pos"], "waves": ["down", "up"]}
+    for name, classes in of_labels.items():
         app(["data", "digest", name], standalone_mode=False)
         written = Path(capsys.readouterr().out.strip())
         assert yaml.safe_load(written.read_text())["columns"]["label"]["classes"] == classes

@@ -16,6 +16,9 @@ file, folder = sys.argv[1:]
 checkpoint = str(urzoo.path("urlstm-128-imdb"))
 rows = load_dataset("csv", data_files=file, split="train").class_encode_column("label")
 names = dict(enumerate(rows.features["label"].names))
+for number, row in enumerate(rows):
+    if not isinstance(row["text"], str) or row["label"] is None or len(names) < 2:
+        sys.exit(f"{file} row {number} is {row}, expected a text and a label, and two labels or more in all.")
 tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 rows = rows.map(lambda row: tokenizer(row["text"]))
 model = AutoModelForSequenceClassification.from_pretrained(

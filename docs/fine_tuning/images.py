@@ -1,6 +1,7 @@
 """Fine-tune a classifier on a folder of images: python images.py IMAGES DIR
 
-IMAGES has one folder for each class. Images of any size and mode; the checkpoint's processor makes 28 x 28 grey pixels.
+IMAGES has one folder for each class. Images of any size, grey or in colour, with 8 bits a channel; the checkpoint's
+processor makes 28 x 28 grey pixels.
 """
 
 import sys

@@ -66,6 +66,19 @@ def test_texts_of_ones_own_get_labels_of_ones_own(texts: Path, tmp_path: Path, m
     assert urzoo.load(tmp_path / "out").config.label2id == {"food": 0, "sky": 1, "sport": 2}
 
 
+@pytest.mark.parametrize("script", ["texts.py", "adapter.py"])
+@pytest.mark.parametrize("rows", ["good,a\nbad,a\n", "good,a\n,b\n", "good,a\nbad,\nwell,b\n", "1,a\n2,b\n"])
+def test_texts_that_nothing_can_be_learnt_from_are_refused(
+    script: str, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "texts.csv").write_text(f"text,label\n{rows}")
+    with pytest.raises(
+        SystemExit, match=r"texts.csv row \d is .*, expected a text and a label, and two labels or more"
+    ):
+        run(script, monkeypatch, tmp_path / "texts.csv", tmp_path / "out")
+
+
 def test_an_adapter_learns_and_the_checkpoint_stays(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from peft import PeftModel
     from transformers import AutoTokenizer

@@ -168,6 +168,10 @@ def test_what_cannot_be_compared_is_refused(results: Path):
         compare(results, "one", "other", "smnist")
     with pytest.raises(UsageError, match="unknown task 'smnits'"):
         compare(results, "one", "other", "smnits")
+    (results / "other").rename(results / "other+12345678")
+    (results / "other+12345678" / "smnist.json").write_text("{}")
+    with pytest.raises(ResultError, match=r"there is no .*other\+12345678/smnist.predictions.parquet; evaluate with"):
+        compare(results, "one", "other", "smnist")
     predictions_path(results, "one", "smnist").write_bytes(b"PAR1")
     with pytest.raises(ResultError, match="is damaged"):
         compare(results, "one", "other", "smnist")

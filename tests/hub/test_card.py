@@ -92,6 +92,16 @@ def test_a_card_of_own_data_claims_nothing_of_others(tmp_path):
     assert "widget" not in card
 
 
+def test_the_code_of_a_card_names_a_shipped_checkpoint_and_the_place_of_any_other(folder, tmp_path):
+    assert 'urzoo.path("urlstm-128-smnist")' in render_card(zoo.path("urlstm-128-smnist"), [])
+    assert "path/to/" not in render_card(zoo.path("urlstm-64-character_trajectories"), [])
+    assert 'pipeline("image-classification", model="path/to/' in render_card(folder, [])
+    series = shutil.copytree(zoo.path("urlstm-64-character_trajectories"), tmp_path / "mine")
+    card = render_card(series, [])
+    assert 'urzoo.load("path/to/' in card
+    assert "give the repository's name, OWNER/NAME, in place of the path" in card
+
+
 def test_a_card_says_what_becomes_of_images_of_other_sizes(folder):
     assert "Other sizes are brought to this one, whatever their proportions." in render_card(folder, [])
     file = folder / "preprocessor_config.json"

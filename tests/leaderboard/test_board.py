@@ -69,7 +69,7 @@ def test_another_version_or_other_data_make_a_row_outdated(example: Path):
 
 
 def test_a_partial_result_never_reaches_the_board(example: Path):
-    assert collect(example).partial == ("urlstm-32-smnist/smnist.json",)
+    assert collect(example).left_out == {"urlstm-32-smnist/smnist.json": "partial"}
     assert "urlstm-32" not in board_of(example).model_dump_json()
 
 

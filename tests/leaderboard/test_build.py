@@ -24,7 +24,7 @@ def test_a_build_writes_the_board_and_nothing_else(built: BuiltBoard):
     report = build(built.results, built.out, checkpoints=built.checkpoints)
     assert set(content(built.out)) == FILES | PLOTS
     assert {path.relative_to(built.out).as_posix() for path in report.files} == FILES | PLOTS
-    assert report.partial == ("urlstm-32-smnist/smnist.json",)
+    assert report.left_out == {"urlstm-32-smnist/smnist.json": "partial"}
 
 
 def test_the_same_inputs_give_the_same_bytes(built: BuiltBoard, tmp_path: Path):

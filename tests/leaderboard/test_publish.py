@@ -52,6 +52,8 @@ def test_partial_and_local_results_and_what_is_no_part_of_the_board_stay_here(bu
     (built.out / "measured" / "x.json").write_text("{}")
     write_result(built.results, "mine+12345678", "smnist", data__source="local", data__name="patients")
     write_checkpoint(built.out / "gating_study" / "mine-seed0", "smnist", "a" * 64, [0.5, 0.9])
+    left_out = build(built.results, built.out, checkpoints=built.checkpoints).left_out
+    assert left_out["mine+12345678/smnist.json"] == "on data of your own"
     for files in published_files("alice/board", built.out, checkpoints=built.checkpoints):
         assert not any("urlstm-32" in path or "mine" in path or "notes" in path or "measured" in path for path in files)
         assert not any(str(built.out).encode() in content for content in files.values())

@@ -73,7 +73,8 @@ def evaluate(
 ) -> None:
     """Evaluate checkpoints on tasks and keep one result file each; what is current is not computed again.
 
-    A checkpoint or task that fails is told in a line, and keeps no other from being evaluated; the exit code is then 1.
+    A pair that fails is told in a line and keeps no other from being evaluated; the exit code is then not 0. An unknown
+    name is refused before anything is evaluated.
     Interrupted, the same command goes on where it stopped. On several GPUs or machines start it through
     accelerate: accelerate launch -m urzoo eval MODEL --task TASK
 
@@ -211,7 +212,9 @@ def compare(
     if found.only_first_right is not None:
         typer.echo(f"  right alone: {found.only_first_right} and {found.only_second_right} rows")
     if rows and found.differing:
-        typer.echo(f"  rows that differ: {', '.join(str(row) for row in found.differing[:rows])}")
+        more = len(found.differing) - rows
+        listed = ", ".join(str(row) for row in found.differing[:rows])
+        typer.echo(f"  rows that differ: {listed}" + (f" and {more} more: --rows" if more > 0 else ""))
 
 
 def leaderboard(
@@ -278,10 +281,12 @@ def leaderboard(
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} are different jobs; give one of them.")
     if publish is not None:
-        _need(out / "results")
-        if results not in (RESULTS, out / "results"):
+        sent = out / "results"
+        if results not in (RESULTS, sent) or not sent.is_dir():
             raise UsageError(
-                f"--publish sends the results in {out / 'results'}; --results {results} is another folder."
+                f"--publish sends the results in {str(sent)!r}, which "
+                + (f"--results {results} is not" if sent.is_dir() else "is not there")
+                + f"; put the result files there and type urzoo leaderboard --results {sent} --out {out} first."
             )
         board.publish(publish, out, private=private, dry_run=dry_run, yes=yes)
         return
@@ -320,8 +325,8 @@ def _build(results: Path, out: Path, readme: Path | None) -> tuple[Path, ...]:
     from urzoo.leaderboard.build import build
 
     built = build(results, out, readme=readme or _own_readme(out))
-    for name in built.partial:
-        note(f"left out, because it is partial: {name}")
+    for name, reason in built.left_out.items():
+        note(f"left out, because it is {reason}: {name}")
     return built.files
 
 

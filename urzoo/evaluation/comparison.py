@@ -18,7 +18,7 @@ from urzoo.data.generate import COPIED
 from urzoo.errors import ResultError, UsageError, unknown
 from urzoo.evaluation.intervals import FEWEST
 from urzoo.evaluation.predictions import Predictions, predictions_path, read_predictions
-from urzoo.evaluation.schema import Interval, folder_name, plain_name
+from urzoo.evaluation.schema import Interval, folder_name, plain_name, result_path
 from urzoo.evaluation.task import load_task
 
 Values = npt.NDArray[Any]
@@ -111,7 +111,10 @@ def _place(results: Path, model: str, task: str) -> Path:
         known = sorted(folder.name for folder in results.iterdir() if folder.is_dir())
         if plain_name(path.parent.name) not in map(plain_name, known):
             raise UsageError(unknown("model", model, known))
-        return path
+        # What is missing is named where it would be written.
+        result = result_path(results, model, task).name
+        evaluated = sorted(results.glob(f"{glob.escape(folder_name(model))}+*/{result}"))
+        return evaluated[0].with_name(path.name) if evaluated else path
     if len(found) > 1:
         names = ", ".join(path.parent.name for path in found)
         raise UsageError(f"{model!r} is the name of {len(found)} models with results on {task}: {names}; give one.")

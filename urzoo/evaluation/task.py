@@ -127,9 +127,13 @@ class Task(Strict):
         if len({metric.name for metric in self.metrics}) != len(self.metrics):
             raise ValueError("a metric stands twice")
         if (self.problem == "image-classification") != (self.requires is not None):
-            raise ValueError("requires is needed with problem image-classification, and only there")
+            raise ValueError(
+                "requires goes with problem image-classification, which needs it: what pixels a model gets"
+            )
         if (self.problem == "series-classification") != (self.time_scale is not None):
-            raise ValueError("time_scale is needed with problem series-classification, and only there")
+            raise ValueError(
+                "time_scale goes with problem series-classification, which needs it: 1.0 for no resampling"
+            )
         if self.context is not None and not self.problem.startswith("language-modelling"):
             raise ValueError(f"context goes with language-modelling problems only; leave it out with {self.problem}")
         if self.dynamic_evaluation is not None and self.problem != "language-modelling-stream":

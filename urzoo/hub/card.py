@@ -68,6 +68,7 @@ def render_card(
     front = _front_matter(name, checkpoint, recipe, kept, data)
     body = _template().render(
         name=name,
+        by_name="/" in name or checkpoint.source != "folder",
         checkpoint=checkpoint,
         task=task,
         data=data,

@@ -28,15 +28,15 @@ from urzoo.zoo.lookup import CHECKPOINTS_FOLDER, STUDY_FOLDER
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did: the board, the files it holds and the results that are partial and stay off it."""
+    """What a build did: the board, the files it holds, and by result file what keeps one off it."""
 
     board: Board
     files: tuple[Path, ...]
-    partial: tuple[str, ...]
+    left_out: dict[str, str]
 
 
-def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLDER) -> tuple[Board, tuple[str, ...]]:
-    """The board of the result files under `results`, and the names of those that are partial.
+def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLDER) -> tuple[Board, dict[str, str]]:
+    """The board of the result files under `results`, and by file what keeps a result off it.
 
     Args:
         results: The folder of result files.
@@ -56,7 +56,7 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
         recommended_checkpoints(),
         begun_with(collected.evidence, folders),
     )
-    return board, collected.partial
+    return board, collected.left_out
 
 
 def render(board: Board, drawn: Sequence[Chart], out: Path, checkpoints: Path) -> dict[str, bytes]:
@@ -90,7 +90,7 @@ def build(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
         ResultError: A result file cannot be read or must not be on a board; nothing is written.
         UrzooError: `out` cannot be written to, or `readme` lacks the marks; nothing is changed.
     """
-    board, partial = make_board(results, out, checkpoints=checkpoints)
+    board, left_out = make_board(results, out, checkpoints=checkpoints)
     files = render(board, charts(board), out, checkpoints)
     if readme is not None:
         embedded_board(readme, board, out)
@@ -99,7 +99,7 @@ def build(results: Path, out: Path, *, readme: Path | None = None, checkpoints: 
         path.unlink(missing_ok=True)  # another build may have been faster
     if readme is not None:
         update_readme(readme, board, out)
-    return Built(board, tuple(out / name for name in sorted(files)), partial)
+    return Built(board, tuple(out / name for name in sorted(files)), left_out)
 
 
 def check(results: Path, out: Path, *, readme: Path | None = None, checkpoints: Path = CHECKPOINTS_FOLDER) -> None:

@@ -15,10 +15,10 @@ from urzoo.zoo.schema import read_training_summary
 
 @dataclass(frozen=True)
 class Collected:
-    """The results under a folder: those for the board, and the files whose result is partial and stays off it."""
+    """The results under a folder: those for the board, and by file what keeps a result off it."""
 
     evidence: tuple[Evidence, ...]
-    partial: tuple[str, ...]
+    left_out: dict[str, str]
 
 
 def current_tasks() -> dict[str, CurrentTask]:
@@ -41,13 +41,15 @@ def collect(results: Path, board: Path | None = None) -> Collected:
         ResultError: A file is unreadable, malformed, of an unknown schema, holds unprintable text, or is not
             where its content belongs. Nothing is skipped in silence.
     """
-    evidence, partial = [], []
+    evidence: list[Evidence] = []
+    left_out: dict[str, str] = {}
     for path in sorted(results.glob("**/*.json")):
         name = path.relative_to(results).as_posix()
         result = read_result(path)
         # Not the path as it stands on this machine: messages may be, but links and ids must not be.
         refuse_unprintable(path, result.model_dump(mode="json"))
         if result.data.source == "local":
+            left_out[name] = "on data of your own"
             continue
         expected = result_path(results, result.model.name, result.task.name)
         if expected != path:
@@ -55,12 +57,12 @@ def collect(results: Path, board: Path | None = None) -> Collected:
                 f"{path}: holds the result of {result.model.name} on {result.task.name}; expected it at {expected}."
             )
         if result.partial:
-            partial.append(name)
+            left_out[name] = "partial"
             continue
         is_inside = board is not None and path.absolute().is_relative_to(board.absolute())
         link = path.absolute().relative_to(board.absolute()).as_posix() if board and is_inside else None
         evidence.append(Evidence(result, str(path), link))
-    return Collected(tuple(evidence), tuple(partial))
+    return Collected(tuple(evidence), left_out)
 
 
 def begun_with(evidence: Iterable[Evidence], folders: Mapping[str, Path]) -> dict[str, str]:
