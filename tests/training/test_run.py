@@ -1,6 +1,7 @@
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,13 +182,21 @@ def test_what_is_no_checkpoint_is_never_replaced(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match=r"home holds files, but no checkpoint of urzoo's\. Name another"):
             train(tiny_recipe(tmp_path), runs=tmp_path, out=home, restart=restart, progress=False, data=tiny_data())
     monkeypatch.chdir(home)
-    for out in (".", "thesis.tex"):
-        with pytest.raises(UsageError, match=rf"--out {out} is a file, the current folder or a mount point"):
+    Path("link").symlink_to("nowhere")
+    for out in (".", "thesis.tex", "link"):
+        with pytest.raises(UsageError, match=rf"--out {out} is a file, a broken link, the current folder or a mount"):
             train(tiny_recipe(tmp_path), runs=tmp_path, out=out, restart=True, progress=False, data=tiny_data())
     below = home / "thesis.tex" / "checkpoint"
     with pytest.raises(UrzooError, match=r"cannot write to .*thesis\.tex, the folder of checkpoint"):
         train(tiny_recipe(tmp_path), runs=tmp_path, out=below, progress=False, data=tiny_data())
     assert (home / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no folder that takes nothing")
+def test_a_folder_that_takes_nothing_is_refused_before_training(tmp_path):
+    with pytest.raises(UrzooError, match="cannot write to /proc, the folder of x: "):
+        train(tiny_recipe(tmp_path), runs=tmp_path, out="/proc/x", progress=False, data=tiny_data())
+    assert not list(tmp_path.glob("**/states"))
 
 
 def test_a_restart_that_cannot_begin_loses_no_state(stopped):

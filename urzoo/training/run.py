@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from logging import WARNING
 from pathlib import Path
@@ -195,10 +196,10 @@ def _refuse_other_data(checkpoint: Path, recipe: BaseRecipe, given: Split | None
 
 def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
     """Before hours of training, see that the checkpoint can be written to its folder."""
-    if folder.exists() and (not folder.is_dir() or folder.samefile(Path.cwd()) or folder.is_mount()):
+    if os.path.lexists(folder) and (not folder.is_dir() or folder.samefile(Path.cwd()) or folder.is_mount()):
         raise UsageError(
-            f"--out {folder} is a file, the current folder or a mount point, none of which can be replaced; "
-            "name a folder, which need not exist yet."
+            f"--out {folder} is a file, a broken link, the current folder or a mount point, none of which can be "
+            "replaced; name a folder, which need not exist yet."
         )
     if folder.exists() and any(folder.iterdir()):
         if not (folder / "training.json").exists():
@@ -211,8 +212,12 @@ def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: 
                 f"--restart to replace it by a newly trained {recipe.name}."
             )
     parent = next(above for above in folder.absolute().parents if above.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UrzooError(f"cannot write to {parent}, the folder of {folder.name}. Name another folder with --out.")
+    try:  # permissions alone do not tell of a file system that takes nothing
+        tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=parent).cleanup()
+    except OSError as error:
+        raise UrzooError(
+            f"cannot write to {parent}, the folder of {folder.name}: {error.strerror}. Name another folder with --out."
+        ) from error
 
 
 def _refuse_other_states(run: RunFolder, recipe: BaseRecipe) -> None:
