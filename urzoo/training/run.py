@@ -213,7 +213,7 @@ def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: 
             )
     parent = next(above for above in folder.absolute().parents if above.exists())
     try:  # permissions alone do not tell of a file system that takes nothing
-        tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=parent).cleanup()
+        Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=parent)).rmdir()
     except OSError as error:
         raise UrzooError(
             f"cannot write to {parent}, the folder of {folder.name}: {error.strerror}. Name another folder with --out."
