@@ -285,7 +285,7 @@ def test_a_result_damaged_on_the_way_is_refused(hub: HubServer, tell: Tell):
         (("--publish", "alice/board", "--check"), "--check and --publish are different jobs"),
         (("--dry-run",), "go with --publish"),
         (("--publish", "board"), "is not OWNER/NAME"),
-        (("--publish", "alice/board", "--results", "elsewhere"), "--results elsewhere is another folder"),
+        (("--publish", "alice/board", "--results", "elsewhere"), "which --results elsewhere is not"),
         (("--from", "alice/board"), "--from alice/board makes a new folder; name it: --out DIR"),
         (("--from", "alice/board", "--out", "leaderboard/results"), "exists and is not empty"),
         (("--from", "hf://spaces/alice/board", "--out", "x"), "names no data set; expected hf://datasets/OWNER/NAME"),

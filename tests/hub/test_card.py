@@ -95,10 +95,13 @@ def test_a_card_of_own_data_claims_nothing_of_others(tmp_path):
 def test_the_code_of_a_card_names_a_shipped_checkpoint_and_the_place_of_any_other(folder, tmp_path):
     assert 'urzoo.path("urlstm-128-smnist")' in render_card(zoo.path("urlstm-128-smnist"), [])
     assert "path/to/" not in render_card(zoo.path("urlstm-64-character_trajectories"), [])
-    assert 'pipeline("image-classification", model="path/to/' in render_card(folder, [])
+    (folder / "recipe.yaml").write_text("name: mine")
+    assert 'pipeline("image-classification", model="path/to/mine")' in render_card(folder, [])
     series = shutil.copytree(zoo.path("urlstm-64-character_trajectories"), tmp_path / "mine")
+    assert "path/to/" not in render_card(series, [])  # of a copy too, whose name is that of its recipe
+    (series / "recipe.yaml").write_text("name: mine")
     card = render_card(series, [])
-    assert 'urzoo.load("path/to/' in card
+    assert 'urzoo.load("path/to/mine")' in card
     assert "give the repository's name, OWNER/NAME, in place of the path" in card
 
 

@@ -80,7 +80,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     [
         ("data__split", "test", "data.split is 'test', which task smnist is scored on"),
         ("data__name", "cifar10", "task smnist is about 'mnist'"),
-        ("processor__permutation_seed", 1, "requires None"),
+        ("processor__permutation_seed", 1, "requires null"),
         ("processor__height", 14, "requires 784"),
     ],
 )

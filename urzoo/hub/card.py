@@ -24,7 +24,7 @@ from urzoo.markdown import markdown, markdown_code, printable
 from urzoo.models.card_urlstm import TAGS, pipeline_of
 from urzoo.schema import parse_yaml, read_json, read_text, read_yaml
 from urzoo.zoo import info
-from urzoo.zoo.lookup import read_config
+from urzoo.zoo.lookup import checkpoints, read_config, study_checkpoints
 from urzoo.zoo.schema import CheckpointInfo
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def render_card(
     front = _front_matter(name, checkpoint, recipe, kept, data)
     body = _template().render(
         name=name,
-        by_name="/" in name or checkpoint.source != "folder",
+        by_name="/" in name or name in (*checkpoints(), *study_checkpoints()),
         checkpoint=checkpoint,
         task=task,
         data=data,
