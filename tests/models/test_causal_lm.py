@@ -317,13 +317,8 @@ def test_a_compiled_model_gives_the_same_scores(ids):
         (lambda m, x: m(x + VOCABULARY), UsageError, r"input_ids holds \d+, expected ids from 0 to 39"),
         (lambda m, x: m(x[:, :0]), ShapeError, r"input_ids has the shape \(3, 0\)"),
         (lambda m, x: m(x - VOCABULARY), UsageError, r"input_ids holds -\d+, expected ids from 0 to 39"),
-        (
-            lambda m, x: m(x.float()),
-            UsageError,
-            "input_ids holds torch.float32, expected torch.int64 or .*inputs_embeds",
-        ),
+        (lambda m, x: m(x.float()), UsageError, "input_ids holds torch.float32, expected torch.int64 .*inputs_embeds"),
         (lambda m, x: m(x.bool()), UsageError, r"input_ids holds torch.bool, expected torch.int64 or torch.int32\.$"),
-        (lambda m, x: m(x, torch.ones(3, 11), cache=DynamicCache()), UsageError, "cache is a DynamicCache.*LoRA"),
         (lambda m, x: m.generate(x + VOCABULARY, max_new_tokens=2), UsageError, r"input_ids holds \d+, expected ids"),
         (
             lambda m, x: m.generate(x, cache=m(x[:1]).cache, max_new_tokens=2),
@@ -340,7 +335,11 @@ def test_a_compiled_model_gives_the_same_scores(ids):
         (lambda m, x: m(x, cache=m(x[:2]).cache), ShapeError, "cache holds 2 rows.*have 3"),
         (lambda m, x: m(x, cache=build(hidden_size=8)(x).cache), UsageError, "it is of another model"),
         (lambda m, x: m(x, cache=[1]), UsageError, "cache is a list, expected a URLSTMCache"),
-        (lambda m, x: m(x, cache=DynamicCache()), UsageError, "cache is a DynamicCache, expected a URLSTMCache"),
+        (
+            lambda m, x: m(x, torch.ones(3, 11), cache=DynamicCache()),
+            UsageError,
+            "DynamicCache, expected a URLSTMCache",
+        ),
         (lambda m, x: m(x, position_ids=torch.arange(9) % 5), UsageError, "position_ids begins again within a row"),
         (lambda m, x: m.generate_batch(x.tolist()), UsageError, "continuous batching shares out a key-value cache"),
         (lambda m, x: m(x, labels=x, logits_to_keep=1), UsageError, "labels and logits_to_keep were both given"),
