@@ -241,3 +241,12 @@ def test_images_of_another_size_are_refused_where_the_processor_does_not_resize(
         UsageError, match=r"image 0 is 30 x 32 pixels \(height x width\), expected 28 x 28.*do_resize=True"
     ):
         processor(PIL.Image.new("L", (32, 30)))
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (28, 28), (40, 40, 3), (28, 28, 3)])
+def test_an_image_of_bytes_does_not_depend_on_the_others_of_its_array(permuting, shape):
+    draw = np.random.default_rng(0)
+    of_bytes, other = draw.integers(0, 256, shape, dtype=np.uint8), draw.random(shape, dtype=np.float32)
+    both = permuting(np.stack([(of_bytes / 255).astype(np.float32), other]))["pixel_values"]
+    assert np.array_equal(both[0], permuting(of_bytes)["pixel_values"][0])
+    assert np.array_equal(both[1], permuting(other)["pixel_values"][0])

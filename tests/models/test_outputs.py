@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from urzoo import URLSTMConfig, URLSTMModel
+from urzoo.errors import UsageError
 from urzoo.models import URLSTMForCausalLM, URLSTMForImageClassification, URLSTMForSequenceClassification
 
 TEXTS, LABELS = torch.randint(30, (2, 5)), torch.tensor([0, 2])
@@ -41,3 +42,20 @@ def test_a_model_configured_for_tuples_generates(options):
     expected = model.generate(TEXTS, **options)
     model.config.return_dict = False
     assert torch.equal(model.generate(TEXTS, **options), expected)
+
+
+@pytest.mark.parametrize("compute_logits", [True, False])
+def test_a_loss_of_the_users_is_the_loss_with_scores_and_without(compute_logits):
+    model = URLSTMForCausalLM(URLSTMConfig(hidden_size=8, vocab_size=30)).eval()
+    model.loss_function = lambda logits, **_: logits.shape[-1] * torch.ones(())
+    assert model(TEXTS, labels=TEXTS, compute_logits=compute_logits).loss == 30
+
+
+@pytest.mark.parametrize("compute_logits", [True, False])
+def test_labels_are_whole_numbers_of_any_width(compute_logits):
+    model = URLSTMForCausalLM(URLSTMConfig(hidden_size=8, vocab_size=30)).eval()
+    expected = model(TEXTS, labels=TEXTS).loss
+    found = model(TEXTS.int(), labels=TEXTS.int(), compute_logits=compute_logits).loss
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(UsageError, match=r"labels holds torch\.float32, expected token ids: whole numbers\."):
+        model(TEXTS, labels=TEXTS.float(), compute_logits=compute_logits)

@@ -236,3 +236,24 @@ def test_a_classifier_takes_over_the_layers_of_a_language_model(tmp_path):
         torch.testing.assert_close(block @ block.T, torch.eye(12), atol=1e-5, rtol=0)
     assert pupil.config.pooling == ["mean", "max"]
     assert pupil(torch.randint(1, VOCABULARY, (2, 5))).logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"residual": True}, {"layer_norm": True}, {"residual": True, "layer_norm": True}]
+)
+def test_whatever_stands_in_the_padding_the_gradients_are_those_of_zeros(options):
+    torch.manual_seed(0)
+    config = URLSTMConfig(input_size=6, hidden_size=6, num_layers=2, **options)
+    model = URLSTMForSequenceClassification(config).eval()
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    gradients = []
+    for filled in (0.0, torch.nan, torch.inf):
+        inputs = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0)).masked_fill(
+            mask[..., None] == 0, filled
+        )
+        model.zero_grad()
+        model(inputs_embeds=inputs, attention_mask=mask, labels=torch.tensor([0, 1])).loss.backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    for one, *others in zip(*gradients, strict=True):
+        assert torch.isfinite(one).all()
+        assert all(torch.equal(one, other) for other in others)

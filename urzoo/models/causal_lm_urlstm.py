@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.generation.configuration_utils import GenerationConfig
 from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 from transformers.generation.utils import GenerationMixin
+from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import ModelOutput, can_return_tuple
@@ -234,6 +235,9 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                 f"{name} has the shape {tuple(given.shape)}, expected {tuple(inputs.shape[:2])}: (batch, time) "
                 "as the inputs have."
             )
+        if given.is_floating_point() or given.dtype == torch.bool:
+            raise UsageError(f"{name} holds {given.dtype}, expected token ids: whole numbers.")
+        given = given.long()
         if may_be_inspected(given):
             low, high = (int(value) for value in torch.aminmax(given.masked_fill(given == IGNORED, 0)))
             if low < 0 or high >= self._words:
@@ -242,14 +246,17 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
                     f"{self._words - 1}, or {IGNORED} for steps that do not count."
                 )
         if shift_labels is not None:
-            return shift_labels
+            return given
         return nn.functional.pad(given[:, 1:], (0, 1), value=IGNORED)
 
     def _loss(
         self, hidden: Tensor, logits: Tensor | None, targets: Tensor, num_items_in_batch: Tensor | int | None
     ) -> Tensor:
         head = [self.lm_head] if self.clusters is None else [self.lm_head, self.clusters]
-        if logits is None and not all(may_be_read(module) for module in head):
+        # A loss of the user's takes the scores.
+        if logits is None and not (
+            self.loss_function is ForCausalLMLoss and all(may_be_read(module) for module in head)
+        ):
             logits = self._scores(hidden)
         if logits is not None:
             loss: Tensor = self.loss_function(

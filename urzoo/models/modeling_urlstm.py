@@ -40,7 +40,8 @@ class URLSTMModelOutput(ModelOutput):
 
     Args:
         last_hidden_state: The last layer's output at every step, `(batch, time, size)`, where size is
-            `hidden_size`, or twice that if bidirectional. At a padding step it repeats the state.
+            `hidden_size`, or twice that if bidirectional. At a padding step it repeats the state,
+            to which a residual layer adds its input.
         cache: The state of all layers, if `use_cache`.
         hidden_states: The input of the first layer and the output of each, if `output_hidden_states`.
     """
@@ -65,23 +66,22 @@ class URLSTMLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.layer_dropout if layer_idx else 0.0)
         self.recurrence = build_recurrence(config, input_size)
 
-    def forward(
-        self, hidden_states: Tensor, mask: Tensor | None = None, state: tuple[Tensor, ...] | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None, *state: Tensor) -> tuple[Tensor, ...]:
         """Run the layer.
 
         Args:
             hidden_states: Shape `(batch, time, input size)`.
             mask: True where a step is real, `(batch, time)`.
-            state: Before the first step, one `(batch, hidden)` tensor a part; of one-directional layers only.
+            state: Before the first step, one `(batch, hidden)` tensor a part, of one-directional layers only; zeros
+                when omitted.
 
         Returns:
             The output `(batch, time, output size)` and the parts of the final state, each
             `(directions, batch, hidden)`.
         """
         inputs = self.dropout(self.norm(hidden_states))
-        given = None if state is None else tuple(part.unsqueeze(0) for part in state)
-        hx = given if given is None or len(given) > 1 else given[0]
+        given = tuple(part.unsqueeze(0) for part in state)
+        hx = given if len(given) > 1 else next(iter(given), None)
         if self.training and self.weight_dropout:
             outputs, final = functional_call(self.recurrence, self._dropped_weights(), (inputs, hx), {"mask": mask})
         else:
@@ -239,14 +239,19 @@ class URLSTMModel(URLSTMPreTrainedModel):
         cache = self._prepare_cache(cache, hidden_states, use_cache)
         mask = check_mask(attention_mask, hidden_states)
         check_positions(kwargs.get("position_ids"), mask)
+        if mask is not None:
+            # Padding may hold anything: a NaN would not pass the recurrence, but the norms and residuals beside it.
+            hidden_states = hidden_states.masked_fill(~mask.unsqueeze(-1), 0.0)
 
         states: list[tuple[Tensor, ...] | None] = []
         for index, layer in enumerate(self.layers):
-            hidden_states, *parts = layer(hidden_states, mask, None if cache is None else cache.states[index])
+            # Part by part: a re-entrant checkpoint cuts tensors off the graph that are arguments of their own.
+            state = None if cache is None else cache.states[index]
+            hidden_states, *parts = layer(hidden_states, mask, *(state or ()))
             states.append(tuple(part.squeeze(0) for part in parts))
         if cache is not None:  # all at once: a run that is interrupted leaves a state of one point
             cache.states = states
-            cache.seen_tokens += hidden_states.shape[1]
+            cache.seen_tokens = cache.seen_tokens + hidden_states.shape[1]  # clones keep theirs, also a tensor
         return URLSTMModelOutput(last_hidden_state=self.norm(hidden_states), cache=cache if use_cache else None)
 
     def _embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:

@@ -84,7 +84,7 @@ def opened(image: str | Path | bytes, name: str, timeout: float | None = None) -
 
 
 def as_bytes(arrays: list[tuple[str, Array]], *, scaled: bool) -> list[Array]:
-    """Every array in the scale of 0 to 255: uint8 if its values are whole, else float64.
+    """All images in their order, in the scale of 0 to 255: arrays of uint8 where values are whole, else of float64.
 
     Args:
         arrays: Of shape `(batch, height, width[, channels])`, each with its name in messages.
@@ -106,7 +106,7 @@ def as_bytes(arrays: list[tuple[str, Array]], *, scaled: bool) -> list[Array]:
                 )
     _check_whole(whole)
     top = 1.0 if _are_unit(floats, scaled=scaled) else 255.0
-    return [_as_bytes(array, top) for _, array in arrays]
+    return [part for _, array in arrays for part in _as_bytes(array, top)]
 
 
 def resized(pixels: Array, height: int, width: int, resample: int) -> Array:
@@ -206,14 +206,23 @@ def _are_unit(arrays: list[tuple[str, Array]], *, scaled: bool) -> bool:
     return False
 
 
-def _as_bytes(array: Array, top: float) -> Array:
+def _as_bytes(array: Array, top: float) -> list[Array]:
+    """One array, or where images of bytes stand among others one for each, so that none depends on its neighbours."""
     if array.dtype == np.uint8:
-        return array
+        return [array]
     if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
+        return [array.astype(np.uint8) * np.uint8(255)]
     if array.dtype.kind in "ui":
-        return array.astype(np.uint8)
+        return [array.astype(np.uint8)]
     values = (array.astype(np.float64) * (255.0 / top)).clip(0.0, 255.0)
     whole = np.rint(values)
     # Bytes that were divided by 255, or widened to floats, are those bytes again.
-    return whole.astype(np.uint8) if np.abs(values - whole).max() < _HAIR else values
+    are_bytes = np.abs(values - whole).max(axis=(1, 2, 3)) < _HAIR
+    if are_bytes.all():
+        return [whole.astype(np.uint8)]
+    if not are_bytes.any():
+        return [values]
+    return [
+        (image.astype(np.uint8) if is_bytes else value)[None]
+        for image, value, is_bytes in zip(whole, values, are_bytes, strict=True)
+    ]
