@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import lock_descriptor
+from safetensors import SafetensorError
 
-from urzoo.errors import UrzooError, UsageError
+from urzoo.errors import UrzooError, UsageError, one_line
 
 # The process's umask can only be read by setting it: done once, at import, before there are threads.
 _UMASK = os.umask(0o022)
@@ -218,9 +219,10 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UrzooError(f"cannot write {path}: {reason}. Nothing was changed; name another folder.") from error
+    except (OSError, SafetensorError) as error:  # the second is what safetensors makes of the first
+        reason = getattr(error, "strerror", None) or one_line(error)
+        advice = "make room there" if "No space" in reason or "quota" in reason else "name another folder"
+        raise UrzooError(f"cannot write {path}: {reason}. Nothing was changed; {advice}.") from error
 
 
 @contextlib.contextmanager

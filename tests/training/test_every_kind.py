@@ -218,6 +218,30 @@ def test_a_step_whose_gradient_is_not_finite_is_left_out(tmp_path, kind, capsys)
     assert all(line.gradient_norm < float("inf") for line in read_log(place / "log.jsonl") if line.kind == "training")
 
 
+def test_the_log_of_a_run_that_goes_on_with_a_step_left_out_is_that_of_the_whole_run(tmp_path):
+    clip = RecipeTrainer._clip_grad_norm
+
+    def planted(self, model):
+        if self.state.global_step == 1:
+            next(parameter for parameter in self.network.parameters() if parameter.grad is not None).grad.fill_(
+                torch.inf
+            )
+        return clip(self, model)
+
+    norms = []
+    for way in ("whole", "stopped"):
+        (tmp_path / way).mkdir()
+        recipe = recipe_of("images", tmp_path / way, cadence__log_every_steps=2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RecipeTrainer, "_clip_grad_norm", planted)
+            if way == "stopped":
+                stop_after_a_step("images", recipe, tmp_path / way)
+            place = train_tiny("images", recipe, tmp_path / way)
+        norms.append([line.gradient_norm for line in read_log(place / "log.jsonl") if isinstance(line, TrainingLine)])
+    assert norms[0] == norms[1]
+    assert norms[0][0] > 0
+
+
 @EVERY_KIND
 def test_a_run_whose_gradients_stay_infinite_is_ended(tmp_path, kind):
     clip = RecipeTrainer._clip_grad_norm

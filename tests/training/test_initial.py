@@ -43,6 +43,7 @@ def test_an_initial_checkpoint_that_is_not_there_is_named_with_the_remedy(tmp_pa
         ({"hidden_size": 5}, "has the shape"),
         ({"gate": "-R"}, "whose gate is '-R'; this recipe's is 'UR'"),
         ({"refine_offset": False}, "whose refine_offset is False; this recipe's is True"),
+        ({"residual": True}, "whose residual is True; this recipe's is False"),
         ({"num_layers": 2}, "this model has no such part"),
     ],
 )

@@ -101,6 +101,12 @@ def test_a_number_in_another_spelling_is_the_same_recipe(stopped):
     assert read_training_summary(place / "training.json").recipe_sha256 == load_recipe(recipe).sha256
 
 
+def test_a_number_in_another_spelling_is_trained_already(checkpoint, capsys):
+    recipe = tiny_recipe(checkpoint.parents[1], optimiser__gradient_norm_clip=1)
+    assert train(recipe, runs=checkpoint.parents[1], data=tiny_data()) == checkpoint
+    assert "already trained" in capsys.readouterr().err
+
+
 def test_other_data_are_refused(stopped):
     folder, recipe = stopped
     with pytest.raises(CheckpointError, match="other data"):
@@ -113,7 +119,7 @@ def test_other_data_are_refused(stopped):
 
 def test_a_recipe_is_not_trained_already_where_the_data_have_changed(checkpoint, monkeypatch):
     folder = checkpoint.parents[1]
-    for data in (tiny_data(46), tiny_data().select(np.arange(44))):
+    for data in (tiny_data(46), tiny_data().select(np.arange(44)), tiny_data().select(np.arange(45)[::-1])):
         with pytest.raises(CheckpointError, match=r"on other rows than those of mnist \(train\) now. Pass --restart"):
             train(folder / "recipe.yaml", runs=folder, progress=False, data=data)
     monkeypatch.setitem(schema.LOCAL, "mnist", schema.load_data_set("mnist"))
@@ -190,6 +196,12 @@ def test_what_is_no_checkpoint_is_never_replaced(tmp_path, monkeypatch):
     with pytest.raises(UrzooError, match=r"cannot write to .*thesis\.tex, the folder of checkpoint"):
         train(tiny_recipe(tmp_path), runs=tmp_path, out=below, progress=False, data=tiny_data())
     assert (home / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("out", ["tiny/states", "tiny/states/x", "tiny", ".", "cache/x", "tiny/../tiny/states"])
+def test_a_checkpoint_is_not_put_where_the_run_keeps_its_state(tmp_path, out):
+    with pytest.raises(UsageError, match=r"--out .* lies in .*, or has it in it, which is urzoo's own; name another"):
+        train(tiny_recipe(tmp_path), runs=tmp_path, out=tmp_path / out, progress=False, data=tiny_data())
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no folder that takes nothing")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from urzoo.errors import CheckpointError, UrzooError
-from urzoo.training.state import RunFolder, StateNumbers, read_tensors
+from urzoo.training.state import RunFolder, StateNumbers, read_numbers, read_tensors
 
 
 def progress(step):
@@ -37,6 +37,14 @@ def test_a_damaged_state_is_refused_with_the_way_back(tmp_path):
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match="go on from the state before it, or pass --restart"):
         read_tensors(run.states / "step-00000002", "model")
+
+
+def test_a_state_whose_numbers_are_damaged_is_refused_with_the_way_back(tmp_path):
+    run = RunFolder(tmp_path)
+    run.save({}, progress(2))
+    (run.states / "step-00000002" / "progress.json").write_text('{"step": 2')
+    with pytest.raises(CheckpointError, match=r"is not JSON.*Delete .*step-00000002 to go on from the state before it"):
+        read_numbers(run.states / "step-00000002")
 
 
 def test_a_folder_is_held_by_one_run_only(tmp_path):

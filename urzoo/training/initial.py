@@ -45,13 +45,14 @@ def begin_with(initial: CheckpointInfo, model: PreTrainedModel, tokenizer: PreTr
         raise RecipeError(f"{named}, whose tokenizer is not that of the recipe's section tokenizer.")
     own = dict(model.named_parameters())
     source = zoo.load(initial.folder)
-    # Weights of another gating may have the same shapes and mean something else.
-    for key in ("cell", "gate", "tie_input_gate", "refine_offset"):
+    # Weights of another gating may have the same shapes and mean something else, as in a stack with residuals.
+    same_kind = type(source) is type(model)
+    for key in ("cell", "gate", "tie_input_gate", "refine_offset", "residual", *(["pooling"] if same_kind else [])):
         theirs, ours = (getattr(one.config, key, None) for one in (source, model))
         if theirs != ours:
             raise RecipeError(f"{named}, whose {key} is {theirs!r}; this recipe's is {ours!r}.")
     # A model of the same kind takes everything, another what the two have in common.
-    parts = ("",) if type(source) is type(model) else _SHARED
+    parts = ("",) if same_kind else _SHARED
     given = {name: value for name, value in source.named_parameters() if name.startswith(parts)}
     for name, value in given.items():
         if name not in own:
@@ -60,7 +61,7 @@ def begin_with(initial: CheckpointInfo, model: PreTrainedModel, tokenizer: PreTr
             raise RecipeError(
                 f"{named}, whose {name} has the shape {tuple(value.shape)}; this recipe's has {tuple(own[name].shape)}."
             )
-    if type(source) is type(model) and (drawn := sorted(own.keys() - given.keys())):
+    if same_kind and (drawn := sorted(own.keys() - given.keys())):
         raise RecipeError(f"{named}, which has no {drawn[0]}, as this model has.")
     for name, value in given.items():
         own[name].copy_(value)

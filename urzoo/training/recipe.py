@@ -166,6 +166,10 @@ class BaseRecipe(Strict):
         name: str | None = getattr(self, "initialise_from", None)
         return name
 
+    def splits(self) -> set[tuple[str, str]]:
+        """The data sets and splits that it learns from; none where its data are drawn."""
+        return set()
+
     def parents(self, runs: Path) -> Parents:
         """The earlier checkpoints that this one comes from: trained under `runs`, or else shipped.
 
@@ -264,6 +268,10 @@ class RowsRecipe(BaseRecipe):
         if self.selection.checkpoint == "last":
             return None
         return ACCURACY if self.selection.metric == ACCURACY.name else CROSS_ENTROPY
+
+    def splits(self) -> set[tuple[str, str]]:
+        """The training split."""
+        return {(self.data.name, self.data.split)}
 
     def check(self) -> None:
         """Refuse a task of another problem or data set, and to learn from the split that it is scored on."""

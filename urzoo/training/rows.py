@@ -10,7 +10,7 @@ from urzoo import models
 from urzoo.data import Split
 from urzoo.errors import DataError
 from urzoo.training.batches import BatchData
-from urzoo.training.job import Job
+from urzoo.training.job import Job, Sources
 from urzoo.training.recipe import RowsRecipe
 from urzoo.training.scores import classification_scores
 from urzoo.zoo.schema import TrainingData
@@ -33,6 +33,7 @@ def rows_job(
     recipe: RowsRecipe,
     model: PreTrainedModel,
     held_out: tuple[Split, Split],
+    sources: Sources,
     *,
     training: BatchData,
     validation: BatchData,
@@ -45,6 +46,7 @@ def rows_job(
         recipe: Of the run.
         model: To be trained.
         held_out: The rows to learn from, and those held out of them, as the data set has them.
+        sources: From which these were read first.
         training: The first in the model's form, with further rows where there are any.
         validation: The second in the model's form.
         further_validation: The second under other conditions, by the suffix of their scores' names.
@@ -67,8 +69,14 @@ def rows_job(
             for score, value in classification_scores(model, data, rows_at_a_time=recipe.validation_batch_size).items()
         }
 
-    rows = {"train": learnt.rows, "validation": aside.rows}
-    own = TrainingData.of(learnt.data_set, learnt.split, learnt.digest, **rows)
+    own = TrainingData.of(
+        learnt.data_set,
+        learnt.split,
+        learnt.digest,
+        train=learnt.rows,
+        validation=aside.rows,
+        order=sources.orders[0],
+    )
     return Job(
         model=model,
         training=training,

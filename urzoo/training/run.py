@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from urzoo.data import Split, schema
+from urzoo.data.digest import order_digest
 from urzoo.errors import CheckpointError, RecipeError, UrzooError, UsageError, one_line
 from urzoo.evaluation.problem import exact_products
 from urzoo.files import write_bytes, write_json
@@ -162,7 +163,17 @@ def _reporting_memory(recipe: BaseRecipe) -> Iterator[None]:
 
 def _is_checkpoint_of(folder: Path, recipe: BaseRecipe) -> bool:
     summary = folder / "training.json"
-    return summary.exists() and read_training_summary(summary).recipe_sha256 == recipe.sha256
+    if not summary.exists():
+        return False
+    return read_training_summary(summary).recipe_sha256 == recipe.sha256 or not _changed(folder / "recipe.yaml", recipe)
+
+
+def _changed(earlier: Path, recipe: BaseRecipe) -> list[str]:
+    """What differs from an earlier recipe; nothing where the same numbers are spelt otherwise, such as 1 and 1.0."""
+    try:
+        return differences(load_recipe(earlier), recipe)
+    except RecipeError:  # it is not of the present schema: the digests alone tell them apart
+        return ["its schema"]
 
 
 def _refuse_other_data(checkpoint: Path, recipe: BaseRecipe, given: Split | None) -> None:
@@ -171,18 +182,24 @@ def _refuse_other_data(checkpoint: Path, recipe: BaseRecipe, given: Split | None
     Raises:
         CheckpointError: They have.
     """
-    learnt = read_training_summary(checkpoint / "training.json").data
-    digest = None if given is None else given.digest
-    if given is None and learnt.name in schema.LOCAL:
-        own = schema.LOCAL[learnt.name].splits.get(learnt.split)
-        digest = None if own is None else own.digest
-    # Some rows of a split have the digest of them all.
-    other_rows = given is not None and given.rows != learnt.rows_train + learnt.rows_validation
-    if other_rows or digest not in (None, learnt.digest):
-        raise CheckpointError(
-            f"{checkpoint} was trained by this recipe, but on other rows than those of {learnt.name} ({learnt.split}) "
-            "now. Pass --restart to train it again, or name another folder with --out."
-        )
+    summary = read_training_summary(checkpoint / "training.json")
+    learnt = summary.data
+    for data in (learnt, *summary.additional_data):
+        if (data.name, data.split) not in recipe.splits():
+            continue  # an ancestor's
+        # None where it is not known. Some rows of a split have the digest of them all; of other texts documents count.
+        rows = data.rows_train + data.rows_validation if data is learnt and isinstance(recipe, RowsRecipe) else None
+        if given is not None and data is learnt:
+            now: tuple[int | str | None, ...] = (given.rows, given.digest, order_digest(given.columns))
+        else:
+            own = schema.load_data_set(data.name).splits[data.split]
+            now = (own.rows, own.digest, own.order_digest)
+        then = (rows, data.digest, data.order_digest)
+        if any(None not in pair and pair[0] != pair[1] for pair in zip(then, now, strict=True)):
+            raise CheckpointError(
+                f"{checkpoint} was trained by this recipe, but on other rows than those of {data.name} ({data.split}) "
+                "now. Pass --restart to train it again, or name another folder with --out."
+            )
     if isinstance(recipe, RowsRecipe) and learnt.name in schema.LOCAL:
         named: dict[str, str] = read_config(checkpoint)["id2label"]
         columns = schema.LOCAL[learnt.name].columns.values()
@@ -195,7 +212,13 @@ def _refuse_other_data(checkpoint: Path, recipe: BaseRecipe, given: Split | None
 
 
 def _check_folder(folder: Path, recipe: BaseRecipe, run: RunFolder, *, restart: bool) -> None:
-    """Before hours of training, see that the checkpoint can be written to its folder."""
+    """Before hours of training, see that the checkpoint can be written to its folder, and stays there."""
+    own, cache = folder.resolve(), run.path.parent / "cache"
+    for kept in (run.path / "lock", run.states, cache):
+        if own.is_relative_to(kept.resolve()) or kept.resolve().is_relative_to(own):
+            raise UsageError(
+                f"--out {folder} lies in {kept}, or has it in it, which is urzoo's own; name another folder."
+            )
     if os.path.lexists(folder) and (not folder.is_dir() or folder.samefile(Path.cwd()) or folder.is_mount()):
         raise UsageError(
             f"--out {folder} is a file, a broken link, the current folder or a mount point, none of which can be "
@@ -230,13 +253,8 @@ def _refuse_other_states(run: RunFolder, recipe: BaseRecipe) -> None:
         )
     if identity is None or identity.recipe_sha256 == recipe.sha256:
         return
-    try:
-        changed = differences(load_recipe(run.recipe), recipe)
-    except RecipeError:
-        # The recipe that began the run is not of the present schema: the digests alone tell them apart.
-        changed = ["its schema"]
-    if not changed:
-        return  # The same numbers in another spelling, such as 1 and 1.0.
+    if not (changed := _changed(run.recipe, recipe)):
+        return
     shown = "; ".join(changed[:3]) + ("; ..." if len(changed) > 3 else "")
     raise RecipeError(
         f"{run.path} holds the state of another recipe ({shown}). Pass --restart to give that state up and start over, "

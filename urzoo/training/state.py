@@ -60,7 +60,8 @@ class RunIdentity(Strict):
 class StateNumbers(Strict):
     """The numbers of a state, `progress.json` in its folder.
 
-    `loss_sum` is that of the training losses since the last training line of the log, at `logged_step`.
+    `loss_sum` is that of the training losses since the last training line of the log, at `logged_step`;
+    `gradient_norm` that of the last step that was not left out, `left_out` how many have been since.
     """
 
     step: Count
@@ -70,6 +71,8 @@ class StateNumbers(Strict):
     average_updates: Count
     loss_sum: float
     logged_step: Count
+    gradient_norm: float = 0.0
+    left_out: Count = 0
 
 
 class RunFolder:
@@ -159,9 +162,16 @@ class RunFolder:
 
 
 def read_numbers(state: Path) -> StateNumbers:
-    """The numbers of a state."""
+    """The numbers of a state.
+
+    Raises:
+        CheckpointError: The file is missing or damaged; the message says how to go back one state.
+    """
     path = state / "progress.json"
-    return validated(StateNumbers, read_json(path, error=CheckpointError), path, error=CheckpointError)
+    try:
+        return validated(StateNumbers, read_json(path, error=CheckpointError), path, error=CheckpointError)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} {_one_back(state)}") from error
 
 
 def read_tensors(state: Path, name: str) -> dict[str, Tensor]:
@@ -174,10 +184,11 @@ def read_tensors(state: Path, name: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is missing or damaged ({one_line(error)}). "
-            f"Delete {state} to go on from the state before it, or pass --restart."
-        ) from error
+        raise CheckpointError(f"{path} is missing or damaged ({one_line(error)}). {_one_back(state)}") from error
+
+
+def _one_back(state: Path) -> str:
+    return f"Delete {state} to go on from the state before it, or pass --restart."
 
 
 class Clock:

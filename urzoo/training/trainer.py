@@ -307,6 +307,8 @@ class RecipeTrainer(Trainer):
                 average_updates=0 if self.average is None else self.average.updates,
                 loss_sum=loss_sum,
                 logged_step=self._globalstep_last_logged,
+                gradient_norm=float(self._last_norm),
+                left_out=self._left_out,
             )
             self.run.save(tensors, numbers)
 
@@ -367,6 +369,7 @@ class RecipeTrainer(Trainer):
         if self._resumed is not None:
             self._tr_loss += self._resumed.loss_sum
             self._globalstep_last_logged = self._resumed.logged_step
+            self._last_norm, self._left_out = torch.tensor(self._resumed.gradient_norm), self._resumed.left_out
         self.clock.lap()
 
 

@@ -18,7 +18,11 @@ SelectionSplit = Literal["validation", "none", "test", "unknown"]
 
 
 class TrainingData(Strict):
-    """The data a checkpoint was trained on. `digest` is that of the whole split as the data set's file pins it."""
+    """The data a checkpoint was trained on.
+
+    `digest` is that of all rows that were read, in any order, `order_digest` that of their order, by which some of them
+    are held out; older checkpoints lack it.
+    """
 
     name: Name
     config: Name
@@ -26,9 +30,12 @@ class TrainingData(Strict):
     digest: Sha256
     rows_train: Positive
     rows_validation: Count
+    order_digest: Annotated[Sha256 | None, Field(exclude_if=lambda digest: digest is None)] = None
 
     @classmethod
-    def of(cls, data_set: DataSet, split: str, digest: str, *, train: int, validation: int = 0) -> Self:
+    def of(
+        cls, data_set: DataSet, split: str, digest: str, *, train: int, validation: int = 0, order: str | None = None
+    ) -> Self:
         """Of a split, with so many rows (of articles: articles) to learn from, and others held out of it."""
         return cls(
             name=data_set.name,
@@ -37,6 +44,7 @@ class TrainingData(Strict):
             digest=digest,
             rows_train=train,
             rows_validation=validation,
+            order_digest=order,
         )
 
 

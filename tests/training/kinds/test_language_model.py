@@ -185,6 +185,41 @@ def test_a_model_is_not_validated_on_what_it_learns_from(tmp_path):
         load_recipe(tiny_lm_recipe(tmp_path, data=data | {"validation_seed": 0})).check()
 
 
+@pytest.mark.parametrize("validation_seed", [0, 1])
+def test_a_model_is_not_validated_on_what_its_first_weights_have_learnt(tmp_path, monkeypatch, validation_seed):
+    train(tiny_lm_recipe(tmp_path), runs=tmp_path, progress=False)
+    second = {"name": "second", "initialise_from": "tiny-lm", "data__validation_seed": validation_seed}
+    recipe = load_recipe(tiny_lm_recipe(tmp_path, **second))
+    if validation_seed == 0:  # the same documents are held out
+        assert recipe.parents(tmp_path).initial.name == "tiny-lm"
+        summary = tmp_path / "tiny-lm" / "checkpoint" / "training.json"
+        content = json.loads(summary.read_text())
+        content["data"]["digest"] = "1" * 64
+        summary.write_text(json.dumps(content))
+        with pytest.raises(
+            RecipeError, match=r"which has learnt from wikitext-2 \(train\) as it was before it changed"
+        ):
+            train(tiny_lm_recipe(tmp_path, **second), runs=tmp_path, progress=False)
+    else:
+        with pytest.raises(
+            RecipeError, match=r"initialise_from is tiny-lm, which has learnt from wikitext-2 \(train\)"
+        ):
+            recipe.parents(tmp_path)
+    aside = SOURCE | {"name": "wikitext-103", "split": "validation"}
+    others = {"data__validation": aside, "data__validation_documents": None}
+    assert load_recipe(tiny_lm_recipe(tmp_path, **second, **others)).parents(tmp_path).initial.name == "tiny-lm"
+
+
+def test_the_validation_text_of_both_wikitexts_is_one_text(tmp_path):
+    validation = SOURCE | {"split": "validation"}
+    learnt = [SOURCE | {"times": 1}, validation | {"times": 1}]
+    aside = {"data__validation": validation | {"name": "wikitext-103"}, "data__validation_documents": None}
+    with pytest.raises(
+        RecipeError, match=r"data\.validation names wikitext-103 \(validation\), which data\.train learns"
+    ):
+        load_recipe(tiny_lm_recipe(tmp_path, data__train=learnt, **aside)).check()
+
+
 def test_documents_that_are_held_out_of_a_split_are_not_learnt_from_its_second_mention(tmp_path):
     twice = [{**SOURCE, "times": 1}, {**SOURCE, "surface": "ordinary", "times": 1}]
     with pytest.raises(RecipeError, match=r"data\.train names wikitext-2 \(train\) twice"):

@@ -55,6 +55,16 @@ def test_a_classifier_does_not_begin_with_one_that_has_learnt_what_it_holds_out(
         other.parents(folder)
 
 
+@pytest.mark.parametrize("change", ["more rows", "another order"])
+def test_a_classifier_does_not_begin_with_one_for_which_the_same_draw_held_out_other_rows(checkpoint, tmp_path, change):
+    split = tiny_texts(52) if change == "more rows" else tiny_texts().select(np.arange(45)[::-1])
+    recipe = tiny_texts_recipe(tmp_path, name="second", initialise_from="tiny")
+    with pytest.raises(
+        RecipeError, match=r"initialise_from is .*tiny.*, which has learnt from imdb \(train\) as it was"
+    ):
+        train(recipe, runs=checkpoint.parents[1], progress=False, data=split)
+
+
 def test_a_line_end_that_pads_too_is_learnt(tmp_path):
     words = {"kind": "words", "vocab_size": 30, "texts": [SOURCE | {"name": "imdb"}]}
     recipe = tiny_texts_recipe(tmp_path, tokenizer=words, initialise_from=None, optimiser__weight_decay=0.0)

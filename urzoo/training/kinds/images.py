@@ -101,6 +101,7 @@ class ImageRecipe(RowsRecipe):
             self,
             build_model(self, training.classes),
             (training, validation),
+            sources,
             training=PixelData(training.images, training.labels, processor, augmentation, len(training.classes)),
             validation=PixelData(validation.images, validation.labels, processor),
         )

@@ -5,9 +5,10 @@ to the next step.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -20,10 +21,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from urzoo.errors import CheckpointError, RecipeError
 from urzoo.models import URLSTMCache, URLSTMConfig, URLSTMForCausalLM
 from urzoo.processes import Processes
-from urzoo.schema import Name, Number, Positive, Strict
+from urzoo.schema import Name, Number, Positive, Strict, read_yaml
 from urzoo.training.batches import Batch
 from urzoo.training.initial import begin_with
-from urzoo.training.job import Job, Sources
+from urzoo.training.job import Job, Parents, Sources
 from urzoo.training.recipe import (
     AverageDecay,
     CellRecipe,
@@ -35,10 +36,11 @@ from urzoo.training.recipe import (
 )
 from urzoo.training.scores import CROSS_ENTROPY, Score
 from urzoo.training.text.corpus import Corpus, load_corpus
-from urzoo.training.text.documents import refuse_scored
+from urzoo.training.text.documents import refuse_scored, text_of
 from urzoo.training.text.recipe import TextData, TokenizerRecipe
 from urzoo.training.text.streams import TokenStreams, scored_segments
 from urzoo.training.text.surface import UNKNOWN
+from urzoo.zoo.schema import TrainingData
 
 WORD_PERPLEXITY = Score("word_perplexity", "perplexity for each word", logarithmic=True)
 # Tokens of a validation batch; it changes no score.
@@ -133,6 +135,10 @@ class LanguageModelRecipe(StreamRecipe):
         """The cross entropy where the best weights are kept; None where the last are."""
         return CROSS_ENTROPY if self.selection.checkpoint == "best" else None
 
+    def splits(self) -> set[tuple[str, str]]:
+        """Those of the texts to learn from."""
+        return {(source.name, source.split) for source in self.data.train}
+
     def check(self) -> None:
         """Refuse to learn from a split that figures are reported on, or from what the model is validated on."""
         aside, learnt = self.data.validation, [("data.train", source) for source in self.data.train]
@@ -143,15 +149,44 @@ class LanguageModelRecipe(StreamRecipe):
                 f"data.train names {twice[0]} ({twice[1]}) twice, so that documents held out of the one are learnt in "
                 "the other; name it once, with times, or a split as data.validation."
             )
-        if aside is not None and (aside.name, aside.split) in splits:
+        if aside is not None and text_of(aside.name, aside.split) in {text_of(*one) for one in splits}:
             raise RecipeError(
                 f"data.validation names {aside.name} ({aside.split}), which data.train learns from; name another split."
             )
 
+    def parents(self, runs: Path) -> Parents:
+        """The checkpoint to begin with, which has not read what this model is validated on.
+
+        Raises:
+            RecipeError: There is none of that name, or it has.
+            CheckpointError: A file of it is missing or damaged.
+        """
+        found, aside = super().parents(runs), self.data.validation
+        held_out = {text_of(part.name, part.split) for part in (self.data.train if aside is None else [aside])}
+        read = next((data for data in found.data() if text_of(data.name, data.split) in held_out), None)
+        if (initial := found.initial) is None or read is None:
+            return found
+        own = read_yaml(initial.folder / "recipe.yaml", error=CheckpointError)
+        if not isinstance(own, dict) or own.get("data") != self.data.model_dump(mode="json"):
+            raise RecipeError(
+                f"initialise_from is {initial.name}, which has learnt from {read.name} ({read.split}), and this recipe "
+                "holds out documents of it, which would be judged as if they were new. Name a split that it has not "
+                "read as data.validation, or hold out what it held out: with its section data."
+            )
+        return found
+
     def prepare(self, sources: Sources) -> Job:
-        """The tokenizer, the tokens, and the model."""
+        """The tokenizer, the tokens, and the model.
+
+        Raises:
+            UsageError: The caller gave data.
+            RecipeError: The initial checkpoint does not fit, or held other documents out of the same splits.
+            DataError: The data cannot be had, or are too few.
+        """
         sources.refuse_data("the texts of several sections")
         corpus, run = load_corpus(self.data, self.tokenizer, sources), self.run
+        if self.data.validation is None:
+            refuse_changed_documents(sources.parents, corpus.data)
         streams = TokenStreams(
             corpus.training,
             steps=run.steps,
@@ -177,6 +212,24 @@ class LanguageModelRecipe(StreamRecipe):
             carried=carried,
             preprocessor=corpus.tokenizer,
         )
+
+
+def refuse_changed_documents(parents: Parents, now: Sequence[TrainingData]) -> None:
+    """Refuse weights to begin with for which a split had other documents, or in another order: it held out others.
+
+    Raises:
+        RecipeError: There is such a split.
+    """
+    for before in parents.data():
+        for data in now:
+            same = text_of(before.name, before.split) == text_of(data.name, data.split)
+            if same and (before.digest != data.digest or before.order_digest not in (None, data.order_digest)):
+                name = None if parents.initial is None else parents.initial.name
+                raise RecipeError(
+                    f"initialise_from is {name}, which has learnt from {data.name} ({data.split}) as it was before it "
+                    f"changed, and held out other documents of it. Train {name} again, or name a split that it has not "
+                    "read as data.validation."
+                )
 
 
 def build_model(recipe: LanguageModelRecipe, tokenizer: PreTrainedTokenizerFast) -> URLSTMForCausalLM:

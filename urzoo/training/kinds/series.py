@@ -81,6 +81,7 @@ class SeriesRecipe(SequenceRecipe):
             self,
             build_model(self, training.classes),
             (training, validation),
+            sources,
             training=SequenceData(
                 "inputs_embeds",
                 training.sequences,

@@ -88,12 +88,14 @@ class SyntheticRecipe(StreamRecipe):
         # Of what decides every sequence of the stream; the stream itself is never stored.
         decisive = {"length": self.stream.length, "seed": self.run.seed, "batch_size": self.run.batch_size}
         digest = content_sha256({"problem": self.task, **decisive})
-        drawn = {"train": self.run.steps * self.run.batch_size, "validation": self.stream.validation_sequences}
+        drawn = self.run.steps * self.run.batch_size
         return Job(
             model=build_model(self),
             training=SyntheticStream(self),
             scores=partial(scores, recipe=self),
-            data=[TrainingData.of(data_set, "stream", digest, **drawn)],
+            data=[
+                TrainingData.of(data_set, "stream", digest, train=drawn, validation=self.stream.validation_sequences)
+            ],
             digest=digest,
             size=f"{self.run.steps:,} steps",
             loss=lambda model, batch, _: loss(self.task, answers(self.task, model, batch["inputs"]), batch["targets"]),

@@ -101,35 +101,64 @@ class TextRecipe(SequenceRecipe):
             RecipeError: There is none of that name, or it has learnt from rows that are held out here.
             CheckpointError: A file of it is missing or damaged.
         """
-        found = super().parents(runs)
-        if (initial := found.initial) is not None and initial.architecture == self.architecture:
-            learnt = None if initial.training is None else initial.training.data
-            if learnt is not None and (learnt.name, learnt.split) == (self.data.name, self.data.split):
-                self.refuse_other_rows_held_out(initial, "initialise_from")
+        found = self.named_parents(runs)
+        for key, earlier in self.earlier_classifiers(found).items():
+            own = read_yaml(earlier.folder / "recipe.yaml", error=CheckpointError)
+            if not isinstance(own, dict) or own.get("data") != self.data.model_dump(mode="json"):
+                raise RecipeError(
+                    f"{key} is {earlier.name}, whose recipe has other rows held out: its section data must be that of "
+                    "this recipe, or this model would be judged on rows that have been learnt from already."
+                )
         return found
 
-    def refuse_other_rows_held_out(self, earlier: CheckpointInfo, key: str) -> None:
-        """Refuse an earlier classifier, named under a key, that has learnt from rows which are held out here.
+    def named_parents(self, runs: Path) -> Parents:
+        """The checkpoint to begin with, whatever it has learnt from.
 
         Raises:
-            RecipeError: It has.
-            CheckpointError: It has no recipe.
+            RecipeError: There is none of that name.
+            CheckpointError: A file of it is missing or damaged.
         """
-        own = read_yaml(earlier.folder / "recipe.yaml", error=CheckpointError)
-        if not isinstance(own, dict) or own.get("data") != self.data.model_dump(mode="json"):
-            raise RecipeError(
-                f"{key} is {earlier.name}, whose recipe has other rows held out: its section data must be that of this "
-                "recipe, or this model would be judged on rows that have been learnt from already."
-            )
+        return super().parents(runs)
+
+    def earlier_classifiers(self, parents: Parents) -> dict[str, CheckpointInfo]:
+        """Those that have learnt the labels of the split that is read here, by the key of the recipe that names them.
+
+        A language model that has read its texts has seen no labels.
+        """
+        initial = parents.initial
+        if initial is None or initial.training is None or initial.architecture != self.architecture:
+            return {}
+        learnt = initial.training.data
+        same = (learnt.name, learnt.split) == (self.data.name, self.data.split)
+        return {"initialise_from": initial} if same else {}
+
+    def refuse_changed_rows(self, sources: Sources, digest: str) -> None:
+        """Refuse an earlier classifier to which the rows of this digest were others, or in another order.
+
+        The same draw of them has held others out.
+
+        Raises:
+            RecipeError: There is one.
+        """
+        for key, earlier in self.earlier_classifiers(sources.parents).items():
+            assert earlier.training is not None
+            learnt = earlier.training.data
+            if learnt.digest != digest or learnt.order_digest not in (None, sources.orders[0]):
+                raise RecipeError(
+                    f"{key} is {earlier.name}, which has learnt from {self.data.name} ({self.data.split}) as it was "
+                    f"before it changed, and held out other rows of it. Train {earlier.name} again."
+                )
 
     def prepare(self, sources: Sources) -> Job:
         """The texts as token ids, those that a teacher labels too, and the model.
 
         Raises:
             DataError: The texts, the tokenizer's or those to label cannot be had, or a row has no label.
-            RecipeError: The initial checkpoint has another tokenizer or other sizes, the teacher other classes.
+            RecipeError: The initial checkpoint has another tokenizer or other sizes, the teacher other classes; or one
+                of them has learnt from rows that are held out here.
         """
         training, validation = self.held_out(sources)
+        self.refuse_changed_rows(sources, training.digest)
         tokenizer = load_or_train_tokenizer(self.tokenizer, data_root=sources.data_root, cache=sources.cache)
         # Classification pads after the text; a language model's tokenizer, before it.
         tokenizer.padding_side = "right"
@@ -139,7 +168,7 @@ class TextRecipe(SequenceRecipe):
         model = build_model(self, training.classes, vocab_size=len(tokenizer), pad_token_id=unread)
         if sources.parents.initial is not None:
             begin_with(sources.parents.initial, model, tokenizer)
-        further, further_labels, further_data = self.further_texts(sources, training.digest)
+        further, further_labels, further_data = self.further_texts(sources)
         held_out = _encoded(tokenizer, validation.texts)
         # Of similar length together, as in evaluation; their order changes no score.
         order = np.argsort([len(tokens) for tokens in held_out], kind="stable")
@@ -147,6 +176,7 @@ class TextRecipe(SequenceRecipe):
             self,
             model,
             (training, validation),
+            sources,
             training=SequenceData(
                 "input_ids",
                 _encoded(tokenizer, training.texts) + _encoded(tokenizer, further),
@@ -163,8 +193,8 @@ class TextRecipe(SequenceRecipe):
         )
         return replace(job, preprocessor=tokenizer, digest=_digest_with(job, further_data))
 
-    def further_texts(self, sources: Sources, digest: str) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:  # noqa: ARG002
-        """More to learn from, beside rows of this digest: none."""
+    def further_texts(self, sources: Sources) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:  # noqa: ARG002
+        """More to learn from: none."""
         return [], np.empty(0, np.int64), ()
 
     def refuse_labelled(self, key: str, split: str) -> None:
@@ -184,16 +214,20 @@ class TaughtTextRecipe(TextRecipe):
 
     teacher: TeacherRecipe
 
+    def splits(self) -> set[tuple[str, str]]:
+        """That of the rows without labels too."""
+        return {*super().splits(), (self.data.name, self.teacher.split)}
+
     def check(self) -> None:
         """Refuse rows to be labelled that have labels too."""
         super().check()
         self.refuse_labelled("teacher", self.teacher.split)
 
-    def parents(self, runs: Path) -> Parents:
+    def named_parents(self, runs: Path) -> Parents:
         """The checkpoint to begin with, and the teacher.
 
         Raises:
-            RecipeError: There is none of that name, or the teacher's rows are other ones.
+            RecipeError: There is none of that name, or the teacher is of another task.
             CheckpointError: A file of them is missing or damaged.
         """
         teacher = find_checkpoint(self.teacher.checkpoint, runs, key="teacher.checkpoint")
@@ -202,23 +236,15 @@ class TaughtTextRecipe(TextRecipe):
                 f"teacher.checkpoint is {teacher.name}, a {teacher.architecture} for task {teacher.task}; expected a "
                 f"{self.architecture} for task {self.task}."
             )
-        self.refuse_other_rows_held_out(teacher, "teacher.checkpoint")
-        return Parents(super().parents(runs).initial, teacher)
+        return replace(super().named_parents(runs), teacher=teacher)
 
-    def further_texts(self, sources: Sources, digest: str) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:
-        """Those that the teacher is confident about, with its answers.
+    def earlier_classifiers(self, parents: Parents) -> dict[str, CheckpointInfo]:
+        """The teacher too."""
+        assert parents.teacher is not None
+        return {**super().earlier_classifiers(parents), "teacher.checkpoint": parents.teacher}
 
-        Raises:
-            RecipeError: The teacher has learnt from other rows, and so held out others.
-        """
-        teacher = sources.parents.teacher
-        assert teacher is not None
-        assert teacher.training is not None
-        if teacher.training.data.digest != digest:
-            raise RecipeError(
-                f"teacher.checkpoint is {teacher.name}, which has learnt from {self.data.name} ({self.data.split}) as "
-                "it was before it changed, and held out other rows of it. Train the teacher again."
-            )
+    def further_texts(self, sources: Sources) -> tuple[list[str], Labels, tuple[TrainingData, ...]]:
+        """Those that the teacher is confident about, with its answers."""
         texts, labels, data = taught_texts(self.teacher, self.data.name, sources)
         return texts, labels, (data,)
 
@@ -227,6 +253,10 @@ class UnlabelledTextRecipe(TextRecipe):
     """Texts with labels, and more of them without, to which the answers are to be steady."""
 
     unlabelled: UnlabelledRecipe
+
+    def splits(self) -> set[tuple[str, str]]:
+        """That of the rows without labels too."""
+        return {*super().splits(), (self.data.name, self.unlabelled.split)}
 
     def check(self) -> None:
         """Refuse rows without labels that have some too."""

@@ -71,8 +71,10 @@ def load_corpus(data: TextData, tokenizer_recipe: TokenizerRecipe, sources: Sour
     if len(held_out) < 2:
         raise DataError("the validation text has one token, expected at least 2; raise data.validation_documents.")
     named = [*data.train, *([] if data.validation is None else [data.validation])]
-    sources.orders.extend(order_of(source) or "" for source in named)
+    orders = [order_of(source) for source in named]
+    sources.orders.extend(order or "" for order in orders)
     digests = [digest_of(source, data_root=sources.data_root) for source in named]
+    parts = list(zip(data.train, digests, orders, strict=False))  # without that of the validation
     return Corpus(
         tokenizer,
         training=list(zip(read, kept, [source.times for source in data.train], strict=True)),
@@ -80,8 +82,10 @@ def load_corpus(data: TextData, tokenizer_recipe: TokenizerRecipe, sources: Sour
         validation_words=sum(int(made.words[numbers].sum()) for made, numbers in validation),
         digest=content_sha256(digests),
         data=[
-            TrainingData.of(load_data_set(source.name), source.split, digest, train=len(learnt), validation=len(drawn))
-            for source, digest, learnt, drawn in zip(data.train, digests[: len(data.train)], kept, aside, strict=True)
+            TrainingData.of(
+                load_data_set(source.name), source.split, digest, train=len(learnt), validation=len(drawn), order=order
+            )
+            for (source, digest, order), learnt, drawn in zip(parts, kept, aside, strict=True)
         ],
     )
 

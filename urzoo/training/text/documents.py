@@ -40,11 +40,15 @@ def refuse_scored(tokenizer: TokenizerRecipe, *named: tuple[str, TextSource]) ->
     texts = [] if tokenizer.kind == "checkpoint" else tokenizer.texts
     scored = {(data.name, data.split) for data in (load_task(name).data for name in (*tasks(), *LOCAL))}
     for key, source in (*named, *(("tokenizer.texts", source) for source in texts)):
-        # WikiText-2 and WikiText-103 have one and the same test text.
-        if (source.name, source.split) in scored or source.split == "test":
+        if text_of(source.name, source.split) in scored or source.split == "test":
             raise RecipeError(
                 f"{key} names {source.name} ({source.split}), which figures are reported on; name another split."
             )
+
+
+def text_of(name: str, split: str) -> tuple[str, str]:
+    """The data set and the split by which a text goes: WikiText-2's validation and test text are WikiText-103's."""
+    return ("wikitext-103", split) if name == "wikitext-2" and split != "train" else (name, split)
 
 
 def digest_of(source: TextSource, *, data_root: Path | str | None = None) -> str:
