@@ -26,15 +26,20 @@ from urzoo.models import URLSTMConfig, URLSTMForSequenceClassification
 from urzoo.zoo import load, load_tokenizer
 
 
-def windowed(folder: Path, ids: list[int], window: int) -> float:
-    """The log-probability of tokens that are read in windows, each conditioned on one token before it."""
+def windowed(folder: Path, ids: list[int], window: int, *, fill: bool = False) -> float:
+    """The log-probability of tokens that are read in windows, each conditioned on one token before it.
+
+    With `fill` the last window reads as many tokens as the others, of which those of the others are not scored again.
+    """
     model, tokenizer = load(folder), load_tokenizer(folder)
     total = 0.0
+    text = [tokenizer.bos_token_id or tokenizer.eos_token_id, *ids]  # the input at i predicts the token i
     with torch.inference_mode():
         for at in range(0, len(ids), window):
             targets = ids[at : at + window]
-            inputs = [ids[at - 1] if at else tokenizer.bos_token_id or tokenizer.eos_token_id, *targets[:-1]]
-            logits = model(input_ids=torch.tensor([inputs])).logits[0].double()
+            end = at + len(targets)
+            inputs = text[max(0, end - window) if fill else at : end]
+            logits = model(input_ids=torch.tensor([inputs])).logits[0].double()[-len(targets) :]
             total += float(logits.log_softmax(-1)[torch.arange(len(targets)), torch.tensor(targets)].sum())
     return total
 
@@ -56,7 +61,7 @@ def test_a_causal_language_model_reads_the_stream_in_windows(tmp_path: Path, kin
 def test_a_model_with_a_limited_context_reads_pages_in_windows(tmp_path: Path):
     folder, split = make_foreign("gpt2-pages", tmp_path / "gpt2")
     tokenizer = load_tokenizer(folder)
-    total = sum(windowed(folder, tokenizer(detokenised(page))["input_ids"], 16) for page in pages(WIKI))
+    total = sum(windowed(folder, tokenizer(detokenised(page))["input_ids"], 16, fill=True) for page in pages(WIKI))
     result = run(folder, "wikitext103_pages", split)
     words = sum(map(words_of_page, pages(WIKI)))
     assert result.metrics["word_perplexity"] == pytest.approx(np.exp(-total / words), rel=1e-6)

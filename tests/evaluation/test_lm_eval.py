@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.examples import WIKI, make_writer, run, split_of
+from tests.evaluation.examples import WIKI, make_foreign, make_writer, run, split_of
 from urzoo.data.wikitext import pages
 from urzoo.training.text.recipe import ByteLevelTokenizerRecipe, TextSource
 from urzoo.training.text.tokenizer import train_tokenizer
@@ -33,8 +33,8 @@ metadata:
 """
 
 
-def harness_scores(folder: Path, texts: list[str], place: Path) -> dict[str, float]:
-    """What lm-eval's own task wikitext gives on these pages, with the model reading each whole."""
+def harness_scores(folder: Path, texts: list[str], place: Path, longest: int = 100_000) -> dict[str, float]:
+    """What lm-eval's own task wikitext gives on these pages, read in windows of `longest` tokens."""
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -47,7 +47,7 @@ def harness_scores(folder: Path, texts: list[str], place: Path) -> dict[str, flo
         pretrained=load(folder),
         tokenizer=load_tokenizer(folder),
         backend="causal",
-        max_length=100_000,
+        max_length=longest,
         batch_size=1,
         device="cpu",
     )
@@ -77,3 +77,14 @@ def test_the_figures_are_those_of_lm_eval(tmp_path: Path, monkeypatch: pytest.Mo
     metrics = run(folder, "wikitext103_pages", split_of("wikitext-103-raw", "test", text=WIKI)).metrics
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     assert expected["word_perplexity"] > 1e3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_reads_in_windows_has_the_figures_of_lm_eval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    folder, split = make_foreign("gpt2-pages", tmp_path / "gpt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = harness_scores(folder, pages(WIKI), tmp_path / "harness", longest=16)
+    metrics = run(folder, "wikitext103_pages", split).metrics
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-6)

@@ -108,7 +108,7 @@ def test_a_text_without_titles_has_no_pages(stories: Path):
     folder = stories.parent / "stories"
     pq.write_table(pa.table({"text": ["One line.", "Another."]}), folder / "test.parquet")
     (folder / "dataset.yaml").write_text(yaml.safe_dump(describe(folder)))
-    with pytest.raises(DataError, match=r"stories \(test\) has no page: expected a title"):
+    with pytest.raises(DataError, match=r"stories \(test\) has no page: expected a line ' = Title = '"):
         evaluate(stories.parent / "writer", str(stories), progress=False)
 
 

@@ -26,7 +26,7 @@ from tests.evaluation.examples import (
     wiki,
 )
 from urzoo.data.generate import adding_sequences, copy_sequences
-from urzoo.data.wikitext import detokenised, lines, pages, words_of_page
+from urzoo.data.wikitext import article_lines, detokenised, lines, pages, words_of_page
 from urzoo.errors import CheckpointError, DataError, UsageError
 from urzoo.evaluation import Settings, load_task
 from urzoo.evaluation.intervals import bootstrapped_ratio
@@ -218,6 +218,20 @@ def test_pages_are_scored_as_lm_eval_defines(language_model: Path, batch_size: i
     assert metrics["word_perplexity"] == pytest.approx(np.exp(-total / sum(map(words_of_page, found))), rel=1e-6)
     assert metrics["bits_per_byte"] == pytest.approx(-total / size / np.log(2), rel=1e-6)
     assert metrics["byte_perplexity"] == pytest.approx(2 ** metrics["bits_per_byte"], rel=1e-9)
+
+
+def test_pages_are_cut_where_lm_eval_cuts_them():
+    """At any line that looks like a title, also in a sum; the line end before it goes."""
+    text = [*WIKI[:5], " = 1 rad / s and a nominal impedance k = \n", " It goes on . \n", *WIKI[5:]]
+    found = pages(text)
+    assert [page.split("\n")[0] for page in found] == [
+        " = First Page = ",
+        " = 1 rad / s and a nominal impedance k = ",
+        " = Second Page = ",
+    ]
+    assert "\n".join([" ", *found]) == "".join(lines(text))
+    assert [len(article) for article in article_lines(text)] == [10, 5]
+    assert pages([" no title here \n", " nor = here = \n"]) == []
 
 
 def test_a_tokenizer_that_hides_words_behind_unknown_is_refused(tmp_path: Path):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 # " = Robert Boulter = \n" begins a page; " = = Career = = \n" is a heading inside one.
 _TITLE = re.compile(r"^ = [^=].*? = \n$")
+_PAGE_BEGINS = re.compile(r"= (?!=).*(?<!=) =")
 
 
 def lines(rows: Sequence[str]) -> list[str]:
@@ -16,12 +17,22 @@ def lines(rows: Sequence[str]) -> list[str]:
 
 
 def pages(rows: Sequence[str]) -> list[str]:
-    """The pages, each beginning with its title; a title follows a blank line and is followed by one."""
-    return ["".join(page) for page in article_lines(rows)]
+    """The pages as lm-eval's task wikitext 2.0 cuts them; none where there is no title.
+
+    Any line that looks like a title begins one, also in the midst of an article: in the test text there are two more
+    than articles. The last line end before a title belongs to no page.
+    """
+    found: list[list[str]] = [[]]
+    for line in "".join(lines(rows)).split("\n"):
+        if _PAGE_BEGINS.fullmatch(line.strip()):
+            found.append([])
+        found[-1].append(line)
+    texts = ["\n".join(page) for page in found]
+    return [text for text in texts if text.strip()] if len(texts) > 1 else []
 
 
 def article_lines(rows: Sequence[str]) -> list[list[str]]:
-    """The lines of each page; what stands before the first title belongs to none."""
+    """The lines of each article, from its title, which stands between blank lines; those before it are dropped."""
     found = lines(rows)
     starts = [
         number

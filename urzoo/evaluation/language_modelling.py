@@ -4,9 +4,10 @@ The stream is the classic test of recurrent models: the state is carried over th
 for each word, line ends counting as words. The pages are what lm-eval 2.0 calls word perplexity: the text is
 detokenised, every page begins afresh from the prefix token, words and bytes are counted on the original page.
 
-urzoo's models carry their state over the whole text. Any other causal language model reads it in windows that do not
-overlap, of its longest context, each after the first conditioned on one token before it, which is lm-eval's rolling
-likelihood with a context of one; the result says so (`data.subset`).
+urzoo's models carry their state over the whole text. Any other causal language model reads it in windows of its longest
+context whose scored tokens do not overlap, each after the first conditioned on one token before it. So does lm-eval's
+rolling likelihood with a context of one, which fills the last window of a page up with the tokens before it; so do the
+pages here. The result says that it was read in windows (`data.subset`).
 """
 
 import unicodedata
@@ -134,8 +135,12 @@ class Scorer:
         if self.window is None:
             self.begin()
             return self.log_probabilities(ids)
-        parts = [self.in_window(ids, at) for at in range(0, len(ids), self.window)]
-        return np.concatenate([np.zeros(0), *parts])
+        parts = [np.zeros(0)]
+        for at in range(0, len(ids), self.window):
+            # The last window is full as well; what it holds of the one before is scored there.
+            first = min(at, max(0, len(ids) - self.window))
+            parts.append(self.in_window(ids, first)[at - first :])
+        return np.concatenate(parts)
 
     def in_window(self, ids: list[int], at: int) -> Values:
         """The log-probabilities of the tokens of the window that begins at `at`, given one token before it at most.
@@ -313,7 +318,7 @@ class LanguageModellingPages:
         self.pages = pages(split.texts)
         if not self.pages:
             raise DataError(
-                f"{split.name} ({split.split}) has no page: expected a title, ' = Title = ', between blank lines. "
+                f"{split.name} ({split.split}) has no page: expected a line ' = Title = ' before each. "
                 "Read it as one text, with problem: language-modelling-stream."
             )
         self.words = np.array([words_of_page(page) for page in self.pages], dtype=np.int64)
