@@ -54,7 +54,7 @@ Number = Annotated[float, WrapValidator(_as_written), PlainSerializer(lambda num
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 # PyYAML takes a second for each hundred thousand characters.
-_LARGEST_YAML = 64 * 1024
+LARGEST_YAML = 64 * 1024
 
 
 class Strict(BaseModel):
@@ -108,8 +108,8 @@ def read_yaml(path: Path, *, error: type[UrzooError]) -> Any:
 
 def parse_yaml(text: str, source: object, *, error: type[UrzooError]) -> Any:
     """The content of a text in YAML, as `read_yaml`; `source` names it in the message."""
-    if len(text) > _LARGEST_YAML:
-        raise error(f"{source} has {len(text)} characters; expected at most {_LARGEST_YAML} of YAML.")
+    if len(text) > LARGEST_YAML:
+        raise error(f"{source} has {len(text)} characters; expected at most {LARGEST_YAML} of YAML.")
     try:
         return yaml.load(text, Loader=_Plain)
     except (yaml.YAMLError, ValueError, RecursionError) as failure:

@@ -56,6 +56,7 @@ def test_help_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+RECIPE = Path(__file__).parents[2] / "configs" / "scifar" / "urgru-256.yaml"
 MISTAKES = [
     (["lst"], "Did you mean 'list'?"),
     (["list", "--plian"], "--plain"),
@@ -110,6 +111,15 @@ MISTAKES = [
     (["leaderboard", "--results", ".", "--out", "o", "--readme", "FILE"], "FILE must hold the lines"),
     (["leaderboard", "--submission", "nowhere", "--checkpoint", "m"], "'nowhere' does not exist"),
     (["leaderboard", "--from", "alice/board"], "name it: --out DIR"),
+    (["leaderboard", "--check", "--verify", "3"], "--check and --verify are different jobs"),
+    (["leaderboard", "--publish", "a/b", "--samples", "3"], "--samples goes with --submission, not with --publish"),
+    (["leaderboard", "--private"], "--private goes with --publish."),
+    (["bench", "--check", "--quick"], "--quick does not go with --check."),
+    (["bench", "--check", "--summary"], "--check and --summary are different jobs"),
+    (
+        ["train", str(RECIPE), "--task", "smnist"],
+        f"--task smnist is task 'smnist', but {RECIPE} is a recipe of task 's",
+    ),
     (["train", "FILE.yaml"], "FILE.yaml holds no keys; expected a recipe"),
     (["train", "FILE.yaml", "--data-root", "nowhere"], "'nowhere' does not exist"),
     (["train", "FILE.yaml", "--runs", "FILE"], "FILE' is a file"),

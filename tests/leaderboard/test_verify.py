@@ -162,7 +162,7 @@ def test_a_baseline_of_another_library_may_be_sent_in(
         (["--submission", "x.json"], "needs one --checkpoint"),
         (["--submission", "x.json", "--checkpoint", "a", "--checkpoint", "b"], "needs one --checkpoint"),
         (["--samples", "9"], "--samples goes with --submission"),
-        (["--checkpoint", "urlstm-128-smnist"], "--checkpoint with --submission or --verify"),
+        (["--checkpoint", "urlstm-128-smnist"], "--checkpoint goes with --verify or --submission"),
         (["--submission", "x.json", "--checkpoint", "urlstm-128-smnist", "--samples", "0"], "samples is 0"),
     ],
 )

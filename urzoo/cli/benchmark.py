@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from urzoo.cli.output import note
+from urzoo.cli.output import asked_job, note
 from urzoo.errors import UsageError
 
 FOLDER = Path("leaderboard/benchmarks")
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
+    context: typer.Context,
     *,
     shape: Annotated[
         list[str] | None, typer.Option(help="h128, h256, h512, lm512, lm1024, or sizes such as b64t784i1h128.")
@@ -55,6 +56,9 @@ def bench(
 
         urzoo bench --quick
     """
+    options = {name for option in context.command.params for name in option.opts}
+    asked_job(context, {"": options, "--summary": {"--out"}, "--check": {"--out"}})
+
     from rich.console import Console
 
     from urzoo.benchmark.readme import BEGIN

@@ -35,8 +35,15 @@ def digest(
 
     from urzoo.data import describe
     from urzoo.data.local import DESCRIPTION
+    from urzoo.errors import DataError
     from urzoo.files import write_text
+    from urzoo.schema import LARGEST_YAML
 
     content = yaml.safe_dump(describe(folder), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    if len(content) > LARGEST_YAML:
+        raise DataError(
+            f"the description of {folder} has {len(content)} characters, expected at most {LARGEST_YAML}; its classes "
+            "are too many, or have too long names."
+        )
     write_text(folder / DESCRIPTION, content)
     typer.echo(folder / DESCRIPTION)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from urzoo.cli.named import name_in_results, named_folder, subjects
-from urzoo.cli.output import complete_checkpoint, complete_task, note, print_json, speaks
+from urzoo.cli.output import asked_job, complete_checkpoint, complete_task, note, print_json, speaks
 from urzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -217,7 +217,18 @@ def compare(
         typer.echo(f"  rows that differ: {listed}" + (f" and {more} more: --rows" if more > 0 else ""))
 
 
+_BOARD_JOBS = {
+    "": {"--results", "--out", "--readme"},
+    "--check": {"--results", "--out", "--readme"},
+    "--verify": {"--results", "--checkpoint", "--data-root", "--seed"},
+    "--submission": {"--checkpoint", "--samples", "--data-root", "--seed"},
+    "--publish": {"--results", "--out", "--private", "--dry-run", "--yes"},
+    "--from": {"--out"},
+}
+
+
 def leaderboard(
+    context: typer.Context,
     *,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the board is stale.")] = False,
     verify: Annotated[
@@ -274,12 +285,7 @@ def leaderboard(
     """
     from urzoo.cli import board
 
-    if publish is None and (private or dry_run or yes):
-        raise UsageError("--private, --dry-run and --yes go with --publish.")
-    jobs = {"--check": check, "--verify": verify, "--submission": submission, "--publish": publish, "--from": source}
-    asked = [name for name, value in jobs.items() if value not in (None, False)]
-    if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)} are different jobs; give one of them.")
+    asked_job(context, _BOARD_JOBS)
     if publish is not None:
         sent = out / "results"
         if results not in (RESULTS, sent) or not sent.is_dir():
@@ -298,8 +304,6 @@ def leaderboard(
     if submission is not None:
         _check_submission(submission, checkpoint or [], samples=samples, seed=seed, data_root=data_root)
         return
-    if samples is not None or (checkpoint and verify is None):
-        raise UsageError("--samples goes with --submission, and --checkpoint with --submission or --verify.")
     _need(results)
     if verify is not None:
         _verify(results, verify, checkpoint or [], seed=seed, data_root=data_root)

@@ -5,11 +5,37 @@ Notes and progress go to standard error, so that a pipe carries the answer alone
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from urzoo.errors import UsageError
+
+# The jobs of one command, each with the options that go with it; that of "" is what is done where none is named.
+Jobs = Mapping[str, Collection[str]]
+
+
+def asked_job(context: typer.Context, jobs: Jobs) -> str:
+    """The option that names the job of this call, "" where there is none.
+
+    Raises:
+        UsageError: Two are named, or an option that the job has no use for.
+    """
+    given = {
+        option.opts[0]
+        for option in context.command.params
+        if option.name and (source := context.get_parameter_source(option.name)) and source.name == "COMMANDLINE"
+    }
+    if len(named := sorted(given & jobs.keys())) > 1:
+        raise UsageError(f"{' and '.join(named)} are different jobs; give one of them.")
+    job = next(iter(named), "")
+    for option in sorted(given - {job} - {*jobs[job]}):
+        fitting = " or ".join(name for name, options in jobs.items() if name and option in options)
+        instead = f"goes with {fitting}" + (f", not with {job}" if job else "")
+        raise UsageError(f"{option} {instead if fitting else f'does not go with {job}'}.")
+    return job
 
 
 def print_json(content: Any) -> None:

@@ -1,5 +1,6 @@
 """`urzoo train`: one recipe, from data to a checkpoint folder."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from urzoo.cli.evaluation import DataRoot
 from urzoo.cli.output import complete_recipe, speaks
+from urzoo.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -46,14 +48,25 @@ def train(
         urzoo train my-recipe.yaml --task ./digits.yaml
     """
     from urzoo.training.memory import keep_freed_memory
+    from urzoo.training.recipe_file import load_recipe
+    from urzoo.training.run import TrainingStoppedError
     from urzoo.training.run import train as run
 
     if task is not None:
         from urzoo.evaluation import load_task
 
         # From here on the recipe finds the task and its data by their names.
-        load_task(str(task))
+        own, named = load_task(str(task)).name, load_recipe(recipe).task
+        if own != named:
+            raise UsageError(f"--task {task} is task {own!r}, but {recipe} is a recipe of task {named!r}.")
     keep_freed_memory()
-    folder = run(recipe, data_root=data_root, runs=runs, out=out, restart=restart)
+    try:
+        folder = run(recipe, data_root=data_root, runs=runs, out=out, restart=restart)
+    except KeyboardInterrupt:
+        again = " if --restart is left out" if restart else ""
+        raise TrainingStoppedError(
+            f"interrupted; what was finished is kept, the same command goes on from there{again}.",
+            signal_number=signal.SIGINT,
+        ) from None
     if speaks():
         typer.echo(folder)
