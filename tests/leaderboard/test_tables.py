@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from urzoo.evaluation import load_task
 from urzoo.leaderboard.build import make_board
 from urzoo.leaderboard.charts import charts
@@ -84,7 +86,7 @@ def test_the_head_shows_interval_recommendation_and_what_is_published(put: Calla
         "**99.00** (98.80 to 99.18), someone/better",
         "urlstm-256-smnist",
         "102,154",
-        "99.28 (S4 paper Table 12; also listed by the aggregator)",
+        "99.28, UR-LSTM (S4 paper Table 12; also listed by the aggregator)",
         "99.63, S4 (S4 paper Table 12)",
     ]
 
@@ -120,11 +122,14 @@ def test_a_caveat_is_of_checkpoints_made_for_the_other_task_alone(put: Callable[
     assert [row.caveat for row in section.measured] == [None, None]
 
 
-def test_a_deviation_beyond_the_scale_is_clipped_in_csv(put: Callable[..., Path], results: Path):
-    put_seeds(put, (0.99, 0.1135), intervals={})
+def test_seeds_in_csv_have_a_deviation_and_no_interval(put: Callable[..., Path], results: Path):
+    put_seeds(put, (0.99, 0.1135))
     rows = list(csv.DictReader(io.StringIO(render_csv(make_board(results, results.parent)[0]))))
     [group] = [row for row in rows if row["standing"] == "mean over seeds"]
-    assert (float(group["low"]), float(group["high"])) == (0.0, 100.0)
+    assert (group["low"], group["high"]) == ("", "")
+    assert float(group["deviation"]) == pytest.approx(100 * (0.99 - 0.1135) / 2**0.5)
+    assert group["note"].endswith("; 1 of 2 seeds no better than chance")
+    assert {row["deviation"] for row in rows if row["standing"] != "mean over seeds"} == {""}
 
 
 def test_a_column_without_content_is_left_out(put: Callable[..., Path], results: Path):

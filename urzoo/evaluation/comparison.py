@@ -159,6 +159,8 @@ def _figures(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any
     # The last block may have fewer rows.
     sums = [np.add.reduceat(values, starts) for values in (*losses, units)]
     whole = [float(figure(loss.sum() / units.sum())) for loss in losses]
+    apart = np.abs(losses[1] - losses[0])
+    order = np.argsort(-apart, kind="stable")
     return Comparison(
         task=task,
         models=names,
@@ -167,7 +169,7 @@ def _figures(task: str, names: tuple[str, str], rows: Values, columns: tuple[Any
         p_value=_swapped(sums, figure),
         test="paired randomization test",
         rows=len(rows),
-        differing=rows[np.argsort(-np.abs(losses[1] - losses[0]), kind="stable")[:20]].tolist(),
+        differing=rows[order[apart[order] > 0]].tolist(),
         only_first_right=None,
         only_second_right=None,
     )

@@ -65,7 +65,8 @@ def validation_score(scores: Mapping[str, float], task: Task) -> str | None:
     """What training recorded of a task's metric that ranks, as the task shows it; None where it recorded none."""
     metric = task.primary_metric
     score = _validation(scores, metric, task)
-    return None if score is None else f"{score * metric.scale:.{metric.digits}f} {metric.unit}"
+    unit = "" if metric.unit in metric.title.lower() else metric.unit  # as in "mean squared error"
+    return None if score is None else f"{score * metric.scale:.{metric.digits}f} {unit}".rstrip()
 
 
 def _summaries() -> dict[str, TrainingSummary]:

@@ -96,7 +96,7 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> Result:
-    """Evaluate a checkpoint on a task and write nothing; `urzoo.evaluation.evaluate_pair` keeps the result.
+    """Evaluate a checkpoint on a task and write nothing; `urzoo.evaluation.evaluate_pairs` keeps the result.
 
     Args:
         model: The name of a shipped checkpoint, or a checkpoint folder.

@@ -25,7 +25,7 @@ from urzoo.models.card_urlstm import TAGS, pipeline_of
 from urzoo.schema import parse_yaml, read_json, read_text, read_yaml
 from urzoo.zoo import info
 from urzoo.zoo.lookup import checkpoints, read_config, study_checkpoints
-from urzoo.zoo.schema import CheckpointInfo
+from urzoo.zoo.schema import CheckpointInfo, TrainingData
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -75,6 +75,8 @@ def render_card(
         learnt=[one.title if isinstance(one, DataSet) else one for one in learnt],
         pipeline=_pipeline(checkpoint),
         training=checkpoint.training,
+        more_data=_more_data(checkpoint),
+        counted="documents" if checkpoint.architecture.endswith("ForCausalLM") else "rows",
         recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
         processor=_processor(folder),
         time_scales=_time_scales(recipe),
@@ -282,6 +284,15 @@ def _learnt_from(checkpoint: CheckpointInfo) -> list[DataSet | str]:
     training = checkpoint.training
     names = [] if training is None else [data.name for data in (training.data, *training.additional_data)]
     return [load_data_set(name) if name in data_sets() else name for name in dict.fromkeys(names)]
+
+
+def _more_data(checkpoint: CheckpointInfo) -> list[TrainingData]:
+    """What it learnt from beside its first split, each split once: an ancestor may have read the same."""
+    training = checkpoint.training
+    if training is None:
+        return []
+    each = {(data.name, data.config, data.split): data for data in (*reversed(training.additional_data), training.data)}
+    return [data for data in reversed(each.values()) if data != training.data]
 
 
 def _pipeline(checkpoint: CheckpointInfo) -> str | None:

@@ -39,6 +39,27 @@ class Evidence:
     link: str | None
 
 
+@dataclass(frozen=True)
+class Background:
+    """How a checkpoint came to be, which its results do not tell.
+
+    Attributes:
+        begun_with: The checkpoint it began with; None for drawn weights.
+        learnt: The data sets that it learnt from, those of its ancestors too.
+        departures: Where its recipe departs from the plain way, in words.
+    """
+
+    begun_with: str | None
+    learnt: tuple[str, ...]
+    departures: tuple[str, ...]
+
+    def conditions(self, data_set: str) -> tuple[str, ...]:
+        """What a reader should know of a score on a data set."""
+        if data_set in self.learnt:
+            return self.departures
+        return (f"not trained on {data_set}, but on {', '.join(self.learnt)}", *self.departures)
+
+
 def assemble(
     evidence: Iterable[Evidence],
     published: PublishedFile,
@@ -46,7 +67,7 @@ def assemble(
     curves: Mapping[tuple[str, str], Curve] | None = None,
     problem_curves: Mapping[str, tuple[ProblemCurve, ...]] | None = None,
     recommended: Mapping[str, str] | None = None,
-    begun: Mapping[str, str] | None = None,
+    backgrounds: Mapping[str, Background] | None = None,
 ) -> Board:
     """Put a board together.
 
@@ -57,7 +78,7 @@ def assemble(
         curves: Learning curves by task and model, each that of the weights in the result.
         problem_curves: Learning curves of the gatings on the synthetic problems, by task.
         recommended: The shipped checkpoint to take, by task.
-        begun: The checkpoint that a model began with, by model.
+        backgrounds: How models came to be, by model.
 
     Raises:
         ResultError: A result is not fit for a board (see `refuse_unfit`); the message names file and key.
@@ -66,8 +87,8 @@ def assemble(
     for one in evidence:
         refuse_unfit(one, tasks)
         name = one.result.task.name
-        initial = (begun or {}).get(one.result.model.name)
-        rows[name].append(_row(one, tasks[name], (recommended or {}).get(name), initial))
+        background = (backgrounds or {}).get(one.result.model.name)
+        rows[name].append(_row(one, tasks[name], (recommended or {}).get(name), background))
     sections = [
         _section(
             name,
@@ -141,7 +162,7 @@ def _refuse_impossible(file: str, result: Result, spec: MetricSpec) -> None:
             raise ResultError(f"{file}: key {key} is {figure!r}; expected {expected}.")
 
 
-def _row(evidence: Evidence, current: CurrentTask, recommended: str | None, begun_with: str | None) -> Row:
+def _row(evidence: Evidence, current: CurrentTask, recommended: str | None, background: Background | None) -> Row:
     result, task = evidence.result, current.task
     model, training = result.model, result.model.training
     # An outdated result may be in a metric that the task no longer has; it is then shown as stored.
@@ -179,7 +200,8 @@ def _row(evidence: Evidence, current: CurrentTask, recommended: str | None, begu
         caveat=task.caveat_of(training.task if training else None),
         group=None,
         training_seconds=training.wall_seconds if training else None,
-        begun_with=begun_with,
+        begun_with=background.begun_with if background else None,
+        conditions="; ".join(background.conditions(task.data.name)) or None if background else None,
         selection_split=training.selection_split if training else "unknown",
         task_version=result.task.version,
         date=result.started_at[:10],

@@ -13,7 +13,7 @@ from urzoo.evaluation.recommended import recommended_checkpoints
 from urzoo.files import write_files
 from urzoo.leaderboard.board import assemble
 from urzoo.leaderboard.charts import KINDS, Chart, charts
-from urzoo.leaderboard.collect import begun_with, collect, current_tasks
+from urzoo.leaderboard.collect import backgrounds, collect, current_tasks
 from urzoo.leaderboard.curves import learning_curves
 from urzoo.leaderboard.page import render_page
 from urzoo.leaderboard.problem_curves import CURVES, problem_curves
@@ -54,7 +54,7 @@ def make_board(results: Path, out: Path, *, checkpoints: Path = CHECKPOINTS_FOLD
         learning_curves(collected.evidence, tasks, folders),
         problem_curves(out / CURVES, tasks),
         recommended_checkpoints(),
-        begun_with(collected.evidence, folders),
+        backgrounds(collected.evidence, folders),
     )
     return board, collected.left_out
 

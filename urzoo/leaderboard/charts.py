@@ -105,10 +105,10 @@ KINDS = {
 
 def charts(board: Board) -> list[Chart]:
     """All plots for which the board has data: that of the board, then by task in the order of `KINDS`."""
-    suffix = re.compile(rf"-({'|'.join(re.escape(section.task) for section in board.sections)})$")
     made = [_overview(board)]
+    tasks = re.compile(rf"-({'|'.join(re.escape(section.task) for section in board.sections)})$")
     for section in board.sections:
-        made += [_standings(section, suffix), _curves(section), _gatings(section), *_problem_curves(section)]
+        made += [_standings(section, tasks), _curves(section), _gatings(section), *_problem_curves(section)]
     return [chart for chart in made if chart is not None]
 
 
@@ -151,12 +151,12 @@ def _as_error(mark: Point, least: float) -> Point:
     return replace(mark, x=max(100.0 - mark.x, least), interval=interval)
 
 
-def _standings(section: Section, suffix: re.Pattern[str]) -> Chart | None:
-    """Each model on a line of its own, the best first."""
+def _standings(section: Section, tasks: re.Pattern[str]) -> Chart | None:
+    """Each model on a line of its own, the best first; `tasks` finds the task at the end of a model's name."""
     published = [row for row in section.published if row.comparable and not row.secondary]
-    kept = published[:MOST_ROWS]
-    if section.reference is not None and section.reference not in kept:
-        kept.append(section.reference)
+    # Of many published figures the best, and those of the gatings that are compared here.
+    kept = [row for place, row in enumerate(published) if place < MOST_ROWS or row.gate]
+    left_out = f", {len(kept)} of {len(published)} published" if len(kept) < len(published) else ""
     rows: list[Row | PublishedRow] = [*section.main[:MOST_ROWS], *kept]
     if len(rows) < 2 or not section.main:
         return None
@@ -166,13 +166,16 @@ def _standings(section: Section, suffix: re.Pattern[str]) -> Chart | None:
         for line, row in enumerate(rows)
     ]
     references = _chance(section, section.main)
+    ends = {found[0] if (found := tasks.search(row.model)) else "" for row in section.main}
+    # What tells none of them from another: this task, or another one that all were trained for.
+    suffix = (ends.pop() if len(ends) == 1 else "") or f"-{section.task}"
     return Chart(
         task=section.task,
         kind="standings",
-        title=section.title,
-        description=f"{section.heading} of each model. {_listed(points)}.",
+        title=f"{section.title}{left_out}",
+        description=f"{section.heading} of each model{left_out}. {_listed(points)}.",
         x=_metric_axis(section, points, references),
-        names=tuple(_short(suffix.sub("", row.model)) for row in rows),
+        names=tuple(_short(row.model.removesuffix(suffix)) for row in rows),
         points=tuple(points),
         references=references,
     )
@@ -192,9 +195,11 @@ def _curves(section: Section) -> Chart | None:
         task=section.task,
         kind="learning_curves",
         title=section.title,
-        description=f"{section.metric_title} in {section.unit} on held-out training rows, by epoch. "
+        description=f"{section.metric_title} in {section.unit} on held-out training rows, by {curves[0].by}. "
         f"{'; '.join(ends[:20])}.",
-        x=linear_axis("Epoch", [0.0, *(epoch for curve in curves for epoch in curve.epochs)], margin=0.0),
+        x=linear_axis(
+            curves[0].by.capitalize(), [0.0, *(epoch for curve in curves for epoch in curve.epochs)], margin=0.0
+        ),
         y=linear_axis(
             f"Validation, {section.unit}", [value for curve in curves for value in curve.values], section.bounds
         ),

@@ -1,15 +1,16 @@
-"""Reading what the leaderboard is made of: result files, today's tasks and how checkpoints began."""
+"""Reading what the leaderboard is made of: result files, today's tasks and how checkpoints came to be."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from urzoo.data.schema import load_data_set
-from urzoo.errors import ResultError
+from urzoo.errors import CheckpointError, ResultError
 from urzoo.evaluation.schema import read_result, result_path
 from urzoo.evaluation.task import load_task, tasks
-from urzoo.leaderboard.board import CurrentTask, Evidence
+from urzoo.leaderboard.board import Background, CurrentTask, Evidence
 from urzoo.leaderboard.text import refuse_unprintable
+from urzoo.schema import read_yaml
 from urzoo.zoo.schema import read_training_summary
 
 
@@ -65,21 +66,45 @@ def collect(results: Path, board: Path | None = None) -> Collected:
     return Collected(tuple(evidence), left_out)
 
 
-def begun_with(evidence: Iterable[Evidence], folders: Mapping[str, Path]) -> dict[str, str]:
-    """The checkpoint that a model among the results began with, by model, where it was not with drawn weights.
+def backgrounds(evidence: Iterable[Evidence], folders: Mapping[str, Path]) -> dict[str, Background]:
+    """How the models among the results came to be, by model, as far as their own folders tell.
 
     Args:
         evidence: The results.
         folders: Where the checkpoints of each source are, one folder each.
 
     Raises:
-        CheckpointError: A training summary is damaged.
+        CheckpointError: A training summary or a recipe is damaged.
     """
     found = {}
     for model in {one.result.model.name: one.result.model for one in evidence}.values():
-        file = folders[model.source] / model.name / "training.json" if model.source in folders else None
-        if file is not None and file.is_file():
-            summary = read_training_summary(file)
-            if summary.initialised_from is not None and summary.weights_sha256 == model.weights_sha256:
-                found[model.name] = summary.initialised_from.name
+        home = folders[model.source] / model.name if model.source in folders else None
+        if home is None or not (home / "training.json").is_file():
+            continue
+        summary = read_training_summary(home / "training.json")
+        if summary.weights_sha256 == model.weights_sha256:
+            found[model.name] = Background(
+                begun_with=None if summary.initialised_from is None else summary.initialised_from.name,
+                learnt=tuple(sorted({data.name for data in (summary.data, *summary.additional_data)})),
+                departures=_departures(home / "recipe.yaml"),
+            )
     return found
+
+
+def _departures(recipe: Path) -> tuple[str, ...]:
+    """Where a recipe departs from reading the rows as they are and answering from the last output."""
+    content = read_yaml(recipe, error=CheckpointError) if recipe.is_file() else None
+    if not isinstance(content, dict):
+        return ()
+    sections = (content.get("augmentation"), content.get("model"))
+    augmentation, model = (section if isinstance(section, dict) else {} for section in sections)
+    changes = [
+        key if value is True else f"{key} {value}"
+        for key, value in augmentation.items()
+        if value not in (None, False, 0) and not (key.startswith("time_scale") and value == 1)
+    ]
+    pooling = model.get("pooling")
+    said = [f"training rows changed at random: {', '.join(changes)}"] if changes else []
+    if isinstance(pooling, list) and pooling != ["last"]:
+        said.append(f"answers from these of its outputs: {', '.join(map(str, pooling))}")
+    return tuple(said)

@@ -82,14 +82,15 @@ def name_html(row: Any) -> Markup:
 def remarks(section: Section, row: Any) -> list[str]:
     """What there is to say of a row beside its figures."""
     if isinstance(row, SeedGroup):
-        return []
+        failed = section.failed(row)
+        return [f"{failed} of {len(row.seeds)} seeds no better than chance"] if failed else []
     if isinstance(row, PublishedRow):
         of_metric = f"metric {row.metric}" if row.metric != section.metric else None
         return [text for text in (of_metric, row.note) if text]
     other = None if row.cell else f"not urzoo's: {row.architecture}"
     chance = "no better than chance" if section.at_chance(row) else None
     begun = f"begun with {row.begun_with}, whose training time is not counted" if row.begun_with else None
-    return [text for text in (other, row.context, row.reason, row.caveat, begun, chance) if text]
+    return [text for text in (other, row.context, row.reason, row.caveat, row.conditions, begun, chance) if text]
 
 
 def _of(name: str) -> Callable[[Section, Any], Any]:
@@ -100,13 +101,6 @@ def _score(_: Section, row: Row | SeedGroup | PublishedRow) -> float:
     return row.mean if isinstance(row, SeedGroup) else row.value if isinstance(row, Row) else float(row.shown)
 
 
-def _low_high(section: Section, row: Any, end: int) -> float | None:
-    if isinstance(row, SeedGroup):
-        return section.clipped(row)[end]
-    value: float | None = getattr(row, ("low", "high")[end], None)
-    return value
-
-
 def _standing(_: Section, row: Any) -> str:
     if isinstance(row, SeedGroup):
         return "mean over seeds"
@@ -115,7 +109,7 @@ def _standing(_: Section, row: Any) -> str:
 
 def _csv_note(section: Section, row: Any) -> str | None:
     if isinstance(row, SeedGroup):
-        return f"mean and standard deviation of {', '.join(row.models)}"
+        return "; ".join([f"mean and standard deviation of {', '.join(row.models)}", *remarks(section, row)])
     return "; ".join(remarks(section, row)) or None
 
 
@@ -259,7 +253,7 @@ _ROW = (GATE, CELL, HIDDEN, PARAMETERS, TRAINING)
 # Tables by what they show: the columns in Markdown, and those on the page, which has the rest in an opened row.
 MEASURED = (RANK, MODEL, SCORE, INTERVAL, *_ROW, KIND, DATE, NOTE, COMMAND)
 MEASURED_ON_PAGE = (RANK, MODEL, SCORE, *_ROW, KIND, DATE, OPEN)
-GROUPS = (MODEL, SCORE, RANGE, *EPOCHS, *_ROW, SEEDS)
+GROUPS = (MODEL, SCORE, RANGE, *EPOCHS, *_ROW, SEEDS, NOTE)
 GROUPS_ON_PAGE = (MODEL, SCORE, *EPOCHS, *_ROW, SEEDS)
 PUBLISHED = (MODEL, SCORE, UNIT, GATE, PARAMETERS, SOURCE, ARXIV, NOTE)
 PUBLISHED_ON_PAGE = (MODEL, SCORE, GATE, PARAMETERS, SOURCE)
@@ -278,8 +272,9 @@ CSV = (
     Column("recommended", "", lambda _, row: "yes" if getattr(row, "recommended", False) else None),
     Column("metric", "", lambda section, row: _metric(section, row)),
     SCORE,
-    Column("low", "", lambda section, row: _low_high(section, row, 0)),
-    Column("high", "", lambda section, row: _low_high(section, row, 1)),
+    Column("low", "", _of("low")),
+    Column("high", "", _of("high")),
+    Column("deviation", "", _of("deviation")),
     UNIT,
     KIND,
     Column("architecture", "", _of("architecture")),

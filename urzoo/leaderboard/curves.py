@@ -7,6 +7,7 @@ are written by `urzoo.training.log`; here only the validation scores are read, o
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from urzoo.data.schema import load_data_set
 from urzoo.errors import CheckpointError
 from urzoo.leaderboard.board import CurrentTask, Evidence
 from urzoo.leaderboard.schema import Curve
@@ -42,8 +43,15 @@ def learning_curves(
         scores = validation_scores(home / "log.jsonl", spec.name)
         if scores:
             epochs, values = zip(*scores, strict=True)
-            shown = tuple(round(value * spec.scale, 6) for value in values)
-            curves[task, model.name] = Curve(model=model.name, gate=model.gate, epochs=epochs, values=shown)
+            is_drawn = load_data_set(summary.data.name).generator is not None
+            curves[task, model.name] = Curve(
+                model=model.name,
+                by="step" if is_drawn else "epoch",
+                gate=model.gate,
+                # The whole run of what is drawn counts as one epoch.
+                epochs=tuple(round(epoch * summary.steps) for epoch in epochs) if is_drawn else epochs,
+                values=tuple(round(value * spec.scale, 6) for value in values),
+            )
     return curves
 
 

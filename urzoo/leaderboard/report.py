@@ -15,9 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from urzoo.errors import UrzooError
+from urzoo.evaluation.recommended import validation_score
+from urzoo.evaluation.task import load_task
 from urzoo.leaderboard.columns import EPOCHS, filled
 from urzoo.leaderboard.schema import Board, ProblemCurve, PublishedRow, Row, Section, SeedGroup
-from urzoo.leaderboard.tables import Right, table, with_remarks
+from urzoo.leaderboard.tables import Right, reference_text, table, with_remarks
 from urzoo.leaderboard.text import count, duration
 from urzoo.markdown import markdown
 from urzoo.recurrence.gates import STANDARD
@@ -90,11 +92,11 @@ def _trained(board: Board, summaries: Mapping[str, TrainingSummary]) -> str | No
 
 
 def _validation(section: Section, summary: TrainingSummary | None) -> str:
-    # A task's checkpoints may be evaluated on another task, whose metric the training did not see.
-    if summary is None or summary.task != section.task or section.metric not in summary.validation:
+    # Checkpoints of another task may be evaluated, whose training did not see this one's metric.
+    task = load_task(section.task)
+    if summary is None or summary.task != task.checkpoints_of:
         return ""
-    scale = 100 if section.unit == "%" else 1
-    return f"{summary.validation[section.metric] * scale:.{section.digits}f} {_unit(section)}".strip()
+    return validation_score(summary.validation, task) or ""
 
 
 def _standings(board: Board) -> str | None:
@@ -109,7 +111,7 @@ def _standings(board: Board) -> str | None:
                 with_remarks(section, best),
                 f"{best.shown} {_unit(section)}".strip(),
                 best.interval or "",
-                f"{reference.shown} ({markdown(reference.listed)})" if reference else "none found",
+                reference_text(reference) or "none found",
                 _against(section, best) if reference else "",
                 "; ".join(_listed(row) for row in section.published if row.secondary),
             ]
@@ -119,7 +121,7 @@ def _standings(board: Board) -> str | None:
         "Best here",
         Right("Figure"),
         Right("Interval"),
-        "UR-LSTM, published",
+        "Same method, published",
         "Difference",
         "Listed under the paper",
     ]
@@ -171,6 +173,8 @@ def _comparison(section: Section) -> dict[str, str]:
 
 
 def _difference(section: Section, group: SeedGroup, base: SeedGroup) -> str:
+    if section.failed(group) or section.failed(base):
+        return "none: seeds at chance"
     error = math.sqrt(sum(one.deviation**2 / len(one.seeds) for one in (group, base)))
     return f"{group.mean - base.mean:+.{section.digits}f} ± {error:.{section.digits}f}"
 
@@ -223,7 +227,8 @@ def _open(board: Board) -> list[str]:
         best = section.best
         if best is None:
             continue
-        goals = [(section.reference, "the published UR-LSTM")] if section.reference else []
+        reference = section.reference
+        goals = [(reference, f"the published {reference.model}")] if reference else []
         goals += [(row, _doubtful(row)) for row in section.published if row.secondary and row.comparable]
         for goal, named in goals:
             gap = float(goal.shown) - best.value
@@ -233,7 +238,9 @@ def _open(board: Board) -> list[str]:
                     f"{markdown(best.model)} has {count(best.parameters)} parameters and was trained for "
                     f"{_time(best)}; recipes of the paper's size, for GPUs, are in `configs/`."
                 )
-    return lines or ["Nothing: every task has a ranked figure, and none is behind the published UR-LSTM."]
+    return lines or [
+        "Nothing: every task has a ranked figure, and none is behind what is published of the same method."
+    ]
 
 
 def _time(row: Row) -> str:

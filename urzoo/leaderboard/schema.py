@@ -19,7 +19,8 @@ class Row(Strict):
     task, chosen by its validation scores.
     `study` is true of a checkpoint that is one of several of different seeds, there to be compared with others: its
     rank is among those of the study. `training_seconds` is None where the checkpoint does not tell; it does not count
-    the training of the checkpoint that this one began with, `begun_with`. `context` says
+    the training of the checkpoint that this one began with, `begun_with`. `conditions` says where its training departs
+    from the usual one of the task: other data, changed rows, another read-out. `context` says
     how much of the data the model reads at a time, where that is not all; `caveat` what the task says of the scores of
     checkpoints that were made for another one. `group` is the id of the group of seeds
     the row is in. `provenance` is all of the result file.
@@ -50,6 +51,7 @@ class Row(Strict):
     group: str | None
     training_seconds: float | None
     begun_with: str | None
+    conditions: str | None
     selection_split: str
     task_version: int
     date: str
@@ -107,9 +109,13 @@ class PublishedRow(Strict):
 
 
 class Curve(Strict):
-    """The learning curve of a checkpoint: a metric on the validation rows, in the task's unit, by epoch."""
+    """The learning curve of a checkpoint: a metric on the validation rows, in the task's unit, by epoch.
+
+    Where the data are drawn without end there are no epochs, and `epochs` are steps: `by` is "step".
+    """
 
     model: str
+    by: Literal["epoch", "step"]
     gate: str | None
     epochs: tuple[float, ...]
     values: tuple[float, ...]
@@ -201,6 +207,10 @@ class Section(Strict):
         low, high = self.bounds
         return max(group.mean - group.deviation, low), min(group.mean + group.deviation, high)
 
+    def failed(self, group: SeedGroup) -> int:
+        """How many members of a group are no better than chance."""
+        return sum(self.at_chance(row) for row in self.measured if row.id in group.rows)
+
     def epochs_to(self, share: float, group: SeedGroup) -> tuple[float | None, ...]:
         """After which epoch each member of a group first had that share of the validation rows right, None for never.
 
@@ -230,8 +240,13 @@ class Section(Strict):
 
     @property
     def reference(self) -> PublishedRow | None:
-        """The published UR-LSTM, where its figure is in this task's metric: what this project is measured against."""
-        return next((row for row in self.published if row.model == "UR-LSTM" and row.comparable), None)
+        """The published network with the gating and the cell of the best here, or the UR-LSTM where there is none.
+
+        What this project is measured against; in this task's metric.
+        """
+        cells = ("LSTM", "GRU") if self.best is None or self.best.cell != "gru" else ("GRU", "LSTM")
+        comparable = {row.model: row for row in reversed(self.published) if row.comparable}
+        return next((comparable[f"UR-{cell}"] for cell in cells if f"UR-{cell}" in comparable), None)
 
 
 class Board(Strict):

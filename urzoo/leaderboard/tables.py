@@ -58,7 +58,8 @@ def render_markdown(board: Board, pictures: Sequence[tuple[str, str]] = ()) -> s
         GENERATED,
         "# Leaderboard",
         "Rows under *Measured* were evaluated with urzoo, each from a result file with its full provenance, and can be "
-        "repeated with the command shown. Rows under *Published* are quoted from the papers named, were not measured "
+        "repeated with the command shown; in a clone, which has its result already, add `--overwrite always`. "
+        "Rows under *Published* are quoted from the papers named, were not measured "
         "here, and have no rank. *Recommended* is the shipped checkpoint that did best on validation rows. Open "
         "[index.html](index.html) in a browser to sort, filter and see each row's provenance; "
         "[leaderboard.csv](leaderboard.csv) and [leaderboard.json](leaderboard.json) hold the same rows for programs; "
@@ -92,13 +93,18 @@ def overview_table(board: Board) -> str:
                 measured,
                 markdown(take.model) if take else "",
                 count(take.parameters) if take else "",
-                f"{reference.shown} ({markdown(reference.listed)})" if reference else "",
+                reference_text(reference),
                 f"{published.shown}, {markdown(published.model)} ({markdown(published.listed)})" if published else "",
             ]
         )
     head = [*("Task", "Metric", "Best measured", "Recommended"), Right("Parameters")]
-    head += ["UR-LSTM, published", "Best published"]
+    head += ["Same method, published", "Best published"]
     return table(head, rows)
+
+
+def reference_text(reference: PublishedRow | None) -> str:
+    """The published figure that the best here is measured against, as Markdown; "" for none."""
+    return f"{reference.shown}, {reference.model} ({markdown(reference.listed)})" if reference else ""
 
 
 def with_remarks(section: Section, row: Row) -> str:
