@@ -34,7 +34,8 @@ def test_a_row_tells_where_its_training_departs_from_the_usual(put: Callable[...
     folder = tmp_path / "zoo"
     recipes = {
         "plain": "augmentation: {shift_pixels: 0, flip_horizontal: false, cutmix: null}\nmodel: {pooling: [last]}\n",
-        "moved": "augmentation: {shift_pixels: 1, flip_horizontal: true}\nmodel: {pooling: [last, max]}\n",
+        "moved": "architecture: URLSTMForImageClassification\n"
+        "augmentation: {shift_pixels: 1, flip_horizontal: true, rotate_degrees: 10.0}\nmodel: {pooling: [last, max]}\n",
         "none": "[]\n",
     }
     for name, recipe in recipes.items():
@@ -44,9 +45,7 @@ def test_a_row_tells_where_its_training_departs_from_the_usual(put: Callable[...
         (folder / name / "recipe.yaml").write_text(recipe)
     put("moved", "scifar", 0.98)
     board, _ = make_board(results, results.parent, checkpoints=folder)
-    changed = (
-        "training rows changed at random: shift_pixels 1, flip_horizontal; answers from these of its outputs: last, max"
-    )
+    changed = "augmented: shift pixels 1, flip horizontal, rotate degrees 10; pooled: last, max"
     assert {row.model: row.conditions for row in board.section("smnist").measured} == {
         "plain": None,
         "moved": changed,

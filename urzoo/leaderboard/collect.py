@@ -92,19 +92,23 @@ def backgrounds(evidence: Iterable[Evidence], folders: Mapping[str, Path]) -> di
 
 
 def _departures(recipe: Path) -> tuple[str, ...]:
-    """Where a recipe departs from reading the rows as they are and answering from the last output."""
+    """Where a recipe departs from reading the rows as they are and, of pixels, answering from the last output."""
     content = read_yaml(recipe, error=CheckpointError) if recipe.is_file() else None
     if not isinstance(content, dict):
         return ()
     sections = (content.get("augmentation"), content.get("model"))
     augmentation, model = (section if isinstance(section, dict) else {} for section in sections)
     changes = [
-        key if value is True else f"{key} {value}"
+        key.replace("_", " ") + ("" if value is True else f" {value:g}" if isinstance(value, float) else f" {value}")
         for key, value in augmentation.items()
         if value not in (None, False, 0) and not (key.startswith("time_scale") and value == 1)
     ]
     pooling = model.get("pooling")
-    said = [f"training rows changed at random: {', '.join(changes)}"] if changes else []
-    if isinstance(pooling, list) and pooling != ["last"]:
-        said.append(f"answers from these of its outputs: {', '.join(map(str, pooling))}")
+    said = [f"augmented: {', '.join(changes)}"] if changes else []
+    if (
+        content.get("architecture") == "URLSTMForImageClassification"
+        and isinstance(pooling, list)
+        and pooling != ["last"]
+    ):
+        said.append(f"pooled: {', '.join(map(str, pooling))}")
     return tuple(said)

@@ -59,6 +59,8 @@ def render_markdown(board: Board, pictures: Sequence[tuple[str, str]] = ()) -> s
         "# Leaderboard",
         "Rows under *Measured* were evaluated with urzoo, each from a result file with its full provenance, and can be "
         "repeated with the command shown; in a clone, which has its result already, add `--overwrite always`. "
+        "Where its training departs from the usual one of the task, a row says so: other data, rows changed at random "
+        "(augmented), an answer from more than the last output (pooled). "
         "Rows under *Published* are quoted from the papers named, were not measured "
         "here, and have no rank. *Recommended* is the shipped checkpoint that did best on validation rows. Open "
         "[index.html](index.html) in a browser to sort, filter and see each row's provenance; "
