@@ -76,7 +76,7 @@ def render_card(
         pipeline=_pipeline(checkpoint),
         training=checkpoint.training,
         more_data=_more_data(checkpoint),
-        counted="documents" if checkpoint.architecture.endswith("ForCausalLM") else "rows",
+        counted="documents" if _pipeline(checkpoint) == "text-generation" else "rows",
         recipe=_fenced(read_text(folder / "recipe.yaml", error=CheckpointError), "yaml") if recipe else None,
         processor=_processor(folder),
         time_scales=_time_scales(recipe),

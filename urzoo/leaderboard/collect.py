@@ -104,11 +104,11 @@ def _departures(recipe: Path) -> tuple[str, ...]:
         if value not in (None, False, 0) and not (key.startswith("time_scale") and value == 1)
     ]
     pooling = model.get("pooling")
-    said = [f"augmented: {', '.join(changes)}"] if changes else []
+    said = [f"augmented with {', '.join(changes)}"] if changes else []
     if (
         content.get("architecture") == "URLSTMForImageClassification"
         and isinstance(pooling, list)
         and pooling != ["last"]
     ):
-        said.append(f"pooled: {', '.join(map(str, pooling))}")
+        said.append(f"pooled over {', '.join(map(str, pooling))}")
     return tuple(said)
