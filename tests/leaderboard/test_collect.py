@@ -45,7 +45,7 @@ def test_a_row_tells_where_its_training_departs_from_the_usual(put: Callable[...
         (folder / name / "recipe.yaml").write_text(recipe)
     put("moved", "scifar", 0.98)
     board, _ = make_board(results, results.parent, checkpoints=folder)
-    changed = "augmented with shift pixels 1, flip horizontal, rotate degrees 10; pooled over last, max"
+    changed = "augmented with shift pixels, flip horizontal, rotate degrees; pooled over last, max"
     assert {row.model: row.conditions for row in board.section("smnist").measured} == {
         "plain": None,
         "moved": changed,

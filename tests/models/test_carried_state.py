@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from urzoo.errors import UsageError
 from urzoo.models import URLSTMCache, URLSTMConfig, URLSTMForCausalLM
 
 
@@ -43,3 +44,19 @@ def test_a_checkpointed_model_learns_through_a_carried_state(model, ids, use_ree
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     for plain, other in zip(*gradients, strict=True):
         torch.testing.assert_close(other, plain)
+
+
+@pytest.mark.parametrize(
+    ("packed", "said"),
+    [
+        ({"position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]])}, "position_ids begins again"),
+        ({"seq_idx": torch.tensor([[0, 0, 0, 1, 1, 1]])}, "seq_idx changes"),
+        ({"cu_seq_lens_q": torch.tensor([0, 3, 6])}, "cu_seq_lens_q has several texts"),
+    ],
+)
+def test_texts_packed_in_one_row_are_refused_however_they_are_told(model, ids, packed, said):
+    with pytest.raises(UsageError, match=f"^{said} within a row, but texts in one row would share a state; give"):
+        model(ids[:1], **packed)
+    [(name, value)] = packed.items()
+    whole = {"position_ids": torch.arange(6)[None], "seq_idx": value * 0, "cu_seq_lens_q": torch.tensor([0, 6])}
+    assert torch.equal(model(ids[:1], **{name: whole[name]}).logits, model(ids[:1]).logits)

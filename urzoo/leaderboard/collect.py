@@ -98,11 +98,11 @@ def _departures(recipe: Path) -> tuple[str, ...]:
         return ()
     sections = (content.get("augmentation"), content.get("model"))
     augmentation, model = (section if isinstance(section, dict) else {} for section in sections)
-    changes = [
-        key.replace("_", " ") + ("" if value is True else f" {value:g}" if isinstance(value, float) else f" {value}")
+    changes = dict.fromkeys(
+        key.removesuffix("_min").removesuffix("_max").replace("_", " ")
         for key, value in augmentation.items()
         if value not in (None, False, 0) and not (key.startswith("time_scale") and value == 1)
-    ]
+    )
     pooling = model.get("pooling")
     said = [f"augmented with {', '.join(changes)}"] if changes else []
     if (

@@ -10,6 +10,7 @@ heads share stands here; what the recurrence computes stands in `urzoo.nn` and `
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -238,7 +239,7 @@ class URLSTMModel(URLSTMPreTrainedModel):
         # The cache comes first: one that is meant for attention brings a mask for its own steps along.
         cache = self._prepare_cache(cache, hidden_states, use_cache)
         mask = check_mask(attention_mask, hidden_states)
-        check_positions(kwargs.get("position_ids"), mask)
+        check_positions(kwargs, mask)
         if mask is not None:
             # Padding may hold anything: a NaN would not pass the recurrence, but the norms and residuals beside it.
             hidden_states = hidden_states.masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -336,21 +337,30 @@ def check_mask(attention_mask: Tensor | None, inputs: Tensor) -> Tensor | None:
     return mask
 
 
-def check_positions(position_ids: Tensor | None, mask: Tensor | None) -> None:
-    """Refuse several texts in one row, which attention tells apart by positions that begin again.
+def check_positions(given: Mapping[str, Any], mask: Tensor | None) -> None:
+    """Refuse several texts in one row, as transformers' flattening collator tells attention of them.
+
+    Args:
+        given: `position_ids` that begin again with each text, `seq_idx` that count them, or `cu_seq_lens_q` with their
+            ends.
+        mask: True where a step is real, `(batch, time)`.
 
     Raises:
-        UsageError: A step at position 0 follows another step of its row.
+        UsageError: A text follows another in its row.
     """
-    if position_ids is None or not may_be_inspected(position_ids):
-        return
-    begins = position_ids[..., 1:] == 0
-    if mask is not None:
-        begins = begins & mask[:, :-1] & mask[:, 1:]
-    if bool(begins.any()):
+    positions, numbers, ends = (given.get(key) for key in ("position_ids", "seq_idx", "cu_seq_lens_q"))
+    packed = "cu_seq_lens_q has several texts" if ends is not None and ends.numel() > 2 else None
+    if numbers is not None and may_be_inspected(numbers) and bool((numbers[..., 1:] != numbers[..., :-1]).any()):
+        packed = "seq_idx changes"
+    if positions is not None and may_be_inspected(positions):
+        begins = positions[..., 1:] == 0
+        if mask is not None:
+            begins = begins & mask[:, :-1] & mask[:, 1:]
+        packed = "position_ids begins again" if bool(begins.any()) else packed
+    if packed is not None:
         raise UsageError(
-            "position_ids begins again within a row, but texts in one row would share a state; give each text a row "
-            "of its own, padded to the longest."
+            f"{packed} within a row, but texts in one row would share a state; give each text a row of its own, padded "
+            "to the longest."
         )
 
 
