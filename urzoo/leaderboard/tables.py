@@ -147,8 +147,8 @@ def _study(board: Board) -> Iterable[str]:
 
 STUDY = (
     "Networks of one budget that differ by their gating, their seed and, where it was chosen for each gating, the "
-    "learning rate. They are there to be compared with each other; for use take a recommended checkpoint. An epoch is the first of a seed to "
-    "have that share of the held-out rows right."
+    "learning rate. They are there to be compared with each other; for use take a recommended checkpoint. An epoch is "
+    "the first of a seed to have that share of the held-out rows right."
 )
 
 
