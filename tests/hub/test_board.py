@@ -283,7 +283,7 @@ def test_a_result_damaged_on_the_way_is_refused(hub: HubServer, tell: Tell):
     ("arguments", "complaint"),
     [
         (("--publish", "alice/board", "--check"), "--check and --publish are different jobs"),
-        (("--dry-run",), "go with --publish"),
+        (("--dry-run",), "--dry-run goes with --publish"),
         (("--publish", "board"), "is not OWNER/NAME"),
         (("--publish", "alice/board", "--results", "elsewhere"), "which --results elsewhere is not"),
         (("--from", "alice/board"), "--from alice/board makes a new folder; name it: --out DIR"),

@@ -110,6 +110,8 @@ def _network(model: URLSTMModel, name: str, *, masked: bool, given: str) -> Netw
     mask = None
     if masked:
         mask = graph("Cast", graph.input("attention_mask", INT64, ["batch", "time"]), to=BOOL)
+        real = graph("Unsqueeze", mask, graph.constant([2]))
+        inputs = graph("Where", real, inputs, graph.constant(0, np.float32))
     batch = graph("Shape", inputs, start=0, end=1)
     for index, layer in enumerate(model.layers):
         assert isinstance(layer, URLSTMLayer)
