@@ -161,10 +161,10 @@ Judge = Callable[[], object]
 
 
 def losing(gating: Gating, *modes: str, pad: str = "right", **options: str) -> Judge:
-    """Too much is lost to rounding, in every mode."""
+    """Too much is lost to rounding, in every mode; of one draw the reference may lose next to nothing, by luck."""
 
     def judge() -> bool:
-        return all(losses("cpu", gating, Size(300, 3, 17, 3, pad), mode, draws=1, **options) for mode in modes)
+        return all(losses("cpu", gating, Size(300, 3, 17, 3, pad), mode, draws=4, **options) for mode in modes)
 
     return judge
 
