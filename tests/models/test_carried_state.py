@@ -60,3 +60,15 @@ def test_texts_packed_in_one_row_are_refused_however_they_are_told(model, ids, p
     [(name, value)] = packed.items()
     whole = {"position_ids": torch.arange(6)[None], "seq_idx": value * 0, "cu_seq_lens_q": torch.tensor([0, 6])}
     assert torch.equal(model(ids[:1], **{name: whole[name]}).logits, model(ids[:1]).logits)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generate_goes_on_from_a_state_with_and_without_keeping_the_next_one(model, ids, use_cache):
+    cache, options = model(ids[:, :4], use_cache=True).cache, {"do_sample": False, "max_new_tokens": 6}
+    whole = model.generate(ids, **options)[:, 6:]
+    assert torch.equal(model.generate(ids[:, 4:], cache=cache.clone(), use_cache=use_cache, **options)[:, 2:], whole)
+
+
+def test_a_state_that_is_to_be_cut_says_that_it_cannot(model, ids):
+    with pytest.raises(UsageError, match=r"^the cache was to be cut to 3 steps, .* omit assistant_model"):
+        model(ids, use_cache=True).cache.crop(3)

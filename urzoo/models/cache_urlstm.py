@@ -6,7 +6,7 @@ the last steps that it looks back on, and no more.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -81,6 +81,17 @@ class URLSTMCache:
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take the rows `beam_idx` in place of the present ones, for beam search."""
         self._replace(lambda part: part.index_select(0, beam_idx.to(part.device)))
+
+    def crop(self, max_length: int) -> NoReturn:
+        """Refused: a state cannot forget the last of what it has read.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            f"the cache was to be cut to {max_length} steps, as assisted generation does, but a state holds no single "
+            "steps; omit assistant_model, or clone() the cache beforehand."
+        )
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the rows `indices`."""

@@ -274,7 +274,11 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
         return total / (count.to(total.device) if isinstance(count, Tensor) else count)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' own, with the weights read once for all tokens: see `urzoo.nn.HeldWeights`."""
+        """Transformers' own, with the weights read once for all tokens: see `urzoo.nn.HeldWeights`.
+
+        The state in `cache` that it returns has read the padding after a row that ended before others of its batch: go
+        on from it only where no row did, else give the whole text and its mask again.
+        """
         with held_weights() or HeldWeights():
             return super().generate(*args, **kwargs)
 
@@ -321,6 +325,8 @@ class URLSTMForCausalLM(URLSTMPreTrainedModel, GenerationMixin):
             embedded = inputs.get("inputs_embeds")
             steps = (inputs["input_ids"] if embedded is None else embedded).shape[1]
             inputs["attention_mask"] = mask[:, -steps:]
+        if not use_cache and isinstance(cache, URLSTMCache):
+            inputs["cache"] = cache.clone()  # every step reads all that is new, from where the caller's state stands
         return inputs
 
     def _get_logits_processor(self, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
