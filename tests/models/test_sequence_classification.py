@@ -257,3 +257,22 @@ def test_whatever_stands_in_the_padding_the_gradients_are_those_of_zeros(options
     for one, *others in zip(*gradients, strict=True):
         assert torch.isfinite(one).all()
         assert all(torch.equal(one, other) for other in others)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning",
+    "ignore:.*torch.jit.*:DeprecationWarning",
+    "ignore:.*is_gradient_checkpointing:FutureWarning",
+)
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("pooling", [["last"], ["mean"], ["max"], ["last", "mean", "max"]], ids=str)
+def test_a_traced_model_sees_padding_that_its_example_had_not(pooling, gradients):
+    torch.manual_seed(0)
+    config = URLSTMConfig(vocab_size=50, hidden_size=8, num_labels=3, pooling=pooling, initializer_range=1.0)
+    model, ids = URLSTMForSequenceClassification(config).eval(), torch.randint(50, (2, 9))
+    padded = torch.ones_like(ids)
+    padded[0, 5:] = padded[1, :4] = 0
+    with torch.set_grad_enabled(gradients):
+        traced = torch.jit.trace(model, (ids, torch.ones_like(ids)), strict=False)
+        for mask in (padded, torch.ones_like(ids)):
+            torch.testing.assert_close(traced(ids, mask)["logits"], model(ids, attention_mask=mask).logits)

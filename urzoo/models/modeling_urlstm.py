@@ -365,14 +365,15 @@ def check_positions(given: Mapping[str, Any], mask: Tensor | None) -> None:
 
 
 def may_be_inspected(values: Tensor) -> bool:
-    """Whether a check may look at the values: where that is cheap, and there are any.
+    """Whether a check may look at the values: where that is cheap, and there are any. On a GPU it would wait.
 
-    On a GPU it would wait. A compiler, `torch.func.vmap` and tensors of other kinds (fake, distributed) have none.
+    A compiler, `torch.func.vmap` and tensors of other kinds have none, and `torch.jit.trace` would keep its example's.
     """
     return (
         values.device.type == "cpu"
         and type(values) is Tensor
         and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and not _functorch.is_functorch_wrapped_tensor(values)
     )
 

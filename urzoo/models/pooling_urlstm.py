@@ -13,10 +13,21 @@ from urzoo.models.configuration_urlstm import URLSTMConfig
 
 def pool(states: Tensor, mask: Tensor | None, config: URLSTMConfig) -> Tensor:
     """Outputs `(batch, time, size)` reduced over the real steps, `(batch, size * len(pooling))`."""
-    if mask is None and "max" in config.pooling and torch.is_grad_enabled() and states.requires_grad:
+    if (
+        mask is None
+        and "max" in config.pooling
+        and not _is_traced()
+        and torch.is_grad_enabled()
+        and states.requires_grad
+    ):
         pooled: Tensor = _WholeRows.apply(states, tuple(config.pooling), config.hidden_size)[0]
         return pooled
     return torch.cat([_part(name, states, mask, config.hidden_size) for name in config.pooling], dim=-1)
+
+
+def _is_traced() -> bool:
+    """Whether `torch.jit.trace` records: once for all, with gradients and without."""
+    return torch._C._get_tracing_state() is not None
 
 
 def _part(name: str, states: Tensor, mask: Tensor | None, hidden_size: int) -> Tensor:
@@ -44,7 +55,7 @@ def _mean(states: Tensor, mask: Tensor | None) -> Tensor:
         return (states.new_ones(1, states.shape[1]) @ states).squeeze(1) / states.shape[1]
     if mask is not None:
         states = states.masked_fill(~mask.unsqueeze(-1), 0.0)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or _is_traced():
         total = states.sum(dim=1, dtype=_sum_dtype(states))
     else:
         sums = _no_sums(states)
@@ -88,7 +99,7 @@ def _max(states: Tensor, mask: Tensor | None) -> Tensor:
         return states.amax(dim=1)
     inside = states.masked_fill(~mask.unsqueeze(-1), -torch.inf)
     # The first of equal values has the gradient, as in rows without padding; `amax` would share it out.
-    largest = inside.max(dim=1).values if torch.is_grad_enabled() else inside.amax(dim=1)
+    largest = inside.max(dim=1).values if torch.is_grad_enabled() or _is_traced() else inside.amax(dim=1)
     return largest.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
 
 
