@@ -129,6 +129,15 @@ def test_a_series_can_be_classified_in_pieces(tmp_path):
     close(session.run(["logits"], rest)[0], model(inputs_embeds=series[:, :8]).logits)
 
 
+@pytest.mark.parametrize("pooling", [["mean"], ["last", "max"]], ids=str)
+def test_a_classifier_that_pools_over_all_steps_offers_no_state_to_read_pieces_with(pooling, tmp_path):
+    """What the earlier pieces add to the mean and the maximum would be missing."""
+    model = URLSTMForSequenceClassification(URLSTMConfig(input_size=2, hidden_size=8, num_labels=3, pooling=pooling))
+    session = session_of(model.eval(), tmp_path)
+    assert {one.name for one in session.get_inputs()} == {"inputs_embeds", "attention_mask"}
+    assert [one.name for one in session.get_outputs()] == ["logits"]
+
+
 # The GRU takes no master gates.
 @pytest.mark.parametrize(("cell", "gate"), [(c, g) for c in CELLS for g in GATINGS if not (c == "gru" and "M" in g)])
 def test_every_gating_gives_the_same_states(cell, gate, tmp_path):

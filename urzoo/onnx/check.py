@@ -37,14 +37,14 @@ def compare(model: nn.Module, content: bytes) -> None:
     options.log_severity_level = 3  # else it warns that the states may be left out
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
     plain: Any = copy.deepcopy(model).cpu().float().eval()
     with torch.no_grad(), without_autocast(torch.device("cpu")):
         if isinstance(plain, Stack):
             inputs, expected = _of_stack(plain)
         else:
             plain.config.head_dtype = "float32"
-            inputs, expected = _of_model(plain)
-    names = [output.name for output in session.get_outputs()]
+            inputs, expected = _of_model(plain, from_state="next_hidden.0" in names)
     for name, got in zip(names, session.run(names, inputs), strict=True):
         wanted = expected[name].numpy()
         difference = float(np.abs(got - wanted).max()) if got.shape == wanted.shape else float("inf")
@@ -55,8 +55,8 @@ def compare(model: nn.Module, content: bytes) -> None:
             )
 
 
-def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
-    """Inputs for a model by their names in the file, and what it makes of them."""
+def _of_model(model: Any, *, from_state: bool) -> tuple[Arrays, dict[str, Tensor]]:
+    """Inputs for a model by their names in the file, the state too if it takes one, and what it makes of them."""
     config, generator = model.config, torch.Generator().manual_seed(0)
     inputs: dict[str, Tensor] = {}
     if config.vocab_size is None:
@@ -68,7 +68,7 @@ def _of_model(model: Any) -> tuple[Arrays, dict[str, Tensor]]:
         inputs["attention_mask"] = torch.ones(_BATCH, _TIME, dtype=torch.int64)
         inputs["attention_mask"][0, :3] = 0
     cache, states = None, dict[str, Tensor]()
-    if not config.bidirectional:
+    if from_state:
         parts = 2 if config.cell == "lstm" else 1
         cache = URLSTMCache(config.num_layers, config.hidden_size, parts)
         for layer in range(config.num_layers):

@@ -29,6 +29,7 @@ def to_onnx(model: Any) -> "onnx.ModelProto":
         names. A layer, and a model that reads in one direction, also takes its state, `hidden.0`, `cell.0`, `hidden.1`,
         ..., each `(batch, hidden_size)` or one row for all, and gives the one after its inputs as `next_hidden.0` and
         so on, so that a text or series can be read in pieces. A classifier may be run without: it begins with zeros.
+        One that pools over all steps (mean, max) has no state here, as the one of its layers would not be all of it.
 
     Raises:
         UsageError: onnx is not installed, the model is of another kind or too large, or a part of it was replaced.

@@ -83,11 +83,13 @@ def _causal_lm(model: URLSTMForCausalLM) -> Graph:
 
 def _classifier(model: URLSTMForSequenceClassification | URLSTMForImageClassification) -> Graph:
     config = model.config
+    # A mean or a maximum is over the steps of one call, so that pieces would not give what the whole does.
+    given = "optionally" if list(config.pooling) == ["last"] else "never"
     if isinstance(model, URLSTMForImageClassification):
-        network = _network(model.model, "pixel_values", masked=False, given="optionally")
+        network = _network(model.model, "pixel_values", masked=False, given=given)
     else:
         name = "inputs_embeds" if config.vocab_size is None else "input_ids"
-        network = _network(model.model, name, masked=True, given="optionally")
+        network = _network(model.model, name, masked=True, given=given)
     graph = network.graph
     parts = [_pooled(network, name, bidirectional=config.bidirectional) for name in config.pooling]
     pooled = parts[0] if len(parts) == 1 else graph("Concat", *parts, axis=-1)
