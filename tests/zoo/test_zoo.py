@@ -386,3 +386,18 @@ def test_weights_that_may_not_be_read_are_one_line(checkpoint: Path, monkeypatch
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(CheckpointError, match=r"cannot read .*model.safetensors: Permission denied"):
         read_header(checkpoint / "model.safetensors")
+
+
+def test_a_folder_with_the_name_of_a_shipped_checkpoint_is_not_passed_over(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(lookup, "CHECKPOINTS_FOLDER", checkpoint.parent)
+    mine = Path(shutil.copytree(checkpoint, tmp_path / "elsewhere" / checkpoint.name))
+    monkeypatch.chdir(mine.parent)
+    with pytest.raises(
+        UsageError, match=rf"{checkpoint.name}' is the name of a checkpoint of urzoo and of a folder here"
+    ):
+        path(checkpoint.name)
+    assert path(f"./{checkpoint.name}").samefile(mine)
+    monkeypatch.chdir(checkpoint.parent)  # where the folder is urzoo's own
+    assert path(checkpoint.name) == checkpoint

@@ -86,11 +86,17 @@ def path(name_or_folder: str | Path) -> Path:
 
     Raises:
         NoCheckpointError: It is neither, or the folder has no `config.json`; the message has near matches.
+        UsageError: It is such a name, and another checkpoint is in a folder of this name here.
     """
     text = str(name_or_folder)
     if isinstance(name_or_folder, str):
         for names, home in ((checkpoints, CHECKPOINTS_FOLDER), (study_checkpoints, STUDY_FOLDER)):
             if text in names():
+                if Path(text, "config.json").is_file() and not Path(text).samefile(home / text):
+                    raise UsageError(
+                        f"{text!r} is the name of a checkpoint of urzoo and of a folder here, which is another one; "
+                        f"give ./{text} for the folder, or {home / text} for urzoo's."
+                    )
                 return home / text
     folder = expanded(name_or_folder)
     if text and folder.is_dir():
