@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from urzoo import zoo
-from urzoo.errors import UsageError
+from urzoo.errors import CheckpointError, UsageError
 from urzoo.hub.card import check_card, render_card, write_card
 from urzoo.hub.connection import GaveUpError, HubError, RefusedError
 from urzoo.hub.merge import merge
 from urzoo.hub.plan import PushResult
 from urzoo.hub.pull import pull
 from urzoo.hub.push import push
-from urzoo.models import URLSTMConfig
+from urzoo.models import PixelSequenceImageProcessor, URLSTMConfig
 from urzoo.models.card_urlstm import basic_card
 
 from .checkpoints import CARD, image_checkpoint
@@ -209,6 +209,21 @@ def test_a_generated_card_has_a_picture_of_its_own_repository(hub: HubServer, ca
     assert front(hub.store.model("alice/m").files()["README.md"])["thumbnail"] == "https://example.org/mine.png"
 
 
+@pytest.mark.parametrize("form", [b"\r\n", b"\n"], ids=["Windows line ends", "a byte-order mark"])
+def test_a_card_from_another_editor_has_one_front_matter(form: bytes, hub: HubServer, carded: Path) -> None:
+    mine = b"---\nlicense: mit\ntags: [x]\n---\n# Mine\n".replace(b"\n", form)
+    (carded / "README.md").write_bytes(mine if form == b"\r\n" else b"\xef\xbb\xbf" + mine)
+    send(hub, carded, licence="apache-2.0")
+    card = hub.store.model("alice/m").files()["README.md"]
+    assert card == b"---\nlicense: apache-2.0\ntags:\n- x\n---\n# Mine\n"
+
+
+def test_keys_of_several_types_in_a_card_are_kept(carded: Path) -> None:
+    theirs = "---\nlanguages: {no: Norsk, en: English}\n---\nBy hand.\n"
+    kept = front(merge((carded / "README.md").read_text(), theirs).text)["languages"]
+    assert set(kept.values()) == {"Norsk", "English"}
+
+
 def test_message_tag_and_licence_are_those_asked_for(hub: HubServer, carded: Path) -> None:
     local = (carded / "README.md").read_bytes()
     sent = send(hub, carded, commit_message="Better ones", tag="v1.0", licence="cc-by-4.0")
@@ -224,9 +239,10 @@ def test_message_tag_and_licence_are_those_asked_for(hub: HubServer, carded: Pat
     asked = len(hub.asked("POST|PUT"))
     with pytest.raises(UsageError, match=r"tag 'v1\.0' of alice/m exists, at commit"):
         send(hub, carded, tag="v1.0")
+    with pytest.raises(UsageError, match=r"^tag '\.\./x' is not the name of a tag, for example v1\.0$"):
+        send(hub, carded, tag="../x")
     for wrong in (
         {"commit_message": "a\nb"},
-        {"tag": "../x"},
         {"licence": "My own!"},
         {"tag": "v2", "create_pr": True},
     ):
@@ -301,3 +317,10 @@ def test_json_of_the_plan_can_be_written(hub: HubServer, folder: Path) -> None:
     from dataclasses import asdict
 
     assert json.loads(json.dumps(asdict(send(hub, folder, dry_run=True))))["plan"]["kept"] == []
+
+
+def test_a_processor_of_another_number_of_channels_is_not_sent(hub: HubServer, folder: Path) -> None:
+    PixelSequenceImageProcessor(size={"height": 4, "width": 4}, do_grayscale=False).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"input_size is 1, but the image processor makes pixels of 3; save"):
+        send(hub, folder)
+    assert not hub.asked("POST|PUT")

@@ -102,7 +102,13 @@ def check_checkpoint(folder: Path, *, any_model: bool = False) -> None:
     load(folder)
     summary = training_summary(folder)
     if config["architectures"][0].endswith("ForImageClassification"):
-        load_image_processor(folder)
+        processor = load_image_processor(folder)
+        taken = config.get("input_size", 1)  # transformers leaves out of config.json what has its default value
+        if config["model_type"] in MODEL_TYPES and processor.channels != taken:
+            raise CheckpointError(
+                f"{folder / contents.CONFIG}: input_size is {taken}, but the image processor makes pixels of "
+                f"{processor.channels}; save the one that belongs to this model."
+            )
     elif config.get("vocab_size") is not None and (summary is None or summary.task not in _TASKS_OF_SYMBOLS):
         words = len(load_tokenizer(folder))
         most = config["vocab_size"]
@@ -170,7 +176,7 @@ def _texts(values: Iterable[Any]) -> Iterable[str]:
 def _check_card(card: Path) -> None:
     if not card.is_file():
         raise CheckpointError(f"{card.parent} has no {card.name}; write the model card with `urzoo card` first.")
-    front = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8", errors="replace"), flags=re.DOTALL)
+    front = re.match(r"---\n(.*?)\n---\n", card.read_text(encoding="utf-8-sig", errors="replace"), flags=re.DOTALL)
     metadata = parse_yaml(front[1], f"the metadata of {card}", error=CheckpointError) if front else None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"{card} does not begin with metadata in YAML between two lines of ---; write it again.")

@@ -83,6 +83,7 @@ def merge(ours: str, theirs: str, *, is_base: Callable[[], bool] = lambda: False
     Raises:
         UsageError: Both hold text of their own and it differs, so that one of them would be lost.
     """
+    ours, theirs = _unified(ours), _unified(theirs)
     if ours == theirs or not theirs.strip():
         return Merged(ours)
     new, old = _parse(ours, "the new card"), _parse(theirs, "the card that is there")
@@ -107,6 +108,7 @@ def merge(ours: str, theirs: str, *, is_base: Callable[[], bool] = lambda: False
 
 def licensed(card: str, licence: str) -> str:
     """A card whose front matter, and the sentence that is generated of it, name this licence."""
+    card = _unified(card)
     parsed = _parse(card, "the card")
     return _assembled({**parsed.front, "license": licence}, card[_front_length(card) :] or "\n")
 
@@ -119,6 +121,7 @@ def illustrated(card: str, picture: str, file: str) -> str:
         picture: The address of the picture in the repository that the card goes to.
         file: How the address ends in every repository.
     """
+    card = _unified(card)
     parsed = _parse(card, "the card")
     present = parsed.front.get("thumbnail")
     is_another = isinstance(present, str) and present != picture and present.endswith(file)
@@ -154,8 +157,13 @@ def _front(new: _Card, old: _Card) -> dict[str, Any]:
     return front
 
 
+def _unified(card: str) -> str:
+    """Without the byte-order mark and the line ends of other editors."""
+    return card.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
 def _parse(card: str, which: str) -> _Card:
-    card = card.replace("\r\n", "\n")
+    card = _unified(card)
     length = _front_length(card)
     front = parse_yaml(card[4 : length - 4], which, error=UsageError) if length else {}
     if not isinstance(front, dict):
@@ -189,4 +197,11 @@ def _text_digest(text: str) -> str:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(_text_keyed(value), sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _text_keyed(value: Any) -> Any:
+    """With text for every key: YAML has keys of other types, which cannot be sorted together (`no`, 1, a date)."""
+    if isinstance(value, dict):
+        return {str(key): _text_keyed(part) for key, part in value.items()}
+    return [_text_keyed(part) for part in value] if isinstance(value, list) else value

@@ -40,7 +40,7 @@ class PushOptions:
 
     def __post_init__(self) -> None:
         if self.tag is not None:
-            check_revision(self.tag)
+            check_revision(self.tag, "tag", "a tag, for example v1.0")
             if self.create_pr:
                 raise UsageError(f"tag {self.tag!r} needs a commit on a branch; omit it for a pull request")
         message = self.commit_message

@@ -63,14 +63,16 @@ def check_repo_id(repo_id: str) -> str:
     return repo_id
 
 
-def check_revision(revision: str) -> str:
-    """`revision`, if it can be the name of a branch, tag or commit.
+def check_revision(
+    revision: str, kind: str = "revision", what: str = "a branch, tag or commit, for example main"
+) -> str:
+    """`revision`, if it can be the name of `what`; a message calls it `kind`.
 
     Raises:
         UsageError: It cannot.
     """
     if not re.fullmatch(r"(?!.*(\.\.|//|@\{))[A-Za-z0-9_][\w./+-]*", revision, flags=re.ASCII) or len(revision) > 200:
-        raise UsageError(f"revision {revision!r} is not the name of a branch, tag or commit, for example main")
+        raise UsageError(f"{kind} {revision!r} is not the name of {what}")
     return revision
 
 
