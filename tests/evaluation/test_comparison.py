@@ -24,6 +24,7 @@ def save(
     task: str = "smnist",
     digest: str = "d",
     subset: str | None = None,
+    order: str | None = None,
 ) -> None:
     rows = len(columns["row"])
     content = {
@@ -33,7 +34,7 @@ def save(
         "data": {**RESULT["data"], "rows": rows, "digest": digest * 64, "subset": subset},
         "samples": rows,
     }
-    write_predictions(predictions_path(results, name, task), Outcome(parse_result(content, name), columns))
+    write_predictions(predictions_path(results, name, task), Outcome(parse_result(content, name), columns, order))
 
 
 def classes(right: np.ndarray) -> dict[str, np.ndarray]:
@@ -125,6 +126,16 @@ def test_rows_in_another_order_are_not_paired(results: Path):
     save(results, "other", {**turned, "label": turned["label"][::-1], "prediction": turned["prediction"][::-1]})
     with pytest.raises(ResultError, match=r"the rows of smnist were in another order for one than for other"):
         compare(results, "one", "other", "smnist")
+
+
+def test_rows_in_another_order_within_their_classes_are_not_paired(results: Path):
+    one = classes(np.ones(50, dtype=bool))
+    for name, order in (("one", "a"), ("other", "b"), ("same", "a"), ("older", None)):
+        save(results, name, one, order=order)
+    with pytest.raises(ResultError, match=r"the rows of smnist were in another order for one than for other"):
+        compare(results, "one", "other", "smnist")
+    for name in ("same", "older"):
+        assert compare(results, "one", name, "smnist").rows == 50
 
 
 def test_sums_are_compared_by_their_errors(results: Path):

@@ -81,7 +81,10 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
     if not len(rows):
         raise ResultError(f"{first} and {second} were evaluated on different rows of {task}.")
     columns = (columns_at(one, rows), columns_at(other, rows))
-    refuse_other_order(columns, f"the rows of {task} were in another order for {first} than for {second}")
+    otherwise = f"the rows of {task} were in another order for {first} than for {second}"
+    if None not in (one.order_digest, other.order_digest) and one.order_digest != other.order_digest:
+        raise ResultError(f"{otherwise}; evaluate again.")
+    refuse_other_order(columns, otherwise)
     names = (first, second)
     if {"label", "prediction", "label_log_probability"} <= set(columns[0]):
         return _classes(task, names, rows, columns)
@@ -91,7 +94,7 @@ def compare(results: Path, first: str, second: str, task: str) -> Comparison:
 def refuse_other_order(columns: tuple[Mapping[str, Values], Mapping[str, Values]], what: str) -> None:
     """Refuse predictions of which a row's number is another row for one than for the other; `what` says so in words.
 
-    The digest of the data does not tell: it does not depend on the order.
+    The digest of the data does not tell: it does not depend on the order. That of their order is not in every file.
 
     Raises:
         ResultError: What the data themselves say of a row differs.

@@ -7,7 +7,7 @@ are kept beside it. Two evaluations of one pair at a time are refused.
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -240,6 +240,7 @@ class Keeper:
             outcome = evaluation.run(progress=self.progress, journal=journal)
             if order is not None:
                 outcome.predictions["row"] = order[outcome.predictions["row"]]
+                outcome = replace(outcome, order_digest=None)
             if evaluation.processes.is_first and kept:
                 self._keep(outcome)
             # Once the result is kept, the journals go: the first process's folder may be another machine's.

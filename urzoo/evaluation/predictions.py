@@ -14,15 +14,19 @@ from urzoo.evaluation.runner import Outcome
 from urzoo.evaluation.schema import Result, parse_result, result_path
 from urzoo.files import write_bytes
 
-_RESULT_KEY = b"urzoo_result"
+_RESULT_KEY, _ORDER_KEY = b"urzoo_result", b"urzoo_order_digest"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The columns of a predictions file, `row` among them, and the result they belong to."""
+    """The columns of a predictions file, `row` among them, and the result they belong to.
+
+    `order_digest` is as in `Outcome`; None of older files.
+    """
 
     result: Result
     columns: Mapping[str, npt.NDArray[Any]]
+    order_digest: str | None = None
 
 
 def predictions_path(results: Path, model: str, task: str) -> Path:
@@ -36,9 +40,11 @@ def write_predictions(path: Path, outcome: Outcome) -> None:
     import pyarrow.parquet as pq
 
     table = pa.table({name: pa.array(values) for name, values in outcome.predictions.items()})
-    record = json.dumps(outcome.result.model_dump(mode="json"), sort_keys=True)
+    told = {_RESULT_KEY: json.dumps(outcome.result.model_dump(mode="json"), sort_keys=True).encode()}
+    if outcome.order_digest is not None:
+        told[_ORDER_KEY] = outcome.order_digest.encode()
     buffer = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({_RESULT_KEY: record.encode()}), buffer, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(told), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue().to_pybytes())
 
 
@@ -57,8 +63,10 @@ def read_predictions(path: Path) -> Predictions:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as failure:
         raise ResultError(f"{path} is damaged: {one_line(failure)}. Evaluate again.") from failure
-    record = (table.schema.metadata or {}).get(_RESULT_KEY)
+    told = table.schema.metadata or {}
+    record = told.get(_RESULT_KEY)
     if record is None or "row" not in table.column_names:
         raise ResultError(f"{path} is no predictions file of urzoo.")
     result = parse_result(json.loads(record), path)
-    return Predictions(result, {name: np.asarray(table.column(name)) for name in table.column_names})
+    columns = {name: np.asarray(table.column(name)) for name in table.column_names}
+    return Predictions(result, columns, told[_ORDER_KEY].decode(errors="replace") if _ORDER_KEY in told else None)

@@ -139,10 +139,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result, and for every row what the model said, as columns."""
+    """A result, and for every row what the model said, as columns.
+
+    `order_digest` is that of the data's rows in their order, by which the numbers in the column `row` go; None where
+    those are of other data than were read.
+    """
 
     result: Result
     predictions: dict[str, Any]
+    order_digest: str | None = None
 
 
 class Evaluation:
@@ -200,7 +205,8 @@ class Evaluation:
         wall_seconds = float(np.sum(outputs.pop("seconds"))) / self.processes.count
         rows = np.concatenate(batches)
         figures = self.problem.figures(outputs, rows)
-        return Outcome(self._result(figures, started_at, wall_seconds), self.problem.predictions(outputs, rows))
+        result = self._result(figures, started_at, wall_seconds)
+        return Outcome(result, self.problem.predictions(outputs, rows), self.order_digest)
 
     def _complete(
         self, batches: list[Rows], done: dict[int, Outputs], journal: Journal | None, *, progress: bool

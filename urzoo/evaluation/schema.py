@@ -214,7 +214,10 @@ def read_result(path: Path) -> Result:
     Raises:
         ResultError: The file cannot be read, is not JSON, or is not a result; the message names the file and the key.
     """
-    return parse_result(read_json(path, error=ResultError), path)
+    try:
+        return parse_result(read_json(path, error=ResultError), path)
+    except ResultError as failure:
+        raise ResultError(f"{failure} Remove it and evaluate again.") from failure
 
 
 def write_result(results: Path, result: Result) -> Path:
