@@ -39,7 +39,10 @@ MISTAKES = [
     ({"input_weight": torch.zeros(16, 2)}, r"input_weight has the shape \(16, 2\), expected \(16, 3\)"),
     ({"bias": torch.zeros(4)}, r"bias has the shape \(4,\), expected \(16,\)"),
     ({"gate_bias": torch.zeros(16)}, r"gate_bias has the shape \(16,\), expected \(4,\): \(hidden,\)"),
-    ({"bias": torch.zeros(16, dtype=torch.float64)}, r"bias is float64, expected float32 as inputs is\."),
+    (
+        {"bias": torch.zeros(16, dtype=torch.float64)},
+        r"bias is float64, expected float32 as inputs is; give inputs\.to\(torch\.float64\), or call",
+    ),
     ({"bias": torch.zeros(16, device="meta")}, r"bias is on meta, expected cpu as inputs is\."),
     ({"state": (torch.zeros(2, 4),)}, r"state is a tuple of 1, expected the tuple \(hidden, cell\)\."),
     ({"state": torch.zeros(2, 4)}, r"state is a Tensor, expected the tuple \(hidden, cell\)\."),
@@ -101,7 +104,7 @@ def test_autocast_accepts_inputs_of_the_lower_precision():
     with torch.autocast("cpu", torch.bfloat16):
         outputs, _ = scan(**arguments(inputs=torch.zeros(2, 5, 3, dtype=torch.bfloat16)))
     assert outputs.dtype == torch.bfloat16
-    with pytest.raises(ShapeError, match=r"input_weight is float32, expected bfloat16 as inputs is\."):
+    with pytest.raises(ShapeError, match=r"input_weight is float32, expected bfloat16 as inputs is; "):
         scan(**arguments(inputs=torch.zeros(2, 5, 3, dtype=torch.bfloat16)))
 
 

@@ -154,6 +154,8 @@ class Stack(nn.Module):
                 f"input has {inputs.shape[-1]} features in its last dimension, expected input_size={self.input_size}; "
                 f"its shape is {tuple(inputs.shape)}."
             )
+        if inputs.shape[1 if batched and self.batch_first else 0] == 0:
+            raise ShapeError(f"input has no time steps, expected at least 1; its shape is {tuple(inputs.shape)}.")
         if mask is not None and mask.shape != inputs.shape[:-1]:
             raise ShapeError(
                 f"mask has the shape {tuple(mask.shape)}, expected {tuple(inputs.shape[:-1])}: that of input "

@@ -61,7 +61,10 @@ def checked_state(
         if tensor.device != inputs.device:
             raise ShapeError(f"{name} is on {tensor.device}, expected {inputs.device} as inputs is.")
         if tensor.dtype != inputs.dtype and not (_autocasts(inputs) and tensor.dtype != torch.float64):
-            raise ShapeError(f"{name} is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)} as inputs is.")
+            raise ShapeError(
+                f"{name} is {_dtype(tensor.dtype)}, expected {_dtype(inputs.dtype)} as inputs is; give "
+                f"inputs.to({tensor.dtype}), or call .to({inputs.dtype}) on the layer."
+            )
     if gate_bias is not None and gating.uses_cumax:
         raise UsageError(f"gate_bias was given, but gate {gating.name!r} has none; omit it.")
     if state is None:
