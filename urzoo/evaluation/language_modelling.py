@@ -1,13 +1,13 @@
 """Language models on WikiText: one continuous stream, and page by page. Two tasks, because they are two figures.
 
 The stream is the classic test of recurrent models: the state is carried over the whole test set, and the perplexity is
-for each word, line ends counting as words. The pages are what lm-eval 2.0 calls word perplexity: the text is
-detokenised, every page begins afresh from the prefix token, words and bytes are counted on the original page.
+for each word, line ends counting as words. The pages are lm-eval 2.0's word perplexity: the text is detokenised, every
+page begins afresh from the prefix token, words and bytes are counted on the original page.
 
 urzoo's models carry their state over the whole text. Any other causal language model reads it in windows of its longest
-context whose scored tokens do not overlap, each after the first conditioned on one token before it. So does lm-eval's
-rolling likelihood with a context of one, which fills the last window of a page up with the tokens before it; so do the
-pages here. The result says that it was read in windows (`data.subset`).
+context whose scored tokens do not overlap, each after the first conditioned on one token before it, as in lm-eval's
+rolling likelihood; the last window of a page is filled up with the tokens before it, as there. The result says that it
+was read in windows (`data.subset`).
 """
 
 import unicodedata
@@ -32,12 +32,9 @@ from urzoo.evaluation.task import Task, neural_cache_size, tasks
 from urzoo.zoo import load_tokenizer
 
 Values = npt.NDArray[Any]
-# Scores of so many tokens are held at a time: 32 MB for a vocabulary of 16,000.
-_TOKENS_AT_A_TIME = 512
-# The longest window: the scores of its tokens are held at once, 0.8 GB for a vocabulary of 50,000.
-_LONGEST_WINDOW = 4096
-# Rows of the stream that are drawn together by the bootstrap: lines of one paragraph or article depend on each other.
-_ROWS_IN_A_BLOCK = 64
+_TOKENS_AT_A_TIME = 512  # whose scores are held: 32 MB for a vocabulary of 16,000
+_LONGEST_WINDOW = 4096  # whose scores are held at once: 0.8 GB for a vocabulary of 50,000
+_ROWS_IN_A_BLOCK = 64  # drawn together by the bootstrap: lines of one paragraph or article depend on each other
 
 
 class Scorer:

@@ -2,9 +2,8 @@
 
 Every random number of a step comes from the seed, the step and the process: dropout from torch's generator, seeded at
 each step; the order of samples and what is drawn for them from `urzoo.training.batches`. A run that goes on from a
-state of step n therefore computes steps n + 1, n + 2, ... bit for bit as the uninterrupted run does.
-
-The private methods of Trainer that are overridden here are the only ones in the package.
+state of step n therefore computes steps n + 1, n + 2, ... bit for bit as the uninterrupted run does. The private
+methods of Trainer are overridden here alone.
 """
 
 import math
@@ -33,8 +32,7 @@ from urzoo.training.recipe import BaseRecipe
 from urzoo.training.report import ProgressReport, Reporter, StopOnSignal
 from urzoo.training.state import Clock, RunFolder, StateNumbers, peak_memory_mib, read_numbers, read_tensors
 
-# Steps in a row whose gradient is not finite, after which a run is ended.
-_STEPS_LEFT_OUT = 10
+_STEPS_LEFT_OUT = 10  # in a row, as their gradient is not finite, end a run
 
 
 def training_arguments(recipe: BaseRecipe, run: RunFolder) -> TrainingArguments:
