@@ -31,14 +31,20 @@ class Trainings:
     def __call__(self, runs, path):
         recipe = load_recipe(path)
         rate = recipe.optimiser.learning_rate
+        folder = runs / recipe.name
+        folder.mkdir(parents=True, exist_ok=True)
         if recipe.run.epochs == 20 and recipe.run.seed == 1 and rate in self.dying_rates:
+            (folder / "log.jsonl").write_text("".join(dead_line(step) for step in (50, 100, 150)))
             raise DeadHeadError("no unit of the head has answered")
         self.recipes.append(recipe)
         line = {"kind": "validation", "step": 1, "epoch": 1.0, "wall_seconds": 1.0, "accuracy": 0.7}
-        folder = runs / recipe.name
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "log.jsonl").write_text(json.dumps(line | {"cross_entropy": abs(rate - 1e-3) + 0.1}) + "\n")
         return folder
+
+
+def dead_line(step):
+    line = {"kind": "training", "step": step, "epoch": 1.0, "loss": 2.3, "learning_rate": 1e-3, "gradient_norm": 0.0}
+    return json.dumps(line | {"tokens_per_second": 1.0, "wall_seconds": 1.0, "live_head_share": 0.0}) + "\n"
 
 
 def test_the_best_rate_of_the_spare_seed_is_used_for_three_seeds_of_every_gating(script, tmp_path, capsys):
@@ -66,6 +72,14 @@ def test_all_seeds_of_a_gating_are_repeated_at_half_the_rate_when_a_head_died(sc
     long = [(r.run.seed, r.optimiser.learning_rate) for r in trainings.recipes if r.run.epochs == 20][:4]
     assert long == [(0, 1e-3), (0, 5e-4), (1, 5e-4), (2, 5e-4)]
     assert "pmnist urlstm-128-plain: a head died; all seeds again at 0.0005" in capsys.readouterr().out
+
+
+def test_a_head_that_died_on_one_machine_has_died_on_the_next(script, tmp_path):
+    script.study("pmnist", tmp_path, Trainings(dying_rates=(1e-3,)), ["urlstm-128-u"])
+    immortal = Trainings()
+    script.study("pmnist", tmp_path, immortal, ["urlstm-128-u"])
+    long = [(r.run.seed, r.optimiser.learning_rate) for r in immortal.recipes if r.run.epochs == 20]
+    assert long == [(0, 1e-3), (0, 5e-4), (1, 5e-4), (2, 5e-4)]
 
 
 def test_one_gating_alone_can_be_trained_so_that_several_processes_share_the_work(script, tmp_path):
